@@ -1,0 +1,6 @@
+"""tiler: many cameras, one picture, one encoder.
+
+    decode -> preprocess -> infer -> track -> compose -> encode -> output
+"""
+
+__version__ = "0.1.0"
