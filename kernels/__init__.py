@@ -1,0 +1,1 @@
+"""Kernels: one operation = one file per device, same signature, the maths written down once."""
