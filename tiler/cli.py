@@ -1,0 +1,197 @@
+"""The command line: it parses, delegates and says what went wrong; nothing else."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import signal
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+import click
+
+from tiler import __version__
+from tiler.errors import InputError, TilerError, mask_uri
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def _tells_errors(command: _Command) -> _Command:
+    """One clear message and an exit code instead of a traceback, for every error made on purpose."""
+
+    @functools.wraps(command)
+    def told(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except TilerError as error:
+            click.echo(mask_uri(str(error)), err=True)
+            sys.exit(error.exit_code)
+
+    return told  # type: ignore[return-value]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+@click.option("-v", "--verbose", is_flag=True, help="Log what happens, not only what goes wrong.")
+def main(verbose: bool) -> None:
+    """Many cameras, one picture, one encoder."""
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+    )
+    if not verbose:
+        warnings.simplefilter("ignore")
+
+
+_config = click.argument("config", type=click.Path(path_type=Path))
+_set = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one key, e.g. --set mosaic.fps=25."
+)
+
+
+@main.command()
+@_config
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the mosaic here instead.")
+@click.option("--duration", type=float, metavar="S", help="Stop after S seconds of mosaic.")
+@_set
+@click.option("--report", type=click.Path(path_type=Path), help="Write the run's numbers as JSON.")
+@click.option("--tracks", type=click.Path(path_type=Path), help="Write the tracks: .jsonl or .txt (MOT).")
+@click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
+@_tells_errors
+def run(
+    config: Path,
+    output: Path | None,
+    duration: float | None,
+    overrides: tuple[str, ...],
+    report: Path | None,
+    tracks: Path | None,
+    overwrite: bool,
+) -> None:
+    """Run CONFIG: decode, detect, track, compose and encode one mosaic."""
+    from tiler import stages
+    from tiler.config.loader import LoadedConfig, load
+    from tiler.observe.progress import Progress
+    from tiler.observe.run import RunObserver
+    from tiler.output.file import check_writable
+    from tiler.pipeline import Run
+
+    extra = list(overrides)
+    if duration is not None:
+        extra.append(f"duration_s={duration}")
+    loaded: LoadedConfig = load(config, extra).with_outputs(output, tracks)
+    if not loaded.config.outputs:
+        raise InputError(f"{config}: no outputs: add `outputs: [{{file: mosaic.mp4}}]` or give -o FILE")
+    if report is not None:
+        check_writable(report, overwrite=overwrite)
+    choices = stages.choose(loaded)
+    _make_samples(loaded.config)
+    built = stages.build(loaded)
+    observer = RunObserver(loaded.config, choices, built.feeds, built.encoder.name)
+    stopped: list[int] = []
+    try:
+        runner = Run(loaded, built, observer, overwrite=overwrite)
+    except BaseException:
+        built.close()
+        raise
+    with runner, _signals(runner.stop, stopped):
+        try:
+            with Progress(loaded.config, observer, _total_ticks(loaded.config, built.feeds)) as progress:
+                runner.start()
+                runner.wait(progress.update)
+        finally:
+            observer.encoder_sessions = built.encoder.sessions
+            if report is not None:
+                report.write_text(json.dumps(observer.report(), indent=2) + "\n", encoding="utf-8")
+    _say_result(loaded, observer)
+    if stopped:
+        sys.exit(128 + stopped[0])
+
+
+@main.command()
+@_config
+@_set
+@_tells_errors
+def check(config: Path, overrides: tuple[str, ...]) -> None:
+    """Validate CONFIG and print what it would do, without running it."""
+    from tiler import stages
+    from tiler.config.loader import load
+    from tiler.config.plan import StagePlan, resolve_plan
+
+    loaded = load(config, overrides)
+    choices = [StagePlan(c.stage, f"{c.device}: {c.backend}", c.reason) for c in stages.choose(loaded)]
+    click.echo(resolve_plan(loaded, choices).render())
+
+
+@main.command()
+def doctor() -> None:
+    """Say what this machine can do, and why not the rest."""
+    from tiler.doctor import examine
+
+    click.echo(examine())
+
+
+def _make_samples(config: Any) -> None:
+    """Render the sample scenes that are not in the cache yet, saying so."""
+    from tiler.samples.prepare import prepare
+
+    wanted = [source.uri for source in config.sources if source.uri.startswith("sample://")]
+    if wanted:
+        prepare(wanted, lambda text: click.echo(text, err=True))
+
+
+def _total_ticks(config: Any, feeds: Any) -> int | None:
+    """Ticks of the whole run, None when it has no known end."""
+    seconds = config.duration_s
+    if seconds is None:
+        ending = [f for f in feeds if not f.reader.source.loop and not f.reader.endless]
+        lengths = [f.reader.info.duration_s for f in ending if f.reader.info and f.reader.info.duration_s]
+        if not lengths or len(lengths) < len(ending):
+            return None
+        seconds = max(lengths)
+    ticks: int = round(seconds * config.mosaic.fps)
+    return ticks
+
+
+class _signals:  # noqa: N801  (a context manager, used like a function)
+    """Ctrl-C and SIGTERM stop the run cleanly; a second one ends it at once."""
+
+    def __init__(self, stop: Callable[[], None], got: list[int]) -> None:
+        self._stop, self._got = stop, got
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._got:
+            sys.exit(128 + number)
+        self._got.append(number)
+        self._stop()
+        click.echo("stopping: finalising the outputs (once more to stop at once)", err=True)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def _say_result(loaded: Any, observer: Any) -> None:
+    report = observer.report()
+    click.echo(
+        f"{report['frames']} frames in {report['seconds']:.1f} s ({report['fps']:.1f} fps), "
+        f"{report['encoder']['name']}, {report['encoder']['sessions']} encoder session, "
+        f"tick to packet p95 {report['end_to_end']['p95_ms']:.0f} ms"
+    )
+    for output in loaded.config.outputs:
+        name = getattr(output, "file", None) or output.tracks
+        click.echo(f"wrote {loaded.resolve(name)}")
+    if report["cpu_fallback"]:
+        reasons = {report["stages"][stage]["reason"] for stage in report["cpu_fallback"]}
+        click.echo(f"on the CPU: {', '.join(report['cpu_fallback'])} ({'; '.join(sorted(reasons))})")
+    for row in report["streams"]:
+        if row["failure"]:
+            click.echo(f"stream {row['id']}: {row['failure']}", err=True)

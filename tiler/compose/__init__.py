@@ -1,0 +1,1 @@
+"""Compose: what each source shows at a tick, drawn into the mosaic."""

@@ -1,0 +1,1 @@
+"""Config: YAML -> frozen models, every mistake of a file told at once."""

@@ -1,0 +1,240 @@
+"""A YAML file (and --set overrides) -> a Config, or every mistake with its line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from tiler.compose.layout import LayoutError, place_tiles
+from tiler.config import document as yaml_document
+from tiler.config.document import Document, dotted, parse, parse_scalar
+from tiler.config.explain import explain, nearest
+from tiler.config.models import Config, DetectorConfig, FileOutput, Source, TracksOutput, is_live
+from tiler.errors import ConfigError, InputError, mask_uri
+
+_STEP = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)|\[([0-9]{1,3})\]")
+_VIDEO = (".mp4", ".mov", ".mkv")
+_TEXT = (".txt", ".jsonl")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedConfig:
+    """A valid config and the place its relative paths start from."""
+
+    config: Config
+    path: Path
+    folder: Path
+
+    def resolve(self, uri: str) -> str:
+        """A path relative to the YAML as an absolute one; URLs and devices untouched."""
+        if "://" in uri and not uri.startswith("file://"):
+            return uri
+        return str((self.folder / Path(uri.removeprefix("file://")).expanduser()).resolve())
+
+    def with_outputs(self, file: Path | None, tracks: Path | None) -> LoadedConfig:
+        """The same config with the outputs of the command line, which start from the current folder.
+
+        `file` takes the place of the config's file outputs, `tracks` that of its tracks outputs.
+
+        Raises:
+            InputError: a suffix that is not accepted.
+        """
+        outputs = list(self.config.outputs)
+        if file is not None:
+            _check_suffix("-o", str(file), _VIDEO)
+            outputs = [o for o in outputs if not isinstance(o, FileOutput)]
+            outputs.append(FileOutput(file=str(file.absolute())))
+        if tracks is not None:
+            _check_suffix("--tracks", str(tracks), _TEXT)
+            outputs = [o for o in outputs if not isinstance(o, TracksOutput)]
+            outputs.append(TracksOutput(tracks=str(tracks.absolute())))
+        return replace(self, config=self.config.model_copy(update={"outputs": outputs}))
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> LoadedConfig:
+    """Read and check a config.
+
+    Args:
+        path: the YAML file.
+        overrides: `key=value` of --set, such as `mosaic.fps=25` or `sources[0].uri=x.mp4`.
+
+    Raises:
+        ConfigError: with every finding, each `FILE:LINE: key: what is accepted (got VALUE)`.
+    """
+    found = parse(_read(path))
+    report = _Findings(path, found)
+    for line, message in found.findings:
+        report.at_line(line, message)
+    report.stop()
+    if not isinstance(found.value, dict):
+        what = "is empty" if found.value is None else "must be a mapping of keys"
+        raise ConfigError([f"{path}:1: the config {what}; at least `sources:` is needed"])
+    for override in overrides:
+        _apply(found, override, report)
+    report.stop()
+    try:
+        config = Config.model_validate(found.value)
+    except ValidationError as error:
+        for where, message in explain(error, found.value):
+            report.at(where, message)
+        report.stop()
+        raise ConfigError([f"{path}: the config is not valid"]) from error
+    loaded = LoadedConfig(config, path, path.absolute().parent)
+    _check(loaded, report)
+    report.stop()
+    return loaded
+
+
+class _Findings:
+    """Collects findings in the order of the file."""
+
+    def __init__(self, path: Path, document: Document) -> None:
+        self._path = path
+        self._document = document
+        self._rows: list[tuple[int, str]] = []
+        self.overridden: dict[yaml_document.Path, str] = {}
+
+    def at_line(self, line: int, message: str) -> None:
+        self._rows.append((line, f"{self._path}:{line}: {mask_uri(message)}"))
+
+    def at(self, where: yaml_document.Path, message: str) -> None:
+        """A finding about a key: its line, or that of the nearest mapping around it."""
+        text = mask_uri(f"{dotted(where)}: {message}" if where else message)
+        for length in range(len(where), 0, -1):
+            if where[:length] in self.overridden:
+                self._rows.append((0, f"--set {self.overridden[where[:length]]}: {text}"))
+                return
+        for length in range(len(where), -1, -1):
+            if where[:length] in self._document.lines:
+                line = self._document.lines[where[:length]]
+                self._rows.append((line, f"{self._path}:{line}: {text}"))
+                return
+        self._rows.append((1, f"{self._path}:1: {text}"))
+
+    def stop(self) -> None:
+        """Raise what was found so far."""
+        if self._rows:
+            rows = sorted(dict.fromkeys(self._rows), key=lambda row: row[0])
+            raise ConfigError([" ".join(text.split()) for _, text in rows])
+
+
+def _read(path: Path) -> str:
+    try:
+        if path.is_file() and path.stat().st_size > yaml_document.MAX_BYTES:
+            raise ConfigError([f"{path}: larger than 1 MB; this is not a config"])
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError([f"{path}: not UTF-8 text"]) from None
+    except OSError as error:
+        raise ConfigError([f"{path}: cannot be read: {error.strerror or error}"]) from error
+    except ValueError as error:  # a NUL in the name
+        raise ConfigError([f"{str(path)!r}: not a file name"]) from error
+
+
+def _apply(document: Document, override: str, report: _Findings) -> None:
+    """Set one key of the document, as `--set` says."""
+    key, equals, text = override.partition("=")
+    steps = [name or int(index) for name, index in _STEP.findall(key)]
+    if not equals or not steps or dotted(tuple(steps)) != key.strip():
+        raise ConfigError([f"--set {override}: expected KEY=VALUE, such as mosaic.fps=25 or sources[0].loop=true"])
+    try:
+        value = parse_scalar(text)
+    except ValueError as error:
+        raise ConfigError([f"--set {override}: {error}"]) from None
+    place = document.value
+    for step, after in zip(steps, [*steps[1:], None], strict=True):
+        last = after is None
+        if isinstance(place, list) and isinstance(step, int) and step < len(place):
+            if last:
+                place[step] = value
+            place = place[step]
+        elif isinstance(place, dict) and isinstance(step, str):
+            if last:
+                place[step] = value
+            place = place.setdefault(step, [] if isinstance(after, int) else {})
+        else:
+            raise ConfigError([f"--set {key}: there is no {key!r} in the config"])
+    report.overridden[tuple(steps)] = key
+
+
+def _check(loaded: LoadedConfig, report: _Findings) -> None:
+    """Rules that tie several keys, or keys and files, together."""
+    config = loaded.config
+    ids: dict[str, int] = {}
+    for index, source in enumerate(config.sources):
+        if source.id in ids:
+            report.at(("sources", index, "id"), f"{source.id!r} is taken by sources[{ids[source.id]}]; ids are unique")
+        ids.setdefault(source.id, index)
+        _check_source(loaded, index, source, report)
+    known = True
+    for index, tile in enumerate(config.tiles or ()):
+        if tile.source not in ids:
+            known = False
+            close = nearest(tile.source, ids)
+            report.at(("tiles", index, "source"), f"no source has this id{close} (got {tile.source!r})")
+    if known:
+        try:
+            place_tiles(config)
+        except LayoutError as error:
+            where = tuple(name or int(i) for name, i in _STEP.findall(error.key))
+            report.at(where, error.problem)
+    if config.mosaic.no_signal_after_s <= config.mosaic.stale_after_s:
+        report.at(("mosaic", "no_signal_after_s"), f"must be more than stale_after_s ({config.mosaic.stale_after_s:g})")
+    if isinstance(config.detector, DetectorConfig) and config.tracker.low_score > config.detector.score:
+        report.at(("tracker", "low_score"), f"must not be above detector.score ({config.detector.score:g})")
+    _check_outputs(loaded, report)
+
+
+def _check_source(loaded: LoadedConfig, index: int, source: Source, report: _Findings) -> None:
+    if source.end_s is not None and source.end_s <= source.start_s:
+        report.at(("sources", index, "end_s"), f"must be more than start_s ({source.start_s:g}) (got {source.end_s:g})")
+    if is_live(source.model_copy(update={"realtime": False})):
+        for key in ("start_s", "end_s", "loop"):
+            if key in source.model_fields_set and getattr(source, key):
+                report.at(("sources", index, key), "a live source has no start, end or loop")
+        return
+    if source.uri.startswith("sample://"):
+        from tiler.samples import describe
+
+        try:
+            describe(source.uri)
+        except InputError as error:
+            report.at(("sources", index, "uri"), str(error))
+    elif "://" not in source.uri or source.uri.startswith("file://"):
+        try:
+            exists = Path(loaded.resolve(source.uri)).is_file()
+        except (OSError, ValueError, RuntimeError):
+            exists = False
+        if not exists:
+            message = f"there is no such file (got {_short(source.uri)}, in {loaded.folder})"
+            report.at(("sources", index, "uri"), message)
+
+
+def _check_outputs(loaded: LoadedConfig, report: _Findings) -> None:
+    seen: dict[str, str] = {}
+    for index, output in enumerate(loaded.config.outputs):
+        key, name, accepted = (
+            ("file", output.file, _VIDEO) if isinstance(output, FileOutput) else ("tracks", output.tracks, _TEXT)
+        )
+        try:
+            _check_suffix("", name, accepted)
+            path = loaded.resolve(name)
+        except (InputError, ValueError, RuntimeError, OSError) as error:
+            report.at(("outputs", index, key), str(error).removeprefix(": "))
+            continue
+        if path in seen:
+            report.at(("outputs", index, key), f"{seen[path]} writes to the same file")
+        seen[path] = f"outputs[{index}]"
+
+
+def _check_suffix(option: str, name: str, accepted: Sequence[str]) -> None:
+    if Path(name).suffix.lower() not in accepted or "\0" in name:
+        raise InputError(f"{option}: a file name ending in {', '.join(accepted)} is needed (got {_short(name)})")
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 120 else text[:117] + "...")

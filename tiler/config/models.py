@@ -1,0 +1,244 @@
+"""The config as frozen models: every key, its default, unit and range, once.
+
+`configs/reference.yaml` shows the same keys and a test holds the two equal. Only
+`sources` has no default. Nothing here touches the disk or a device: paths are resolved
+and files are looked at by the loader.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+
+
+def _fraction(value: Any) -> Fraction:
+    """`30`, `29.97` and `"30000/1001"` as an exact rate; NTSC decimals become n/1001."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str, Fraction)):
+        raise ValueError("expected a number of frames per second such as 30, 29.97 or 30000/1001")
+    try:
+        rate = Fraction(value) if not isinstance(value, float) else Fraction(str(value))
+    except (ValueError, ZeroDivisionError):
+        raise ValueError("expected a number of frames per second such as 30, 29.97 or 30000/1001") from None
+    ntsc = Fraction(round(rate * 1001 / 1000) * 1000, 1001)
+    if rate.denominator != 1 and abs(rate - ntsc) < Fraction(1, 100):
+        rate = ntsc
+    if not 1 <= rate <= 240:
+        raise ValueError("expected 1 to 240 frames per second")
+    return rate
+
+
+def _bits(value: Any) -> int:
+    """`20M`, `800k` and `20000000` as bits per second."""
+    text = str(value).strip()
+    factor = {"k": 1_000, "M": 1_000_000, "G": 1_000_000_000}.get(text[-1:], 1)
+    number = text[:-1] if factor != 1 else text
+    try:
+        bits = int(float(number) * factor)
+    except (ValueError, OverflowError):
+        bits = 0
+    if isinstance(value, bool) or not 100_000 <= bits <= 1_000_000_000:
+        raise ValueError("expected 100k to 1G bits per second, such as 20M or 800k")
+    return bits
+
+
+Rate = Annotated[Fraction, BeforeValidator(_fraction), PlainSerializer(str)]
+BitRate = Annotated[int, BeforeValidator(_bits)]
+Colour = Annotated[str, Field(pattern=r"^#[0-9A-Fa-f]{6}$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")]
+Unit = Annotated[float, Field(ge=0, le=1)]
+Size = Annotated[int, Field(ge=64, le=8192, multiple_of=2)]
+
+
+class Model(BaseModel):
+    """Base: frozen, strict about types, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Source(Model):
+    """One stream to decode."""
+
+    id: Name = Field(description="unique name, used in reports, exports and tiles")
+    uri: str = Field(min_length=1, description="file, image, URL that FFmpeg opens, or sample://NAME")
+    label: str | None = Field(None, max_length=64, description="title of the tile; the id when absent")
+    loop: bool = Field(False, description="start a file again when it ends")
+    start_s: float = Field(0.0, ge=0, description="seconds to skip at the start of a file")
+    end_s: float | None = Field(None, gt=0, description="second of the file at which to stop; its end when absent")
+    realtime: bool = Field(False, description="pace a file by its timestamps, as if it were a camera")
+    timeout_s: float = Field(10.0, gt=0, le=300, description="seconds without data after which a URL is given up")
+    reconnect_s: float = Field(2.0, gt=0, le=300, description="seconds between attempts to reopen a URL")
+    options: dict[str, str | int | float] = Field(
+        default_factory=dict, description="FFmpeg input options, such as {rtsp_transport: tcp}"
+    )
+
+    @property
+    def title(self) -> str:
+        return self.label if self.label is not None else self.id
+
+
+Rect = Annotated[list[int | float], Field(min_length=4, max_length=4)]
+
+
+class Tile(Model):
+    """One rectangle of the mosaic and the source it shows."""
+
+    source: Name = Field(description="id of the source")
+    rect: Rect | None = Field(
+        None,
+        description="[x, y, width, height]: integers are pixels, and may hang over the edge; "
+        "numbers with a decimal point are fractions of the mosaic",
+    )
+    cell: Annotated[list[int], Field(min_length=2, max_length=4)] | None = Field(
+        None, description="[column, row] or [column, row, columns, rows] of `mosaic.grid`"
+    )
+    fit: Literal["contain", "cover", "stretch"] | None = Field(
+        None, description="how the picture meets the tile; `mosaic.fit` when absent"
+    )
+    crop: Annotated[list[float], Field(min_length=4, max_length=4)] | None = Field(
+        None, description="[x, y, width, height] of the picture to show, as fractions of it"
+    )
+    z: int = Field(0, ge=-100, le=100, description="higher is drawn later; equal ones in the order written")
+    opacity: Unit = Field(1.0, description="0 is invisible, 1 opaque")
+    title: str | None = Field(None, max_length=64, description="caption; the source's label when absent")
+
+
+class MosaicConfig(Model):
+    """The output picture and its clock."""
+
+    width: Size = Field(3840, description="pixels, even, 64..8192")
+    height: Size = Field(2160, description="pixels, even, 64..8192")
+    fps: Rate = Field(Fraction(30), description="constant frame rate, 1..240; 30000/1001 is accepted")
+    layout: Literal["grid", "spotlight", "pip"] = Field(
+        "grid",
+        description="place of the tiles that give no rect or cell: equal cells, the first large with the "
+        "rest around it, or the first full-size with the rest inset",
+    )
+    grid: Annotated[list[int], Field(min_length=2, max_length=2)] | None = Field(
+        None, description="[columns, rows]; the best fit for the number of tiles when absent"
+    )
+    gap_px: int = Field(0, ge=0, le=256, description="pixels between tiles, even ones are kept exactly")
+    border_px: int = Field(0, ge=0, le=256, description="pixels around the whole mosaic")
+    fit: Literal["contain", "cover", "stretch"] = Field("contain", description="how pictures meet their tiles")
+    background: Colour = Field("#101418", description="colour behind and between the tiles")
+    stale_after_s: float = Field(2.0, gt=0, le=3600, description="live: silence before a tile is dimmed")
+    no_signal_after_s: float = Field(10.0, gt=0, le=3600, description="live: silence before the slate")
+
+
+class DetectorConfig(Model):
+    """What to look for, and how often."""
+
+    model: str = Field("person-nano", min_length=1, description="a model that tiler ships, or path of an .onnx file")
+    score: Unit = Field(0.35, description="lowest score of a detection that starts or shows a box")
+    nms_iou: Unit = Field(0.6, description="overlap above which the weaker of two boxes of a class goes")
+    classes: list[str] | None = Field(None, description="names to keep; all the model knows when absent")
+    every: int = Field(1, ge=1, le=60, description="detect on every k-th new picture of a stream")
+    max_detections: int = Field(100, ge=1, le=1000, description="boxes per picture, best first")
+
+
+class TrackerConfig(Model):
+    """How boxes become identities."""
+
+    kind: Literal["bytetrack"] = Field("bytetrack", description="the method")
+    low_score: Unit = Field(0.1, description="detections from here to detector.score only continue a track")
+    new_score: Unit = Field(0.45, description="score that a detection needs to begin a track")
+    match_iou: Unit = Field(0.2, description="lowest overlap at which a detection continues a track")
+    lost_s: float = Field(1.5, gt=0, le=60, description="seconds a lost track waits to be found again")
+    confirm: int = Field(2, ge=1, le=30, description="detections in a row before a new track is shown")
+
+
+class OverlayConfig(Model):
+    """What is drawn over the pictures."""
+
+    boxes: bool = Field(True, description="a box for each track, coloured by its id")
+    labels: bool = Field(True, description="`#id class score` at each box")
+    trails: bool = Field(True, description="the way each track came, fading")
+    titles: bool = Field(True, description="the tile's caption")
+    fps: bool = Field(True, description="pictures per second beside the caption")
+    clock: bool = Field(False, description="wall-clock time in the mosaic's top right corner; "
+                                           "offline, the time of the tick")
+    trail_s: float = Field(2.0, gt=0, le=60, description="seconds of trail")
+    line_px: int = Field(0, ge=0, le=32, description="width of boxes and trails in mosaic pixels; 0 fits the mosaic")
+    text_px: int = Field(0, ge=0, le=256, description="height of text in mosaic pixels; 0 fits the mosaic")
+    font: str | None = Field(None, description="path of a .ttf or .otf tried before the built-in fonts")
+
+
+class EncoderConfig(Model):
+    """The one encoder session."""
+
+    codec: Literal["h264"] = Field("h264", description="codec of the mosaic")
+    profile: Literal["quality", "low_latency"] = Field(
+        "quality", description="low_latency: no B-frames, no lookahead, every picture leaves at once"
+    )
+    bitrate: BitRate | None = Field(None, description="bits per second, such as 20M; constant quality when absent")
+    gop_s: float = Field(2.0, ge=0.1, le=60, description="seconds between keyframes")
+
+
+class FileOutput(Model):
+    """The mosaic as a file."""
+
+    file: str = Field(min_length=1, description="path ending in .mp4, .mkv or .mov")
+    fragmented: bool = Field(True, description="MP4: playable up to the last second even after a kill")
+
+
+class TracksOutput(Model):
+    """The tracks as text."""
+
+    tracks: str = Field(
+        min_length=1,
+        description="path; .jsonl: one object per picture; .txt: MOT text, NAME.ID.txt each for several streams",
+    )
+
+
+class Config(Model):
+    """A whole run."""
+
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,2})?)$")] = Field(
+        "auto", description="auto | cpu | cuda | cuda:N"
+    )
+    cpu_threads: int = Field(0, ge=0, le=256, description="threads for work on the CPU; 0: as many as there are cores")
+    duration_s: float | None = Field(None, gt=0, description="stop after this many seconds of mosaic; "
+                                                             "when absent, when every file has ended")
+    mosaic: MosaicConfig = MosaicConfig()
+    sources: Annotated[list[Source], Field(min_length=1, max_length=64)]
+    tiles: Annotated[list[Tile], Field(min_length=1, max_length=256)] | None = Field(
+        None, description="one tile per source, in order, when absent"
+    )
+    detector: DetectorConfig | Literal["none"] = DetectorConfig()
+    tracker: TrackerConfig = TrackerConfig()
+    overlay: OverlayConfig = OverlayConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    outputs: list[FileOutput | TracksOutput] = Field(default_factory=list, description="where the mosaic goes")
+
+    @property
+    def live(self) -> bool:
+        """True when the mosaic follows the wall clock: a camera, a URL or `realtime: true`."""
+        return any(is_live(source) for source in self.sources)
+
+
+def is_live(source: Source) -> bool:
+    """Whether a source delivers in its own time: `realtime: true`, a device, or a URL of a live protocol.
+
+    http(s) is live unless the path ends like a media file.
+    """
+    if source.realtime:
+        return True
+    scheme, separator, rest = source.uri.partition("://")
+    scheme = scheme.lower()
+    if not separator or scheme in ("sample", "file"):
+        return source.uri.startswith("/dev/")
+    if scheme in ("http", "https"):
+        suffix = Path(rest.split("?")[0].split("#")[0]).suffix.lower()
+        return suffix not in MEDIA_SUFFIXES
+    return True
+
+
+MEDIA_SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("mp4", "mov", "m4v", "mkv", "webm", "avi", "flv", "mpg", "mpeg", "wmv"),
+        *("jpg", "jpeg", "png", "webp", "bmp", "gif"),
+    )
+)

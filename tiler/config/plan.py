@@ -1,0 +1,127 @@
+"""`tiler check`: what a config would do, as text, without doing it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from tiler.compose.layout import draw_layout, fit_picture, place_tiles
+from tiler.config.loader import LoadedConfig
+from tiler.config.models import DetectorConfig, FileOutput, Source, is_live
+from tiler.errors import mask_uri
+
+QUEUED_FRAMES = 4
+MOSAICS = 4
+TENSORS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """One stage, what runs it, and why."""
+
+    stage: str
+    device: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePlan:
+    """A source as far as it is known before the run: None where it is not."""
+
+    source: Source
+    uri: str
+    size: tuple[int, int] | None
+    fps: Fraction | None
+    seconds: float | None
+    codec: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A resolved config."""
+
+    loaded: LoadedConfig
+    sources: tuple[SourcePlan, ...]
+    stages: tuple[StagePlan, ...]
+
+    @property
+    def memory_mb(self) -> float:
+        """Estimate of the buffers: queued frames, the ring of mosaics, the detector's tensors."""
+        mosaic = self.loaded.config.mosaic
+        frames = sum(1.5 * s.size[0] * s.size[1] * QUEUED_FRAMES for s in self.sources if s.size)
+        mosaics = 1.5 * mosaic.width * mosaic.height * MOSAICS
+        tensors = 0
+        if isinstance(self.loaded.config.detector, DetectorConfig):
+            tensors = TENSORS * len(self.sources) * 3 * 640 * 384 * 4
+        return (frames + mosaics + tensors) / 1e6
+
+    def render(self) -> str:
+        """The plan as lines of plain text."""
+        config = self.loaded.config
+        mosaic = config.mosaic
+        lines = [f"{self.loaded.path}: valid", "", "sources"]
+        for plan in self.sources:
+            size = f"{plan.size[0]}x{plan.size[1]}" if plan.size else "opened at run time"
+            fps = f"{float(plan.fps):g} fps" if plan.fps else ""
+            seconds = f"{plan.seconds:.1f} s" if plan.seconds else ""
+            facts = "  ".join(part for part in (size, fps, plan.codec, seconds) if part)
+            lines.append(f"  {plan.source.id:<12} {plan.uri:<32} {facts}")
+        tiles = place_tiles(config)
+        lines += ["", f"mosaic  {mosaic.width}x{mosaic.height} at {float(mosaic.fps):g} fps, clock {self._clock()}"]
+        lines += ["  " + row for row in draw_layout(tiles, (mosaic.width, mosaic.height), 64).splitlines()]
+        for tile in tiles:
+            plan = self.sources[tile.source]
+            drawn = ""
+            if plan.size:
+                view = fit_picture(tile, plan.size, Fraction(1))
+                width = view.src[2] - view.src[0]
+                drawn = f"  picture {view.dst[2]}x{view.dst[3]} (scale {view.dst[2] / width:.2f})"
+            lines.append(f"  {plan.source.id:<12} {tile.w}x{tile.h} at {tile.x},{tile.y}{drawn}")
+        lines += ["", "stages"]
+        lines += [f"  {s.stage:<11} {s.device:<30} {s.reason}" for s in self.stages]
+        lines += ["", f"memory  about {self.memory_mb:.0f} MB in buffers ({QUEUED_FRAMES} frames a source, "
+                      f"{MOSAICS} mosaics, {TENSORS} batches)"]
+        lines.append("outputs")
+        for output in config.outputs:
+            name = output.file if isinstance(output, FileOutput) else output.tracks
+            lines.append(f"  {self.loaded.resolve(name)}")
+        if not config.outputs:
+            lines.append("  none: give -o FILE to `tiler run`")
+        return "\n".join(lines)
+
+    def _clock(self) -> str:
+        config = self.loaded.config
+        if config.live:
+            live = next(source.id for source in config.sources if is_live(source))
+            return f"live ({live} delivers in its own time)"
+        lengths = [plan.seconds for plan in self.sources if not plan.source.loop]
+        end = config.duration_s or max((s for s in lengths if s), default=None)
+        return "offline (every source is a file)" + (f", {end:g} s" if end else ", without end")
+
+
+def resolve_plan(loaded: LoadedConfig, stages: Sequence[StagePlan]) -> Plan:
+    """Look at the files of a config; live sources are not opened.
+
+    Raises:
+        InputError: a file cannot be opened.
+    """
+    return Plan(loaded, tuple(_look(loaded, index) for index in range(len(loaded.config.sources))), tuple(stages))
+
+
+def _look(loaded: LoadedConfig, index: int) -> SourcePlan:
+    source = loaded.config.sources[index]
+    shown = mask_uri(source.uri)
+    if source.uri.startswith("sample://"):
+        from tiler.samples import describe
+
+        spec = describe(source.uri)
+        return SourcePlan(source, shown, (spec.width, spec.height), Fraction(spec.fps), spec.frames / float(spec.fps),
+                          spec.codec)
+    if is_live(source.model_copy(update={"realtime": False})):
+        return SourcePlan(source, shown, None, None, None, "live")
+    from tiler.decode.source import open_decoder
+
+    with open_decoder(source, loaded.resolve(source.uri), index, 1) as decoder:
+        info = decoder.info
+        return SourcePlan(source, shown, info.size, info.fps or None, info.duration_s, info.codec)

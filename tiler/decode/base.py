@@ -1,0 +1,53 @@
+"""Decode: uri -> Frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from types import TracebackType
+from typing import Protocol, Self
+
+from tiler.types import Frame
+
+
+@dataclass(frozen=True, slots=True)
+class StreamInfo:
+    """What is known of a stream before its first picture.
+
+    Attributes:
+        size: (width, height) in picture pixels (upright).
+        fps: average rate, 0 when unknown.
+        duration_s: length of a file in seconds (after start_s / end_s), None when unknown or endless.
+        codec: FFmpeg's name of the codec.
+        decoder: what decodes it, for report and plan, e.g. "pyav h264".
+    """
+
+    size: tuple[int, int]
+    fps: Fraction
+    duration_s: float | None
+    codec: str
+    decoder: str
+
+
+class Decoder(Protocol):
+    """Pictures of one source in display order. One thread uses it at a time."""
+
+    info: StreamInfo
+
+    def read(self) -> Frame | None:
+        """The next picture, or None at the end of the stream.
+
+        Raises:
+            StageError: the stream broke (corrupt, connection lost, timed out).
+        """
+        ...
+
+    def close(self) -> None:
+        """Free everything; may be called twice, and from another thread to end a blocking read."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...

@@ -1,0 +1,80 @@
+"""Timestamps: of a file, made sound; of a live source, tied to the time of arrival."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from tiler.types import CLOCK_HZ
+
+_BREAK = CLOCK_HZ
+"""A step back of more than this (1 s) is a new beginning, not a glitch."""
+_LIVE_TOLERANCE = CLOCK_HZ // 2
+"""How far a live source's own clock may part from the time of arrival before it is set again."""
+
+
+class FileClock:
+    """FFmpeg's timestamps -> pts in 1/90000 s that never go back.
+
+    A picture with the timestamp of the one before is a duplicate. One that lies a little
+    earlier (an unsorted file) is moved to one tick after the one before. One that lies
+    far earlier (joined streams) begins a new stretch that follows on without a gap.
+    """
+
+    def __init__(self, origin_s: Fraction | None = None) -> None:
+        """`origin_s`: the timestamp that becomes pts 0; that of the first picture when None."""
+        self._origin = None if origin_s is None else origin_s * CLOCK_HZ
+        self._next_s = origin_s or Fraction(0)
+        self._last: int | None = None
+        self._last_duration = 0
+
+    def stamp(self, time_s: Fraction | None, duration_s: Fraction) -> int | None:
+        """The pts of the next picture in display order, or None for a duplicate.
+
+        Args:
+            time_s: the file's timestamp, None when it has none: the picture then follows
+                the one before after that one's duration.
+            duration_s: how long the picture is shown, > 0.
+        """
+        if time_s is None:
+            time_s = self._next_s
+        self._next_s = time_s + duration_s
+        ticks = time_s * CLOCK_HZ
+        if self._origin is None:
+            self._origin = ticks
+        pts = round(ticks - self._origin)
+        if self._last is not None:
+            if pts == self._last:
+                return None
+            if pts < self._last - _BREAK:
+                pts = self._last + self._last_duration
+                self._origin = ticks - pts
+            elif pts < self._last:
+                pts = self._last + 1
+        self._last = pts
+        self._last_duration = max(1, round(duration_s * CLOCK_HZ))
+        return pts
+
+
+class LiveClock:
+    """The pts of a live source on one clock, 0 at its first picture, across reconnections.
+
+    The stream's own timestamps give the distance between pictures, free of the network's
+    jitter; the time of arrival says where the stream as a whole lies, and sets it again
+    when the two part by more than half a second (a reconnection, a jump, drift).
+    """
+
+    def __init__(self) -> None:
+        self._epoch_s: float | None = None
+        self._offset = 0
+        self._last = -1
+
+    def stamp(self, pts: int, arrival_s: float) -> int:
+        """The pts of a picture that the stream stamped `pts` and that came at `arrival_s`."""
+        if self._epoch_s is None:
+            self._epoch_s = arrival_s
+            self._offset = -pts
+        arrived = round((arrival_s - self._epoch_s) * CLOCK_HZ)
+        if abs(pts + self._offset - arrived) > _LIVE_TOLERANCE:
+            self._offset = arrived - pts
+        self._last = max(self._last + 1, pts + self._offset)
+        return self._last

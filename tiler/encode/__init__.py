@@ -1,0 +1,1 @@
+"""Encode: Mosaic -> Packet, exactly one encoder session whatever the number of streams."""

@@ -1,0 +1,66 @@
+"""What can go wrong, and whose turn it is to act.
+
+    TilerError
+    ├── InputError        the user's input is wrong (config, file, model): exit code 2
+    │   └── ConfigError   one or more findings in a YAML file, all reported together
+    └── RunError          the run failed; what was recorded stays playable: exit code 1
+        └── StageError    a stage failed; names the stage and, where there is one, the stream
+
+A message says what is wrong, where, and what is accepted. Secrets in URIs are masked
+with `mask_uri` before they reach any message.
+"""
+
+from __future__ import annotations
+
+import re
+
+_CREDENTIALS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>[^/@\s:]*)(?::[^/\s]*)?@")
+_SECRET_PARAMETER = re.compile(
+    r"(?P<key>[?&][^=&#\s]*(?:token|key|pass|password|pwd|secret|auth|sig|signature)=)[^&#\s]*", re.IGNORECASE
+)
+
+
+class TilerError(Exception):
+    """Base of every error that tiler raises on purpose."""
+
+    exit_code = 1
+
+
+class InputError(TilerError):
+    """The user's input is wrong: one clear message, no traceback."""
+
+    exit_code = 2
+
+
+class ConfigError(InputError):
+    """All findings of one config at once, one per line."""
+
+    def __init__(self, findings: list[str]) -> None:
+        super().__init__("\n".join(findings))
+        self.findings = findings
+
+
+class RunError(TilerError):
+    """The run failed after it had started."""
+
+
+class StageError(RunError):
+    """A stage failed."""
+
+    def __init__(self, stage: str, message: str, stream: str | None = None) -> None:
+        where = f"{stage} ({stream})" if stream else stage
+        super().__init__(f"{where}: {message}")
+        self.stage = stage
+        self.stream = stream
+
+
+def mask_uri(text: str) -> str:
+    """Hide passwords and tokens of every URI in `text`.
+
+    >>> mask_uri("rtsp://admin:hunter2@10.0.0.7/main?token=abc&x=1")
+    'rtsp://admin:***@10.0.0.7/main?token=***&x=1'
+    >>> mask_uri("C:/plain/file.mp4")
+    'C:/plain/file.mp4'
+    """
+    text = _CREDENTIALS.sub(lambda m: f"{m['scheme']}{m['user']}:***@", text)
+    return _SECRET_PARAMETER.sub(lambda m: f"{m['key']}***", text)

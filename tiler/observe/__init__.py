@@ -1,0 +1,1 @@
+"""Observe: what the run measures about itself, and how it says so."""

@@ -1,0 +1,91 @@
+"""Counting and timing: percentiles in bounded memory, rates without wall clocks."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tiler.types import CLOCK_HZ
+
+_STEP = math.log(1.01)  # buckets are 1 % wide: a percentile is off by less than that
+_SMALLEST_MS = 1e-3
+
+
+class Timing:
+    """Durations of one thing, kept as a histogram of 1 % wide buckets. Thread-safe.
+
+    >>> timing = Timing()
+    >>> for ms in range(1, 101):
+    ...     timing.add(ms / 1000)
+    >>> round(timing.percentile_ms(50)), round(timing.percentile_ms(99)), timing.count
+    (50, 99, 100)
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.total_s = 0.0
+        self.last_s = 0.0
+        self._buckets: dict[int, int] = {}
+        self._lock = threading.Lock()
+
+    def add(self, seconds: float) -> None:
+        bucket = round(math.log(max(seconds * 1000, _SMALLEST_MS)) / _STEP)
+        with self._lock:
+            self.count += 1
+            self.total_s += seconds
+            self.last_s = seconds
+            self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
+
+    @contextmanager
+    def measure(self) -> Iterator[None]:
+        """Add the time that the block takes."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(time.perf_counter() - start)
+
+    def percentile_ms(self, percent: float) -> float:
+        """The duration that `percent` of them do not exceed, in milliseconds; 0 when there are none."""
+        with self._lock:
+            rank = math.ceil(self.count * percent / 100)
+            seen = 0
+            for bucket in sorted(self._buckets):
+                seen += self._buckets[bucket]
+                if seen >= rank:
+                    return math.exp(bucket * _STEP)
+        return 0.0
+
+    def summary(self) -> dict[str, float | int]:
+        """count, mean and p50/p95/p99 in milliseconds, as the report shows them."""
+        return {
+            "count": self.count,
+            "mean_ms": round(self.total_s / self.count * 1000, 3) if self.count else 0.0,
+            "p50_ms": round(self.percentile_ms(50), 3),
+            "p95_ms": round(self.percentile_ms(95), 3),
+            "p99_ms": round(self.percentile_ms(99), 3),
+        }
+
+
+class RateMeter:
+    """Pictures a second over the last seconds of the mosaic's clock: (n - 1) / span of their pts."""
+
+    def __init__(self, window_s: float = 2.0) -> None:
+        self._window = round(window_s * CLOCK_HZ)
+        self._times: deque[int] = deque()
+
+    def add(self, pts: int) -> None:
+        """A picture with this time (1/90000 s) was shown; times never go back."""
+        self._times.append(pts)
+
+    def rate(self, now: int) -> float:
+        """Pictures a second in the window that ends now; 0 with fewer than two."""
+        while self._times and self._times[0] < now - self._window:
+            self._times.popleft()
+        if len(self._times) < 2 or self._times[-1] == self._times[0]:
+            return 0.0
+        return (len(self._times) - 1) * CLOCK_HZ / (self._times[-1] - self._times[0])

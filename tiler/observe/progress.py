@@ -1,0 +1,84 @@
+"""Progress of a run: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from tiler.observe.run import RunObserver
+
+if TYPE_CHECKING:
+    from tiler.config.models import Config
+
+_FIRST_LINE_S = 1.0
+_LINE_EVERY_S = 5.0
+
+
+class Progress:
+    """Shows a run on stderr; `update` is called a few times a second."""
+
+    def __init__(self, config: Config, observer: RunObserver, total: int | None) -> None:
+        """
+        Args:
+            config: sources' ids and titles.
+            observer: what to show.
+            total: ticks of the whole run, None when unknown.
+        """
+        self._config = config
+        self._observer = observer
+        self._total = total
+        self._console = Console(stderr=True)
+        self._live: Live | None = None
+        self._next_line_s = time.monotonic() + _FIRST_LINE_S
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live = Live(self._picture(), console=self._console, refresh_per_second=5, transient=True)
+            self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.__exit__(kind, error, trace)
+
+    def update(self) -> None:
+        """Draw again, or print a line when one is due."""
+        if self._live is not None:
+            self._live.update(self._picture())
+        elif time.monotonic() >= self._next_line_s:
+            self._next_line_s = time.monotonic() + _LINE_EVERY_S
+            print(self._summary(), file=sys.stderr, flush=True)
+
+    def _summary(self) -> str:
+        seen = self._observer
+        of = f"/{self._total}" if self._total else ""
+        parts = [f"mosaic {seen.frames}{of} frames", f"{seen.fps:.1f} fps"]
+        if self._total and seen.fps > 0:
+            parts.append(f"ETA {max(0.0, (self._total - seen.frames) / seen.fps):.0f} s")
+        parts.append(f"encoder waits p95 {seen.encoder_wait.percentile_ms(95):.1f} ms")
+        parts.append(f"drops {seen.dropped_ticks + sum(row['dropped'] for row in seen.streams())}")
+        return "   ".join(parts)
+
+    def _picture(self) -> Group:
+        table = Table(box=None, pad_edge=False)
+        for column in ("stream", "fps", "frames", "skipped", "repeated", "dropped", "tracks", ""):
+            table.add_column(column, justify="left" if column in ("stream", "") else "right")
+        for source, row in zip(self._config.sources, self._observer.streams(), strict=True):
+            elapsed = self._observer.elapsed_s
+            rate = row["read"] / elapsed if elapsed else 0.0
+            table.add_row(
+                source.title,
+                f"{rate:.1f}",
+                *(str(row[key]) for key in ("read", "skipped", "repeated", "dropped", "tracks_now")),
+                row["failure"] or "",
+            )
+        return Group(table, Text(self._summary(), style="bold"))

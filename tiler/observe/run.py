@@ -1,0 +1,138 @@
+"""What one run measures: stages, streams, encoder, latency; and the report made of it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from tiler import __version__
+from tiler.observe.metrics import Timing
+from tiler.types import Packet
+
+if TYPE_CHECKING:
+    from tiler.config.models import Config
+    from tiler.stages import Choice, Feed
+
+_PACKAGES = ("av", "numba", "numpy", "onnxruntime", "scipy", "pydantic")
+
+
+class RunObserver:
+    """Filled by the pipeline's threads, read by progress and report.
+
+    Attributes:
+        frames: pictures of the mosaic that left the encoder.
+        bytes: their size.
+        dropped_ticks: pictures of the mosaic left out because the run was behind (live).
+        tracks: people (or other things) followed now, by stream.
+        encoder_wait: how long composed pictures waited for the encoder.
+        latency: from the tick to its packet.
+    """
+
+    def __init__(self, config: Config, choices: Sequence[Choice], feeds: Sequence[Feed], encoder: str) -> None:
+        self._config = config
+        self._choices = {choice.stage: choice for choice in choices}
+        self._timings = {choice.stage: Timing() for choice in choices}
+        self._timings.setdefault("track", Timing())
+        self._feeds = feeds
+        self._encoder = encoder
+        self.encoder_sessions = 0
+        self.frames = self.bytes = self.dropped_ticks = 0
+        self.tracks = [0] * len(feeds)
+        self.encoder_wait, self.latency = Timing(), Timing()
+        self._began: dict[int, float] = {}
+        self._start_s = self._end_s = 0.0
+
+    def stage(self, name: str) -> AbstractContextManager[None]:
+        """Time a block as work of this stage."""
+        return self._timings[name].measure()
+
+    def started(self) -> None:
+        self._start_s = time.monotonic()
+
+    def finished(self) -> None:
+        self._end_s = time.monotonic()
+
+    def submitted(self, tick: int, began_s: float) -> None:
+        """A tick that began at `began_s` (monotonic) enters the encoder."""
+        self._began[tick] = began_s
+
+    def delivered(self, packet: Packet) -> None:
+        """A packet went to the outputs."""
+        self.frames += 1
+        self.bytes += len(packet.data)
+        began_s = self._began.pop(packet.pts, None)
+        if began_s is not None:
+            self.latency.add(time.monotonic() - began_s)
+
+    @property
+    def elapsed_s(self) -> float:
+        return (self._end_s or time.monotonic()) - self._start_s if self._start_s else 0.0
+
+    @property
+    def fps(self) -> float:
+        """Pictures of the mosaic per second of this run."""
+        return self.frames / self.elapsed_s if self.elapsed_s > 0 else 0.0
+
+    def streams(self) -> list[dict[str, Any]]:
+        """What became of each source's frames."""
+        rows = []
+        for source, feed, tracks in zip(self._config.sources, self._feeds, self.tracks, strict=True):
+            counts = feed.counts
+            failure = feed.reader.failure
+            rows.append(
+                {
+                    "id": source.id,
+                    "read": counts.read,
+                    "skipped": counts.skipped,
+                    "repeated": counts.repeated,
+                    "dropped": counts.dropped,
+                    "reconnects": counts.reconnects,
+                    "errors": counts.errors,
+                    "tracks_now": tracks,
+                    "decoder": feed.reader.info.decoder if feed.reader.info else None,
+                    "failure": str(failure) if failure else None,
+                }
+            )
+        return rows
+
+    def report(self) -> dict[str, Any]:
+        """The run as plain data, ready for JSON."""
+        stages = {}
+        for name, timing in self._timings.items():
+            choice = self._choices.get(name)
+            if choice is not None:
+                stages[name] = {
+                    "device": choice.device,
+                    "backend": choice.backend,
+                    "reason": choice.reason,
+                    **timing.summary(),
+                }
+        return {
+            "frames": self.frames,
+            "seconds": round(self.elapsed_s, 3),
+            "fps": round(self.fps, 2),
+            "clock": "live" if self._config.live else "offline",
+            "dropped_ticks": self.dropped_ticks,
+            "bytes": self.bytes,
+            "streams": self.streams(),
+            "stages": stages,
+            "end_to_end": self.latency.summary(),
+            "encoder": {
+                "name": self._encoder,
+                "sessions": self.encoder_sessions,
+                "queue_wait_ms": self.encoder_wait.summary(),
+            },
+            "copies": {"host_to_device_bytes": 0, "device_to_host_bytes": 0},
+            "cpu_fallback": [n for n, c in self._choices.items() if c.device == "cpu" and n not in ("track", "output")],
+            "versions": {
+                "tiler": __version__,
+                "python": platform.python_version(),
+                "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+                **{name: version(name) for name in _PACKAGES},
+            },
+        }

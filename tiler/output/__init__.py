@@ -1,0 +1,1 @@
+"""Output: Packet -> file; and tracks -> text."""

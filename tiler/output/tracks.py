@@ -1,0 +1,172 @@
+"""Tracks as text: JSON lines for programs, MOT text for benchmarks.
+
+`.jsonl` holds one object per picture and stream, in the order written:
+
+    {"stream": "plaza", "frame": 12, "pts": 36000, "time_s": 0.4, "size": [1280, 720],
+     "tracks": [{"id": 1, "class": "person", "score": 0.87, "xyxy": [610.25, 80.0, 702.5, 361.75]}]}
+
+`frame` counts from 0, `pts` is in 1/90000 s, boxes are in picture pixels. `.txt` holds
+what the MOTChallenge tools read, one line per track: frame from 1, id, left, top, width,
+height, score, -1, -1, -1; a file per stream (NAME.ID.txt) when there are several.
+
+The text depends on the tracks alone: equal runs write equal bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TextIO
+
+import numpy as np
+
+from tiler.errors import InputError, StageError
+from tiler.output.file import check_writable
+from tiler.types import CLOCK_HZ, Tracks
+
+SUFFIXES = (".jsonl", ".txt")
+
+_FLUSH_S = 1.0
+
+Format = Callable[[str, int, Tracks, tuple[int, int], Sequence[str]], str]
+"""Stream id, frame index, tracks, picture size and class names to text."""
+
+
+class TrackWriter:
+    """Writes the tracks of all streams. Made by `open_tracks`; used by one thread at a time."""
+
+    def __init__(
+        self, streams: Mapping[int, tuple[str, Path]], class_names: Sequence[str], text: Format
+    ) -> None:
+        """Create the files.
+
+        Args:
+            streams: id and file of each stream index; streams may share a file.
+
+        Raises:
+            InputError: a file cannot be written.
+        """
+        self._class_names = class_names
+        self._text = text
+        self._files: dict[Path, TextIO] = {}
+        for _, path in streams.values():
+            try:
+                if path not in self._files:
+                    self._files[path] = path.open("w", encoding="utf-8", newline="\n")
+            except OSError as error:
+                self.close()
+                raise InputError(f"output {path}: cannot be written: {error.strerror}") from error
+        self._streams = dict(streams)
+        self._flushed_s = time.monotonic()
+
+    def write(self, stream: int, frame_index: int, tracks: Tracks, picture_size: tuple[int, int]) -> None:
+        """Write the tracks of one picture.
+
+        Args:
+            stream: index of the source.
+            frame_index: of the picture in its stream, from 0.
+            picture_size: width and height in picture pixels.
+
+        Raises:
+            StageError: the disk does not take it.
+        """
+        name, path = self._streams[stream]
+        try:
+            self._files[path].write(self._text(name, frame_index, tracks, picture_size, self._class_names))
+            if time.monotonic() - self._flushed_s >= _FLUSH_S:
+                for file in self._files.values():
+                    file.flush()
+                self._flushed_s = time.monotonic()
+        except OSError as error:
+            raise StageError("output", f"{path}: {error.strerror}", name) from error
+
+    def close(self) -> None:
+        """Finish the files; may be called twice.
+
+        Raises:
+            StageError: the disk did not take the last lines.
+        """
+        files, self._files = self._files, {}
+        failed = []
+        for path, file in files.items():
+            try:
+                file.close()
+            except OSError as error:
+                failed.append(f"{path}: {error.strerror}")
+        if failed:
+            raise StageError("output", "; ".join(failed))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_tracks(
+    path: Path, streams: Sequence[tuple[str, int]], class_names: Sequence[str], *, overwrite: bool = False
+) -> TrackWriter:
+    """Open a writer of tracks; the suffix of `path` says which.
+
+    Args:
+        path: ends in .jsonl or .txt; its folder is made if needed.
+        streams: (id, index) of each stream that will be written.
+        class_names: by class_id; a class without a name is written as its number.
+        overwrite: replace files that exist.
+
+    Raises:
+        InputError: another suffix, a file that exists, or one that cannot be written.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise InputError(f"output {path}: tracks need a name that ends in {' or '.join(SUFFIXES)}")
+    per_stream = suffix == ".txt" and len(streams) > 1
+    targets = {
+        index: (name, path.with_name(f"{path.stem}.{name}{path.suffix}") if per_stream else path)
+        for name, index in streams
+    }
+    for target in sorted({target for _, target in targets.values()}):
+        check_writable(target, overwrite=overwrite)
+    return TrackWriter(targets, class_names, _mot_text if suffix == ".txt" else _json_line)
+
+
+def _json_line(
+    stream: str, frame_index: int, tracks: Tracks, picture_size: tuple[int, int], class_names: Sequence[str]
+) -> str:
+    record = {
+        "stream": stream,
+        "frame": frame_index,
+        "pts": tracks.pts,
+        "time_s": round(tracks.pts / CLOCK_HZ, 6),
+        "size": list(picture_size),
+        "tracks": [
+            {"id": track_id, "class": _class_name(class_id, class_names), "score": score, "xyxy": xyxy}
+            for track_id, class_id, score, xyxy in _rows(tracks)
+        ],
+    }
+    return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+def _mot_text(
+    stream: str, frame_index: int, tracks: Tracks, picture_size: tuple[int, int], class_names: Sequence[str]
+) -> str:
+    return "".join(
+        f"{frame_index + 1},{track_id},{x0:.2f},{y0:.2f},{x1 - x0:.2f},{y1 - y0:.2f},{score:.4f},-1,-1,-1\n"
+        for track_id, _, score, (x0, y0, x1, y1) in _rows(tracks)
+    )
+
+
+def _rows(tracks: Tracks) -> Iterator[tuple[int, int, float, list[float]]]:
+    """track_id, class_id, score to 4 and xyxy to 2 decimals (never -0.0), as Python numbers."""
+    score = np.round(tracks.score.astype(np.float64), 4) + 0.0
+    xyxy = np.round(tracks.xyxy.astype(np.float64), 2) + 0.0
+    return zip(tracks.track_id.tolist(), tracks.class_id.tolist(), score.tolist(), xyxy.tolist(), strict=True)
+
+
+def _class_name(class_id: int, class_names: Sequence[str]) -> str:
+    return class_names[class_id] if 0 <= class_id < len(class_names) else str(class_id)

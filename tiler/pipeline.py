@@ -1,0 +1,294 @@
+"""The whole run, top to bottom: decode -> preprocess -> infer -> track -> compose -> encode -> output.
+
+A `Tick` is the travelling record of one picture of the mosaic. Each stage fills in its field
+on a thread of its own, so that while tick k is encoded, k+1 is composed and k+2 decoded.
+Rings of buffers behind the fields are sized for that: one being filled, one waiting, one in use.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tiler.config.loader import LoadedConfig
+from tiler.config.models import Config, DetectorConfig, FileOutput, TracksOutput
+from tiler.decode.feed import Shown
+from tiler.errors import RunError, StageError
+from tiler.observe.metrics import RateMeter
+from tiler.observe.run import RunObserver
+from tiler.output.base import Output
+from tiler.output.file import FileWriter
+from tiler.output.tracks import TrackWriter, open_tracks
+from tiler.stages import STAGES, Stages
+from tiler.track.trails import Trails
+from tiler.types import CLOCK_HZ, Batch, Detections, Mosaic, TileInput, Tracks
+from tiler.worker import Channel, Worker
+
+_JOIN_S = 5.0
+
+__all__ = ["STAGES", "Run", "Tick"]
+
+
+@dataclass(slots=True)
+class Tick:
+    """One tick on its way: filled in stage by stage."""
+
+    index: int
+    pts: int
+    began_s: float
+    clock: str
+    shown: Sequence[Shown]
+    numbers: Sequence[int]
+    batch: Batch | None = None
+    detections: dict[int, Detections] = field(default_factory=dict)
+    tiles: list[TileInput] = field(default_factory=list)
+    mosaic: Mosaic | None = None
+
+
+class Run:
+    """One run of a config, from open sources to finalised outputs.
+
+    >>> with Run(loaded, stages, observer) as run:      # doctest: +SKIP
+    ...     run.start(); run.wait()
+    """
+
+    def __init__(
+        self, loaded: LoadedConfig, stages: Stages, observer: RunObserver, *, overwrite: bool = False
+    ) -> None:
+        """Open the outputs.
+
+        Raises:
+            InputError: an output cannot be written.
+        """
+        self._config: Config = loaded.config
+        self._stages = stages
+        self._observer = observer
+        self._stop = threading.Event()
+        self._analysed = isinstance(self._config.detector, DetectorConfig)
+        self._every = self._config.detector.every if isinstance(self._config.detector, DetectorConfig) else 1
+        count = len(self._config.sources)
+        self._seen = [0] * count
+        self._rates = [RateMeter() for _ in range(count)]
+        self._trails = [Trails(self._config.overlay.trail_s) for _ in range(count)]
+        self._tracks = [Tracks.empty() for _ in range(count)]
+        with ExitStack() as opened:
+            self._outputs, self._track_writers = _open_outputs(loaded, stages, opened, overwrite=overwrite)
+            self._close_outputs = opened.pop_all()
+        prepared: Channel[Tick] = Channel(1)
+        inferred: Channel[Tick] = Channel(1)
+        composed: Channel[Tick] = Channel(1, observer.encoder_wait.add)
+        gathered: Channel[Tick] = Channel(1)
+        tracked: Channel[Tick] = Channel(1)
+        encode_threads = [Worker("encode", composed, self._encode)]
+        if self._analysed:
+            self._workers = [
+                Worker("decode", self._ticks(gathered), lambda tick: tick, gathered),
+                Worker("preprocess", gathered, self._prepare, prepared),
+                Worker("infer", prepared, self._infer, inferred),
+                Worker("track", inferred, self._track, tracked),
+                Worker("compose", tracked, self._compose, composed),
+                *encode_threads,
+            ]
+        else:
+            self._workers = [
+                Worker("decode", self._ticks(gathered), lambda tick: tick, gathered),
+                Worker("track", gathered, self._track, tracked),
+                Worker("compose", tracked, self._compose, composed),
+                *encode_threads,
+            ]
+
+    # The stages, in the order of the flow
+
+    def _ticks(self, ahead: Channel[Tick]) -> Iterator[Tick]:
+        """The mosaic's clock: every tick with what each source shows then."""
+        config = self._config
+        last = None if config.duration_s is None else round(config.duration_s * config.mosaic.fps)
+        for feed in self._stages.feeds:
+            feed.reader.start()
+        start_s = time.monotonic()
+        index = 0
+        while not self._stop.is_set() and (last is None or index < last):
+            if config.live:
+                index = max(index, 0)
+                due_s = start_s + float(index / config.mosaic.fps)
+                if self._stop.wait(max(0.0, due_s - time.monotonic())):
+                    return
+                if ahead.full():  # behind: this tick's picture is dropped, time goes on
+                    self._observer.dropped_ticks += 1
+                    index += 1
+                    continue
+            pts = round(index / config.mosaic.fps * CLOCK_HZ)
+            began_s = time.monotonic()
+            with self._observer.stage("decode"):
+                shown = [feed.at(pts) for feed in self._stages.feeds]
+            if last is None and self._over():
+                return
+            numbers = [feed.index for feed in self._stages.feeds]
+            yield Tick(index, pts, began_s, _clock_text(config, index), shown, numbers)
+            index += 1
+
+    def _over(self) -> bool:
+        """Every source that can end has ended, and one can."""
+        feeds = self._stages.feeds
+        endless = [feed.reader.endless or feed.reader.source.loop for feed in feeds]
+        if all(endless):
+            return all(feed.finished and not feed.reader.endless for feed in feeds)
+        return all(feed.finished for feed, never in zip(feeds, endless, strict=True) if not never)
+
+    def _prepare(self, tick: Tick) -> Tick:
+        """Letterbox the pictures that are new and due for detection."""
+        due = []
+        for shown in tick.shown:
+            if shown.frame is not None and shown.new:
+                if self._seen[shown.frame.stream] % self._every == 0:
+                    due.append(shown.frame)
+                self._seen[shown.frame.stream] += 1
+        if due and self._stages.preprocessor is not None:
+            with self._observer.stage("preprocess"):
+                tick.batch = self._stages.preprocessor.prepare(due)
+        return tick
+
+    def _infer(self, tick: Tick) -> Tick:
+        """One call for all streams."""
+        if tick.batch is not None and self._stages.detector is not None:
+            with self._observer.stage("infer"):
+                found = self._stages.detector.infer(tick.batch)
+            tick.detections = dict(zip(tick.batch.streams, found, strict=True))
+            tick.batch = None
+        return tick
+
+    def _track(self, tick: Tick) -> Tick:
+        """Each stream on its own; then all that compose needs to know of it."""
+        with self._observer.stage("track"):
+            for stream, shown in enumerate(tick.shown):
+                if shown.frame is not None and shown.new:
+                    self._rates[stream].add(shown.frame.pts)
+                    if self._analysed:
+                        self._follow(tick, stream, shown)
+                elif shown.frame is None:
+                    self._tracks[stream] = Tracks.empty(tick.pts)
+                tracks = self._tracks[stream]
+                now = shown.frame.pts if shown.frame is not None else tick.pts
+                history = self._trails[stream].rows(tracks.pts)
+                rate = self._rates[stream].rate(now)
+                tick.tiles.append(TileInput(shown.frame, tracks, shown.state, rate, history))
+        return tick
+
+    def _follow(self, tick: Tick, stream: int, shown: Shown) -> None:
+        assert shown.frame is not None
+        tracks = self._stages.trackers[stream].update(tick.detections.get(stream), shown.frame.pts)
+        self._tracks[stream] = tracks
+        self._trails[stream].add(tracks)
+        self._observer.tracks[stream] = len(tracks)
+        for writer in self._track_writers:
+            writer.write(stream, tick.numbers[stream], tracks, shown.frame.picture_size)
+
+    def _compose(self, tick: Tick) -> Tick:
+        with self._observer.stage("compose"):
+            tick.mosaic = self._stages.compositor.compose(tick.index, tick.tiles, tick.clock)
+        tick.tiles.clear()
+        return tick
+
+    def _encode(self, tick: Tick) -> None:
+        """One session; its packets go to every output."""
+        assert tick.mosaic is not None
+        self._observer.submitted(tick.index, tick.began_s)
+        with self._observer.stage("encode"):
+            packets = self._stages.encoder.encode(tick.mosaic)
+        self._deliver(packets)
+
+    def _deliver(self, packets: Sequence) -> None:  # type: ignore[type-arg]
+        for packet in packets:
+            with self._observer.stage("output"):
+                for output in self._outputs:
+                    output.write(packet)
+            self._observer.delivered(packet)
+
+    # Start, stop and end
+
+    def start(self) -> None:
+        """Start every stage's thread; once."""
+        self._observer.started()
+        for worker in self._workers:
+            worker.start()
+
+    def stop(self) -> None:
+        """Take no more ticks; what is on its way is still encoded. From any thread or signal handler."""
+        self._stop.set()
+
+    def wait(self, poll: Callable[[], None] = lambda: None, every_s: float = 0.2) -> None:
+        """Until the last tick is encoded and every output finalised.
+
+        Args:
+            poll: called every `every_s` seconds on this thread, for progress.
+
+        Raises:
+            RunError: a stage failed; what was encoded until then is in the outputs.
+        """
+        final = self._workers[-1]
+        while final.is_alive():
+            final.join(every_s)
+            poll()
+        self._finish()
+        poll()
+
+    def _finish(self) -> None:
+        for feed in self._stages.feeds:
+            feed.close()
+        for worker in self._workers:
+            worker.join(_JOIN_S)
+        failure = next((w for w in self._workers if w.failure is not None), None)
+        endings: list[Callable[[], None]] = [self._close_outputs.close]
+        if failure is None or failure.stage != "encode":
+            endings.insert(0, lambda: self._deliver(self._stages.encoder.flush()))
+        error = failure.failure if failure is not None else None
+        for end in endings:
+            try:
+                end()
+            except Exception as late:  # outputs must be finalised whatever the encoder says; the first error is told
+                error = error or late
+        self._observer.finished()
+        if error is None:
+            return
+        if isinstance(error, RunError):
+            raise error
+        stage = failure.stage if failure is not None else "encode"
+        raise StageError(stage, f"{type(error).__name__}: {error}") from error
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self._close_outputs.close()
+        self._stages.close()
+
+
+def _open_outputs(
+    loaded: LoadedConfig, stages: Stages, opened: ExitStack, *, overwrite: bool
+) -> tuple[list[Output], list[TrackWriter]]:
+    config = loaded.config
+    streams = [(source.id, index) for index, source in enumerate(config.sources)]
+    names = stages.detector.class_names if stages.detector is not None else ()
+    files: list[Output] = []
+    tracks: list[TrackWriter] = []
+    for output in config.outputs:
+        if isinstance(output, FileOutput):
+            path = Path(loaded.resolve(output.file))
+            file = FileWriter(output, path, config.mosaic, config.encoder.codec, overwrite=overwrite)
+            files.append(opened.enter_context(file))
+        elif isinstance(output, TracksOutput):
+            path = Path(loaded.resolve(output.tracks))
+            tracks.append(opened.enter_context(open_tracks(path, streams, names, overwrite=overwrite)))
+    return files, tracks
+
+
+def _clock_text(config: Config, index: int) -> str:
+    if config.live:
+        return time.strftime("%Y-%m-%d %H:%M:%S")
+    seconds = int(index / config.mosaic.fps)
+    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"

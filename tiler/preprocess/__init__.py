@@ -1,0 +1,1 @@
+"""Preprocess: Frame[N] -> Batch, letterboxed, colour-converted and normalised."""

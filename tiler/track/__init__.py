@@ -1,0 +1,1 @@
+"""Track: who is where, in one stream, over time."""

@@ -1,0 +1,253 @@
+"""The values that pass between the stages: few, frozen, array-shaped.
+
+Arrays live where the backend lives: NumPy arrays on the CPU, CuPy arrays on CUDA.
+Detections and tracks are small and always NumPy, on the host. All times are integer
+pts on one clock of 1/90000 s; the conversion happens in decode and output only.
+
+Two coordinate frames exist. *Picture* pixels are a frame's samples once it is turned
+upright (after `Frame.rotation`, before `Frame.sample_aspect`): boxes and tracks use
+them. *Mosaic* pixels are samples of the output picture: tiles and overlays use them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+CLOCK_HZ = 90_000
+"""Ticks of the internal clock in a second; every pts is a count of these."""
+
+Plane = Any
+"""A 2-D array of samples: numpy.ndarray on the CPU, cupy.ndarray on CUDA."""
+
+Float32 = npt.NDArray[np.float32]
+Int32 = npt.NDArray[np.int32]
+UInt8 = npt.NDArray[np.uint8]
+
+
+class Matrix(IntEnum):
+    """YCbCr matrix coefficients, by the standard that defines them."""
+
+    BT601 = 0
+    BT709 = 1
+    BT2020 = 2
+
+
+class State(IntEnum):
+    """What a tile is showing."""
+
+    WAITING = 0
+    """No picture has come yet."""
+    LIVE = 1
+    """The picture of this tick's time."""
+    STALE = 2
+    """A live source is silent: its last picture, dimmed."""
+    NO_SIGNAL = 3
+    """Silent for longer, or broken: a slate."""
+    ENDED = 4
+    """A file came to its end: its last picture, marked."""
+    PAUSED = 5
+    """Held on request."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One decoded 4:2:0 picture.
+
+    Attributes:
+        stream: index of the source in the config, from 0.
+        pts: time of the picture in 1/90000 s, 0 at the start of the source.
+        y: luma (H, W), uint8, or uint16 with the value in the high bits as in P016
+            (`sample >> 8` is the 8-bit value). Rows may be padded (any row stride).
+        u, v: chroma (ceil(H/2), ceil(W/2)), same dtype; planar, or the even and odd
+            columns of an interleaved NV12 plane (column stride 1 or 2 samples).
+        matrix, full_range: how the samples encode colour.
+        rotation: degrees clockwise, 0 | 90 | 180 | 270, that turn the picture upright.
+        sample_aspect: width : height of a sample *as stored*, before rotation.
+        arrival_s: time.monotonic() at which the decoder gave it out.
+        owner: keeps the memory behind the planes alive (a decoder's frame).
+    """
+
+    stream: int
+    pts: int
+    y: Plane
+    u: Plane
+    v: Plane
+    matrix: Matrix = Matrix.BT709
+    full_range: bool = False
+    rotation: int = 0
+    sample_aspect: Fraction = Fraction(1)
+    arrival_s: float = 0.0
+    owner: Any = None
+
+    def __post_init__(self) -> None:
+        if self.y.ndim != 2 or min(self.y.shape) < 1:
+            raise ValueError(f"y must be a non-empty (H, W) plane, got {self.y.shape = }")
+        height, width = self.y.shape
+        half = ((height + 1) // 2, (width + 1) // 2)
+        for name, plane in (("u", self.u), ("v", self.v)):
+            if plane.shape != half:
+                raise ValueError(f"{name} must have shape {half} beside y {self.y.shape}, got {plane.shape}")
+            if plane.dtype != self.y.dtype:
+                raise ValueError(f"{name} must be {self.y.dtype} like y, got {plane.dtype}")
+        if self.rotation not in (0, 90, 180, 270):
+            raise ValueError(f"rotation must be 0, 90, 180 or 270 degrees, got {self.rotation}")
+
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """(width, height) in picture pixels: upright, samples not stretched."""
+        height, width = self.y.shape
+        return (height, width) if self.rotation in (90, 270) else (width, height)
+
+    @property
+    def picture_aspect(self) -> Fraction:
+        """Width : height of a picture pixel, upright."""
+        return 1 / self.sample_aspect if self.rotation in (90, 270) else self.sample_aspect
+
+    def __repr__(self) -> str:
+        return f"Frame(stream={self.stream}, pts={self.pts}, y={self.y.shape} {self.y.dtype})"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """The detector's input for one tick: one entry for each frame that is new.
+
+    Attributes:
+        tensor: (N, 3, H, W) float32 or float16, on the backend's device.
+        letterbox: (N, 4) float32: sx, sy, dx, dy of each entry, on the host;
+            tensor x = picture x * sx + dx, tensor y = picture y * sy + dy.
+        sizes: (N, 2) int32: picture width and height of each entry.
+        streams: source index of each entry.
+    """
+
+    tensor: Any
+    letterbox: Float32
+    sizes: Int32
+    streams: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.streams)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detections:
+    """What the detector saw in one picture, best score first. Host arrays.
+
+    Attributes:
+        xyxy: (n, 4) float32, picture pixels, clipped to the picture.
+        score: (n,) float32 in 0..1.
+        class_id: (n,) int32.
+    """
+
+    xyxy: Float32
+    score: Float32
+    class_id: Int32
+
+    def __post_init__(self) -> None:
+        n = len(self.score)
+        if self.xyxy.shape != (n, 4) or self.class_id.shape != (n,):
+            raise ValueError(
+                f"expected xyxy (n, 4), score (n,), class_id (n,); "
+                f"got {self.xyxy.shape}, {self.score.shape}, {self.class_id.shape}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    @staticmethod
+    def empty() -> Detections:
+        return Detections(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int32))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tracks:
+    """Who is where in one stream at one time, ordered by track_id. Host arrays.
+
+    Only tracks to be shown are in here: confirmed, and seen at `pts` (or predicted to it
+    when the detector did not run for this picture).
+
+    Attributes:
+        pts: time of the picture these belong to, 1/90000 s.
+        track_id: (n,) int32, from 1, never used twice in a stream.
+        xyxy: (n, 4) float32, picture pixels.
+        score: (n,) float32 of the last detection.
+        class_id: (n,) int32.
+    """
+
+    pts: int
+    track_id: Int32
+    xyxy: Float32
+    score: Float32
+    class_id: Int32
+
+    def __post_init__(self) -> None:
+        n = len(self.track_id)
+        if self.xyxy.shape != (n, 4) or self.score.shape != (n,) or self.class_id.shape != (n,):
+            raise ValueError(
+                f"expected xyxy (n, 4), score (n,), class_id (n,) beside {n} track ids; "
+                f"got {self.xyxy.shape}, {self.score.shape}, {self.class_id.shape}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.track_id)
+
+    @staticmethod
+    def empty(pts: int = 0) -> Tracks:
+        none = Detections.empty()
+        return Tracks(pts, np.empty(0, np.int32), none.xyxy, none.score, none.class_id)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TileInput:
+    """What one source shows at one tick: all that compose knows of it.
+
+    Attributes:
+        frame: the picture, or None before the first one.
+        tracks: of that picture (the newest there are).
+        state: what to show.
+        fps: pictures a second that came lately, for the tile's caption.
+        history: (m, 4) float32 rows of track_id, x, y, age_s for the trails: the foot
+            point (bottom centre) of each track in picture pixels, newest first per id.
+    """
+
+    frame: Frame | None
+    tracks: Tracks
+    state: State
+    fps: float
+    history: Float32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mosaic:
+    """The composed picture of one tick: 4:2:0, 8 bit, limited range, BT.709.
+
+    Attributes:
+        tick: index of the tick, from 0; its time is tick / fps.
+        planes: (y, u, v): I420 on the CPU; u and v are the two halves of NV12 on CUDA.
+        sources: pts of the frame in each source's tile, or None for a slate.
+    """
+
+    tick: int
+    planes: tuple[Plane, Plane, Plane]
+    sources: tuple[int | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """One encoded picture of the mosaic.
+
+    Attributes:
+        data: Annex-B (H.264, HEVC) or OBU (AV1) bytes, parameter sets in band.
+        pts, dts: ticks of the mosaic's clock (1 / fps).
+        keyframe: True for IDR.
+    """
+
+    data: bytes
+    pts: int
+    dts: int
+    keyframe: bool
