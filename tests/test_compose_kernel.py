@@ -1,0 +1,437 @@
+"""The CPU compositor against a float64 reference and a per-pixel rasteriser; nothing outside is touched."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tiler.compose.cpu import RING, CpuCompositor, extent
+from tiler.config.models import Config, MosaicConfig, OverlayConfig, Source, Tile
+from tiler.kernels import color, compose_cpu, compose_ref, scale_cpu
+from tiler.kernels.primitives import (
+    ALPHA,
+    CB,
+    CLIP_X0,
+    CLIP_X1,
+    CLIP_Y0,
+    CLIP_Y1,
+    COLUMNS,
+    KIND,
+    LUMA,
+    X0,
+    X1,
+    Y0,
+    Y1,
+    A,
+    B,
+    Kind,
+)
+from tiler.kernels.scaling import WEIGHT_BITS, axis, geometry
+from tiler.types import Frame, Matrix, State, TileInput, Tracks
+
+ATLAS = np.random.default_rng(5).integers(0, 256, (40, 50)).astype(np.uint8)
+NO_ROWS = np.zeros((0, COLUMNS), np.int32)
+POISON = 0xA5
+
+
+def random_plane(rng: np.random.Generator, shape: tuple[int, int], kind: str) -> np.ndarray:
+    """Random samples in one of the memory layouts that decoders give out."""
+    height, width = shape
+    if kind == "tight":
+        return rng.integers(0, 256, shape).astype(np.uint8)
+    if kind == "padded":
+        return rng.integers(0, 256, (height, width + 13)).astype(np.uint8)[:, 5 : 5 + width]
+    if kind == "interleaved":
+        return rng.integers(0, 256, (height, 2 * width + 4)).astype(np.uint8)[:, 1 : 2 * width : 2]
+    if kind == "upside down":
+        return rng.integers(0, 256, shape).astype(np.uint8)[::-1]
+    wide = rng.integers(0, 65536, (height, 2 * width)).astype(np.uint16)
+    return wide[:, ::2] if kind == "16 bit interleaved" else wide[:, :width]
+
+
+LAYOUTS = ["tight", "padded", "interleaved", "upside down", "16 bit", "16 bit interleaved"]
+
+
+def random_frame(
+    rng: np.random.Generator, size: tuple[int, int], layout: str = "tight", **fields: object
+) -> Frame:
+    width, height = size
+    half = ((height + 1) // 2, (width + 1) // 2)
+    y, u, v = (random_plane(rng, shape, layout) for shape in ((height, width), half, half))
+    return Frame(0, 0, y, u, v, **fields)  # type: ignore[arg-type]
+
+
+def launch(
+    mosaic: tuple[int, int],
+    tiles: list[tuple[Frame, tuple[float, float, float, float], tuple[int, int, int, int], int]],
+    primitives: np.ndarray = NO_ROWS,
+    *,
+    background: tuple[int, int, int] = (16, 128, 128),
+    bands: int = 1,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Run the kernel over guarded planes; the primitives are drawn after the last tile."""
+    width, height = mosaic
+    guarded = [np.full((h + 4) * w, POISON, np.uint8) for w, h in ((width, height), *[(width // 2, height // 2)] * 2)]
+    planes = []
+    for memory, (w, h), value in zip(
+        guarded, ((width, height), *[(width // 2, height // 2)] * 2), background, strict=True
+    ):
+        plane = memory[2 * w : (h + 2) * w].reshape(h, w)
+        plane[:] = value
+        planes.append(plane)
+    table = np.zeros((len(tiles) + 1, compose_cpu.TILE_COLUMNS), np.int64)
+    table[-1, compose_cpu.END] = len(primitives)
+    axes, at, samples = [np.zeros(1, np.int32)], 1, 1
+    for row, (frame, src, dst, opacity) in zip(table, tiles, strict=False):
+        tables = geometry(frame.picture_size, frame.rotation, src, dst, mosaic)
+        if tables is not None:
+            compose_cpu.pack_picture(row, frame, tables, at, opacity)
+            axes.append(tables.tables)
+            at += len(tables.tables)
+            samples = max(samples, tables.samples)
+    edges = np.linspace(0, height // 2, bands + 1).astype(int) * 2
+    for top, bottom in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        compose_cpu.compose_rows(
+            *planes, top, bottom, table, np.concatenate(axes), primitives, ATLAS, compose_cpu.COLOURS,
+            scale_cpu.scratch(samples, width),
+        )  # fmt: skip
+    for memory, plane in zip(guarded, planes, strict=True):
+        edge = 2 * plane.shape[1]
+        assert (memory[:edge] == POISON).all()
+        assert (memory[-edge:] == POISON).all()
+    return planes[0], planes[1], planes[2]
+
+
+def expect_picture(
+    planes: tuple[np.ndarray, ...],
+    frame: Frame,
+    src: tuple[float, float, float, float],
+    dst: tuple[int, int, int, int],
+    opacity: int = 255,
+    background: tuple[int, int, int] = (16, 128, 128),
+) -> None:
+    """The mosaic holds the picture within one code value, and background elsewhere."""
+    for k, (plane, value, wanted) in enumerate(
+        zip(planes, background, compose_ref.picture(frame, src, dst), strict=True)
+    ):
+        x, y, w, h = (n // 2 for n in dst) if k else dst
+        whole = np.full(plane.shape, value, np.float64)
+        x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + w, plane.shape[1]), min(y + h, plane.shape[0])
+        if x0 < x1 and y0 < y1:
+            part = wanted[y0 - y : y1 - y, x0 - x : x1 - x]
+            whole[y0:y1, x0:x1] = compose_ref.blend(whole[y0:y1, x0:x1], part, opacity)
+        outside = np.ones(plane.shape, bool)
+        outside[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)] = False
+        assert (plane[outside] == value).all()
+        error = np.abs(plane - np.rint(whole)).max()
+        assert error <= 1, f"plane {k} is off by {error}"
+
+
+@st.composite
+def scenes(draw: st.DrawFn) -> dict[str, object]:
+    """One picture of any size, layout, colour and turn, cropped, scaled and placed anywhere."""
+    size = (draw(st.integers(2, 300)), draw(st.integers(2, 300)))
+    rotation = draw(st.sampled_from([0, 90, 180, 270]))
+    upright = size[::-1] if rotation in (90, 270) else size
+    ratio = draw(st.sampled_from([None, (1, 1), (2, 1), (3, 1), (4, 1), (3, 2), (4, 3), (5, 4), (1, 2), (2, 3)]))
+    if ratio is None:
+        dst_size = (2 * draw(st.integers(1, 120)), 2 * draw(st.integers(1, 120)))
+        fractions = [draw(st.floats(0, 1)) for _ in range(4)]
+        src = []
+        for a, b, n in zip(fractions[:2], fractions[2:], upright, strict=True):
+            low, high = sorted((a, b))
+            src.append((low * n, high * n) if (high - low) * n > 0.5 else (0.0, float(n)))
+        rect = (src[0][0], src[1][0], src[0][1], src[1][1])
+    else:
+        p, q = ratio
+        groups = [max(1, n // (2 * p)) for n in upright]
+        used = [min(2 * p * g, n) for g, n in zip(groups, upright, strict=True)]
+        at = [draw(st.integers(0, n - m)) for m, n in zip(used, upright, strict=True)]
+        dst_size = (2 * q * groups[0], 2 * q * groups[1])
+        rect = (float(at[0]), float(at[1]), float(at[0] + used[0]), float(at[1] + used[1]))
+    return {
+        "seed": draw(st.integers(0, 2**32)),
+        "size": size,
+        "layout": draw(st.sampled_from(LAYOUTS)),
+        "rotation": rotation,
+        "matrix": draw(st.sampled_from(list(Matrix))),
+        "full_range": draw(st.booleans()),
+        "src": rect,
+        "dst": (2 * draw(st.integers(-30, 70)), 2 * draw(st.integers(-30, 60)), *dst_size),
+        "opacity": draw(st.one_of(st.just(255), st.integers(0, 255))),
+    }
+
+
+@settings(max_examples=80, deadline=None)
+@given(scenes())
+def test_a_picture_is_the_reference_within_one_code_value(scene: dict[str, object]) -> None:
+    rng = np.random.default_rng(scene["seed"])
+    fields = {name: scene[name] for name in ("rotation", "matrix", "full_range")}
+    frame = random_frame(rng, scene["size"], scene["layout"], **fields)  # type: ignore[arg-type]
+    place = scene["src"], scene["dst"], scene["opacity"]
+    planes = launch((160, 120), [(frame, *place)], bands=1 + scene["seed"] % 5)  # type: ignore[operator, list-item]
+    expect_picture(planes, frame, *place)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("size", "dst"),
+    [
+        pytest.param((1920, 1080), (1280, 720), id="3:2"),
+        pytest.param((1920, 1080), (960, 540), id="2:1"),
+        pytest.param((1280, 720), (1920, 1080), id="2:3"),
+        pytest.param((1920, 1080), (768, 432), id="5:2"),
+        pytest.param((1999, 1123), (1234, 700), id="no ratio"),
+        pytest.param((4096, 600), (1024, 64), id="4:1 by 75:8"),
+        pytest.param((4096, 400), (22, 12), id="far down"),
+    ],
+)
+def test_large_pictures(size: tuple[int, int], dst: tuple[int, int]) -> None:
+    frame = random_frame(np.random.default_rng(1), size)
+    src, box = (0.0, 0.0, float(size[0]), float(size[1])), (0, 0, *dst)
+    expect_picture(launch(dst, [(frame, src, box, 255)], bands=3), frame, src, box)
+
+
+def test_copying_is_exact() -> None:
+    frame = random_frame(np.random.default_rng(2), (64, 48), "padded")
+    y, u, v = launch((64, 48), [(frame, (0.0, 0.0, 64.0, 48.0), (0, 0, 64, 48), 255)])
+    for plane, wanted in zip((y, u, v), (frame.y, frame.u, frame.v), strict=True):
+        assert np.array_equal(plane, wanted)
+
+
+def test_a_turned_picture_is_copied_exactly_in_luma() -> None:
+    frame = random_frame(np.random.default_rng(3), (64, 48), rotation=90)
+    y, _, _ = launch((48, 64), [(frame, (0.0, 0.0, 48.0, 64.0), (0, 0, 48, 64), 255)])
+    assert np.array_equal(y, np.rot90(frame.y, -1))
+
+
+def test_turning_a_picture_keeps_its_chroma_in_place() -> None:
+    """A ramp of chroma: whichever way it is turned, the sample at a place has the ramp's value there."""
+    ramp = np.tile(np.arange(40, dtype=np.uint8) * 4 + 20, (40, 1))
+    flat = np.full((80, 80), 90, np.uint8)
+    upright = launch((80, 80), [(Frame(0, 0, flat, ramp, ramp), (0, 0, 80, 80), (0, 0, 80, 80), 255)])[1]
+    for rotation in (90, 180, 270):
+        frame = Frame(0, 0, flat, ramp, ramp, rotation=rotation)
+        turned = launch((80, 80), [(frame, (0, 0, 80, 80), (0, 0, 80, 80), 255)])[1]
+        back = np.rot90(turned, rotation // 90)
+        # The output is left-sited too: turned, its samples lie half a luma pixel (1 code) to the side.
+        difference = back[2:-2, 2:-2].astype(int) - upright[2:-2, 2:-2]
+        assert np.ptp(difference) == 0
+        assert abs(int(difference[0, 0])) == {90: 1, 180: 2, 270: 1}[rotation]
+
+
+@given(st.integers(1, 400), st.integers(1, 400), st.integers(-200, 200), st.integers(1, 64))
+def test_weights_sum_to_one_and_stay_inside(size: int, n: int, start: int, divisor: int) -> None:
+    table = axis(Fraction(start, divisor), Fraction(size, n), size, 0, n)
+    assert (table.weights.sum(1) == 1 << WEIGHT_BITS).all()
+    assert (table.weights >= 0).all()
+    assert table.first.min() >= 0
+    assert table.first.max() + table.weights.shape[1] <= size
+
+
+@pytest.mark.parametrize("matrix", list(Matrix))
+@pytest.mark.parametrize("full_range", [False, True])
+def test_colours_survive_conversion(matrix: Matrix, full_range: bool) -> None:
+    """Codes -> RGB by one route, codes -> mosaic codes -> RGB by the other."""
+    m, o = color.yuv_to_rgb(matrix, full_range)
+    for rgb in ((200, 30, 60), (10, 200, 90), (40, 60, 220), (128, 128, 128), (255, 255, 255)):
+        codes = np.rint(np.linalg.solve(m, np.array(rgb) - o)).astype(np.uint8)
+        planes = [np.full(shape, code, np.uint8) for shape, code in zip(((8, 8), (4, 4), (4, 4)), codes, strict=True)]
+        frame = Frame(0, 0, *planes, matrix=matrix, full_range=full_range)
+        y, u, v = launch((8, 8), [(frame, (0, 0, 8, 8), (0, 0, 8, 8), 255)])
+        assert np.abs(np.array(color.rgb_to_yuv(rgb)) - [y[3, 3], u[1, 1], v[1, 1]]).max() <= 1
+
+
+def test_known_colours() -> None:
+    """ITU-R BT.709 limited codes of the primaries, as in published colour bars."""
+    bars = {
+        (0, 0, 0): (16, 128, 128), (255, 255, 255): (235, 128, 128), (255, 0, 0): (63, 102, 240),
+        (0, 255, 0): (173, 42, 26), (0, 0, 255): (32, 240, 118),
+    }  # fmt: skip
+    assert {rgb: color.rgb_to_yuv(rgb) for rgb in bars} == bars
+
+
+def coverage_at(row: np.ndarray, x: int, y: int) -> int:
+    """Note [Blending] for one luma pixel."""
+    if not (row[CLIP_X0] <= x < row[CLIP_X1] and row[CLIP_Y0] <= y < row[CLIP_Y1]):
+        return 0
+    x0, y0, x1, y1, a = (int(row[k]) for k in (X0, Y0, X1, Y1, A))
+    if row[KIND] == Kind.LINE:
+        f = np.float32
+        ax, ay, dx, dy = f(x0) / f(16), f(y0) / f(16), f(x1 - x0) / f(16), f(y1 - y0) / f(16)
+        px, py, length = f(x) + f(0.5) - ax, f(y) + f(0.5) - ay, dx * dx + dy * dy
+        scale = f(1) / length if length > 0 else f(0)
+        along = min(max((px * dx + py * dy) * scale, f(0)), f(1))
+        ex, ey = px - along * dx, py - along * dy
+        inside = f(a) / f(16) * f(0.5) + f(0.5) - np.sqrt(ex * ex + ey * ey)
+        return int(min(max(inside, f(0)), f(1)) * f(255) + f(0.5))
+    if not (x0 <= x < x1 and y0 <= y < y1):
+        return 0
+    if row[KIND] == Kind.GLYPH:
+        return int(ATLAS[y - y0 + row[B], x - x0 + a])
+    inner = x0 + a <= x < x1 - a and y0 + a <= y < y1 - a
+    return 0 if row[KIND] == Kind.FRAME and inner else 255
+
+
+def draw_by_pixel(planes: tuple[np.ndarray, ...], rows: np.ndarray) -> None:
+    y, u, v = planes
+    height, width = y.shape
+    for row in rows:
+        c = np.zeros((height, width), np.int64)
+        for at_y in range(height):
+            for at_x in range(width):
+                c[at_y, at_x] = (coverage_at(row, at_x, at_y) * int(row[ALPHA]) + 127) // 255
+        y[:] = (y.astype(np.int64) * (255 - c) + int(row[LUMA]) * c + 127) // 255
+        mean = (c.reshape(height // 2, 2, width // 2, 2).sum((1, 3)) + 2) // 4
+        for k, plane in enumerate((u, v)):
+            plane[:] = (plane.astype(np.int64) * (255 - mean) + int(row[CB + k]) * mean + 127) // 255
+
+
+@st.composite
+def primitive_rows(draw: st.DrawFn) -> list[int]:
+    kind = draw(st.sampled_from(list(Kind)))
+    row = [0] * COLUMNS
+    row[KIND] = kind
+    place = st.integers(-8, 48)
+    if kind == Kind.LINE:
+        row[X0 : Y1 + 1] = [draw(st.integers(-160, 720)) for _ in range(4)]
+        row[A] = draw(st.integers(0, 120))
+    else:
+        x0, y0 = draw(place), draw(place)
+        row[X0 : Y1 + 1] = [x0, y0, x0 + draw(st.integers(0, 30)), y0 + draw(st.integers(0, 24))]
+        row[A] = draw(st.integers(0, 15))
+        row[B] = draw(st.integers(0, 15)) if kind == Kind.GLYPH else 0
+    row[LUMA : ALPHA + 1] = [draw(st.integers(0, 255)) for _ in range(3)] + [
+        draw(st.one_of(st.just(255), st.integers(0, 255)))
+    ]
+    if draw(st.booleans()):
+        row[CLIP_X0:] = [-100, -100, 1000, 1000]
+    else:
+        row[CLIP_X0:] = [draw(st.integers(-4, 20)), draw(st.integers(-4, 20)), draw(place), draw(place)]
+    return row
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(primitive_rows(), min_size=1, max_size=5), st.integers(1, 4))
+def test_primitives_are_exactly_those_of_the_note(rows: list[list[int]], bands: int) -> None:
+    table = np.array(rows, np.int32)
+    background = (90, 60, 200)
+    drawn = launch((44, 36), [], table, background=background, bands=bands)
+    wanted = tuple(
+        np.full(shape, value, np.uint8)
+        for shape, value in zip(((36, 44), (18, 22), (18, 22)), background, strict=True)
+    )
+    draw_by_pixel(wanted, table)
+    for k in range(3):
+        assert np.array_equal(drawn[k], wanted[k]), f"plane {k}: {np.argwhere(drawn[k] != wanted[k])[:4]}"
+    box = extent(table, (44, 36))
+    changed = np.argwhere(wanted[0] != background[0])
+    if len(changed):
+        assert box is not None
+        assert box[0] <= changed[:, 1].min()
+        assert box[1] <= changed[:, 0].min()
+        assert changed[:, 1].max() < box[2]
+        assert changed[:, 0].max() < box[3]
+
+
+def config(count: int = 1, tiles: list[Tile] | None = None, **mosaic: object) -> Config:
+    return Config(
+        sources=[Source(id=f"s{i}", uri=f"{i}.mp4") for i in range(count)],
+        tiles=tiles,
+        mosaic=MosaicConfig(**{"width": 128, "height": 96, **mosaic}),  # type: ignore[arg-type]
+        overlay=OverlayConfig(titles=False, fps=False, clock=True),
+    )
+
+
+def shown(frame: Frame | None, state: State = State.LIVE) -> TileInput:
+    return TileInput(frame, Tracks.empty(), state, 25.0, np.empty((0, 4), np.float32))
+
+
+def flat(value: int, size: tuple[int, int] = (64, 48), pts: int = 0) -> Frame:
+    half = ((size[1] + 1) // 2, (size[0] + 1) // 2)
+    y, u, v = (np.full(shape, n, np.uint8) for shape, n in ((size[::-1], value), (half, 128), (half, 128)))
+    return Frame(0, pts, y, u, v)
+
+
+def test_every_sample_is_written_in_every_buffer() -> None:
+    settings_ = config(3, gap_px=4, border_px=6, background="#204060")
+    with CpuCompositor(settings_, 2) as compositor:
+        for buffer in compositor._ring:
+            for plane in buffer:
+                plane[:] = POISON
+        background = color.rgb_to_yuv((0x20, 0x40, 0x60))
+        for tick in range(RING):
+            mosaic = compositor.compose(tick, [shown(flat(POISON - 5 + i, (50, 50))) for i in range(3)])
+            for plane, value in zip(mosaic.planes, background, strict=True):
+                assert plane[0, 0] == value
+                assert not (plane == POISON).any()
+
+
+def test_what_is_drawn_over_the_gaps_is_gone_when_the_buffer_comes_round() -> None:
+    tiles = [Tile(source="s0", rect=[32, 60, 64, 32])]
+    with CpuCompositor(config(1, tiles), 1) as compositor:
+        inputs = [shown(flat(100))]
+        clean = [np.copy(plane) for plane in compositor.compose(0, inputs).planes]
+        with_clock = [np.copy(plane) for plane in compositor.compose(RING, inputs, "12:34:56").planes]
+        again = compositor.compose(2 * RING, inputs).planes
+        assert any((a != b).any() for a, b in zip(clean, with_clock, strict=True))
+        for a, b in zip(clean, again, strict=True):
+            assert np.array_equal(a, b)
+
+
+def test_translucent_tiles_do_not_build_up() -> None:
+    tiles = [
+        Tile(source="s0", rect=[0, 0, 64, 48]),
+        Tile(source="s1", rect=[32, 24, 96, 72], opacity=0.5, fit="stretch"),
+    ]
+    with CpuCompositor(config(2, tiles, background="#000000"), 1) as compositor:
+        inputs = [shown(flat(200)), shown(flat(100, (96, 72)))]
+        for tick in (0, RING, 2 * RING):
+            y = compositor.compose(tick, inputs).planes[0]
+            assert y[40, 40] == (200 * 127 + 100 * 128 + 127) // 255
+            assert y[90, 120] == (16 * 127 + 100 * 128 + 127) // 255
+            assert y[2, 2] == 200
+
+
+def test_a_later_tile_covers_an_earlier_one_and_z_decides() -> None:
+    tiles = [
+        Tile(source="s0", rect=[0, 0, 64, 48], z=1, fit="stretch"),
+        Tile(source="s1", rect=[32, 24, 64, 48], fit="stretch"),
+    ]
+    with CpuCompositor(config(2, tiles), 2) as compositor:
+        y = compositor.compose(0, [shown(flat(200)), shown(flat(100))]).planes[0]
+    assert y[30, 40] == 200
+    assert y[60, 80] == 100
+
+
+def test_the_mosaic_names_the_pictures_it_shows() -> None:
+    with CpuCompositor(config(4), 1) as compositor:
+        inputs = [
+            shown(flat(50, pts=900)), shown(None, State.WAITING), shown(flat(70, pts=7), State.NO_SIGNAL),
+            shown(flat(80, pts=11), State.STALE),
+        ]  # fmt: skip
+        mosaic = compositor.compose(3, inputs)
+    assert mosaic.tick == 3
+    assert mosaic.sources == (900, None, None, 11)
+
+
+def test_pictures_may_change_size_while_it_runs() -> None:
+    with CpuCompositor(config(1), 2) as compositor:
+        for tick, size in enumerate([(64, 48), (300, 30), (2, 2), (33, 77), (64, 48)]):
+            y = compositor.compose(tick, [shown(flat(150, size))]).planes[0]
+            assert y[48, 64] == 150
+
+
+def test_any_number_of_threads_gives_the_same_mosaic() -> None:
+    rng = np.random.default_rng(9)
+    inputs = [shown(random_frame(rng, (97, 61), rotation=90 * i)) for i in range(4)]
+    results = []
+    for threads in (1, 2, 3):
+        with CpuCompositor(config(4, height=480, width=320), threads) as compositor:
+            mosaic = compositor.compose(0, inputs, "00:00:01")
+            results.append(np.concatenate([plane.ravel() for plane in mosaic.planes]))
+    assert np.array_equal(results[0], results[1])
+    assert np.array_equal(results[0], results[2])

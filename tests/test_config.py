@@ -1,0 +1,175 @@
+"""Configs: what is accepted, and what a user reads when something is not."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from pydantic import BaseModel
+
+from tiler.cli import main
+from tiler.config.loader import LoadedConfig, load
+from tiler.config.models import Config, FileOutput, Source, Tile, TracksOutput
+from tiler.errors import ConfigError
+
+GOOD = "sources: [{id: a, uri: 'sample://plaza'}]\n"
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "c.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def findings(folder: Path, text: str, *overrides: str) -> list[str]:
+    path = write(folder, text)
+    with pytest.raises(ConfigError) as caught:
+        load(path, overrides)
+    return [line.removeprefix(f"{path}:") for line in caught.value.findings]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("", ["1: the config is empty; at least `sources:` is needed"], id="empty"),
+        pytest.param("- 1", ["1: the config must be a mapping of keys; at least `sources:` is needed"], id="a list"),
+        pytest.param(
+            "sourcs: []",
+            ["1: sources: is needed", "1: sourcs: unknown key; did you mean 'sources'?"],
+            id="typo in a key",
+        ),
+        pytest.param("sources: []", ["1: sources: has too few entries (got [])"], id="no source"),
+        pytest.param(
+            "sources:\n  - {id: a, uri: no}",
+            ["2: sources[0].uri: must be text (got the boolean false: quote it)"],
+            id="YAML 1.1 no",
+        ),
+        pytest.param(
+            GOOD + "mosaic:\n  width: 1281\n  background: red\n",
+            [
+                "3: mosaic.width: must be a multiple of 2 (got 1281)",
+                "4: mosaic.background: must be a colour such as '#101418' (got 'red')",
+            ],
+            id="several at once, in the file's order",
+        ),
+        pytest.param(
+            GOOD + "mosaic: {fps: 500}\n", ["2: mosaic.fps: expected 1 to 240 frames per second (got 500)"], id="fps"
+        ),
+        pytest.param(
+            GOOD + "tiles: [{source: b}]\n",
+            ["2: tiles[0].source: no source has this id; accepted: a (got 'b')"],
+            id="unknown source",
+        ),
+        pytest.param(
+            GOOD + "outputs: [{file: x.avi}]\n",
+            ["2: outputs[0].file: a file name ending in .mp4, .mov, .mkv is needed (got 'x.avi')"],
+            id="suffix",
+        ),
+        pytest.param(
+            GOOD + "outputs: [{fil: x.mp4}]\n",
+            ["2: outputs[0].file: is needed", "2: outputs[0].fil: unknown key; did you mean 'file'?"],
+            id="typo in an output",
+        ),
+        pytest.param(
+            GOOD + "detector: off\n",
+            ["2: detector: must be none or a mapping such as {model: person-nano} (got the boolean false)"],
+            id="detector off",
+        ),
+        pytest.param("a: 1\na: 2\n", ["2: a: the key stands twice"], id="duplicate key"),
+        pytest.param("a: &a [*a]", ["1: too large: aliases or nesting without bound"], id="alias of itself"),
+        pytest.param(
+            "a: !!python/object/apply:os.system [x]",
+            ["1: the tag 'tag:yaml.org,2002:python/object/apply:os.system' is not accepted"],
+            id="python tag",
+        ),
+        pytest.param(
+            "sources:\n  - {id: a, uri: 'sample://plaza'}\n  - {id: a, uri: 'sample://duo'}\n",
+            ["3: sources[1].id: 'a' is taken by sources[0]; ids are unique"],
+            id="id twice",
+        ),
+    ],
+)
+def test_tells_what_is_wrong_where_and_what_is_accepted(tmp_path: Path, text: str, expected: list[str]) -> None:
+    assert findings(tmp_path, text) == expected
+
+
+def test_missing_source_file_is_named_with_its_folder(tmp_path: Path) -> None:
+    (line,) = findings(tmp_path, "sources: [{id: a, uri: nowhere.mp4}]")
+    assert line == f"1: sources[0].uri: there is no such file (got 'nowhere.mp4', in {tmp_path})"
+
+
+def test_secrets_never_show(tmp_path: Path) -> None:
+    text = "sources: [{id: a, uri: 'rtsp://u:hunter2@h/x', start_s: 3}, {id: 'b!', uri: 'rtsp://u:hunter2@h/x'}]"
+    assert "hunter2" not in "\n".join(findings(tmp_path, text))
+
+
+def test_overrides_change_keys_and_their_errors_say_so(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD)
+    config = load(path, ["mosaic.fps=29.97", "detector=none", "sources[0].loop=true"]).config
+    assert config.mosaic.fps == Fraction(30000, 1001)
+    assert config.detector == "none"
+    assert config.sources[0].loop
+    with pytest.raises(ConfigError) as caught:
+        load(path, ["mosaic.fps=fast"])
+    assert caught.value.findings[0].startswith("--set mosaic.fps: mosaic.fps: expected a number of frames per second")
+
+
+@pytest.mark.parametrize("override", ["mosaic", "=3", "sources[9].loop=true", "a..b=1", "mosaic.fps=[", "mosaic.fsp=3"])
+def test_bad_overrides_are_user_errors(tmp_path: Path, override: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, GOOD), [override])
+    assert all("--set" in line for line in caught.value.findings)
+
+
+def test_paths_start_from_the_folder_of_the_file(tmp_path: Path) -> None:
+    loaded: LoadedConfig = load(write(tmp_path, GOOD))
+    assert loaded.resolve("../a.mp4") == str(tmp_path.parent / "a.mp4")
+    assert loaded.resolve("rtsp://h/x") == "rtsp://h/x"
+
+
+def shipped(repository: Path) -> list[Path]:
+    return sorted((repository / "configs").glob("*.yaml"))
+
+
+def test_shipped_configs_are_valid_and_check_prints_their_plan(repository: Path) -> None:
+    paths = shipped(repository)
+    assert {path.stem for path in paths} >= {"2x", "4x", "9x", "spotlight", "reference"}
+    for path in paths:
+        result = CliRunner().invoke(main, ["check", str(path)])
+        assert result.exit_code == 0, result.output
+        for source in load(path).config.sources:
+            assert source.id in result.output
+
+
+def test_reference_has_every_key_with_its_default(repository: Path) -> None:
+    text = (repository / "configs" / "reference.yaml").read_text(encoding="utf-8")
+    loaded = load(repository / "configs" / "reference.yaml").config
+    plain = Config(
+        sources=[Source(id="plaza", uri="sample://plaza")],
+        tiles=[Tile(source="plaza")],
+        outputs=[FileOutput(file="../out/reference.mp4"), TracksOutput(tracks="../out/reference.jsonl")],
+    )
+    assert loaded == plain
+    written = yaml.safe_load(text)
+
+    def compare(model: type[BaseModel], values: dict[str, object], name: str) -> None:
+        for key, field in model.model_fields.items():
+            shown = key in values or (field.default is None and f"# {key}:" in text)
+            assert shown, f"{name}.{key} is missing"
+
+    compare(Config, written, "config")
+    compare(Source, written["sources"][0], "sources[0]")
+    compare(Tile, written["tiles"][0], "tiles[0]")
+    for key in ("mosaic", "detector", "tracker", "overlay", "encoder"):
+        compare(type(getattr(plain, key)), written[key], key)
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_a_wrong_config_exits_2_without_a_traceback(tmp_path: Path, command: str) -> None:
+    result = CliRunner().invoke(main, [command, str(write(tmp_path, "sources: 5"))])
+    assert result.exit_code == 2
+    assert "sources: must be a list" in result.output
+    assert "Traceback" not in result.output

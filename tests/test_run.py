@@ -1,0 +1,249 @@
+"""Whole runs on small pictures: results, determinism, clocks, and how a run ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from tests import pictures
+from tiler import stages
+from tiler.cli import main
+from tiler.config.loader import load
+from tiler.errors import RunError
+from tiler.observe.run import RunObserver
+from tiler.pipeline import Run
+from tiler.stages import Stages
+from tiler.types import Batch, Detections, Frame
+
+FRAMES = 20
+
+
+class CornerDetector:
+    """Finds one person in the top left quarter of every picture."""
+
+    input_size = (64, 64)
+    class_names = ("person",)
+
+    def infer(self, batch: Batch) -> list[Detections]:
+        found = []
+        for width, height in batch.sizes:
+            box = np.array([[4, 4, width / 2, height / 2]], np.float32)
+            found.append(Detections(box, np.array([0.9], np.float32), np.zeros(1, np.int32)))
+        return found
+
+    def close(self) -> None: ...
+
+
+class FirstPixels:
+    """A preprocessor that only looks at the sizes."""
+
+    def prepare(self, frames: list[Frame]) -> Batch:
+        sizes = np.array([frame.picture_size for frame in frames], np.int32)
+        letterbox = np.tile(np.array([1, 1, 0, 0], np.float32), (len(frames), 1))
+        return Batch(np.zeros((len(frames), 3, 1, 1)), letterbox, sizes, tuple(frame.stream for frame in frames))
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    pictures.write(tmp_path / "a.mp4", FRAMES, rate=25)
+    pictures.write(tmp_path / "b.mp4", FRAMES // 2, rate=10, size=(96, 160))
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "sources: [{id: a, uri: a.mp4}, {id: b, uri: b.mp4}]\n"
+        "mosaic: {width: 320, height: 192, fps: 25, grid: [2, 1]}\n"
+        "outputs: [{file: out.mp4}, {tracks: out.jsonl}]\n",
+        encoding="utf-8",
+    )
+    return path
+
+
+def build(path: Path, *overrides: str) -> tuple[Any, Stages, RunObserver]:
+    loaded = load(path, ["detector=none", *overrides])
+    built = stages.build(loaded)
+    loaded = load(path, overrides)
+    built = replace(built, preprocessor=FirstPixels(), detector=CornerDetector())
+    observer = RunObserver(loaded.config, stages.choose(loaded), built.feeds, built.encoder.name)
+    return loaded, built, observer
+
+
+def run(path: Path, *overrides: str) -> dict[str, Any]:
+    loaded, built, observer = build(path, *overrides)
+    with Run(loaded, built, observer, overwrite=True) as runner:
+        runner.start()
+        runner.wait()
+    observer.encoder_sessions = built.encoder.sessions
+    return observer.report()
+
+
+def decoded(path: Path) -> np.ndarray:
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray() for frame in container.decode(video=0)])
+
+
+def test_offline_run_counts_every_picture_and_encodes_once(config: Path) -> None:
+    report = run(config)
+    a, b = report["streams"]
+    ticks = 25  # b lasts one second
+    assert report["frames"] == ticks
+    assert (a["read"], a["skipped"], a["dropped"]) == (FRAMES, 0, 0)
+    assert (b["read"], b["skipped"], b["repeated"]) == (FRAMES // 2, 0, ticks - FRAMES // 2)
+    assert report["encoder"]["sessions"] == 1
+    assert report["clock"] == "offline"
+    assert set(report["stages"]) == set(stages.STAGES)
+    assert report["end_to_end"]["count"] == ticks
+    assert decoded(config.parent / "out.mp4").shape == (ticks, 288, 320)
+
+
+def test_tile_shows_the_picture_of_its_time(config: Path) -> None:
+    run(config, "overlay.boxes=false", "overlay.labels=false", "overlay.trails=false", "overlay.titles=false",
+        "overlay.fps=false", "encoder.bitrate=20M")  # fmt: skip
+    for tick, picture in enumerate(decoded(config.parent / "out.mp4")[:FRAMES]):
+        assert pictures.number_of(picture[48:144, 0:160]) == tick
+
+
+def test_tracks_carry_the_number_of_the_source_picture(config: Path) -> None:
+    run(config)
+    rows = [json.loads(line) for line in (config.parent / "out.jsonl").read_text().splitlines()]
+    assert [row["frame"] for row in rows if row["stream"] == "b"] == list(range(FRAMES // 2))
+    assert {track["id"] for row in rows for track in row["tracks"]} == {1}
+
+
+def test_two_runs_are_equal_to_the_bit(config: Path) -> None:
+    outcomes = []
+    for _ in range(2):
+        run(config)
+        outcomes.append((decoded(config.parent / "out.mp4"), (config.parent / "out.jsonl").read_bytes()))
+    assert np.array_equal(outcomes[0][0], outcomes[1][0])
+    assert outcomes[0][1] == outcomes[1][1]
+
+
+def test_live_run_keeps_its_clock_and_never_queues(config: Path) -> None:
+    began = time.monotonic()
+    report = run(config, "sources[0].realtime=true", "duration_s=1.2")
+    assert time.monotonic() - began > 1.1
+    assert report["clock"] == "live"
+    assert report["frames"] + report["dropped_ticks"] == 30
+
+
+class Breaks:
+    """Any stage, failing at the n-th call of one method."""
+
+    def __init__(self, inner: Any, method: str, at: int) -> None:
+        self._inner, self._method, self._left = inner, method, at
+
+    def __getattr__(self, name: str) -> Any:
+        if name != self._method:
+            return getattr(self._inner, name)
+        if self._left == 0:
+            raise OSError("injected")
+        self._left -= 1
+        return getattr(self._inner, name)
+
+
+@pytest.mark.parametrize("at", [0, 7, FRAMES - 1], ids=["first", "middle", "last"])
+@pytest.mark.parametrize(
+    ("field", "method", "stage"),
+    [
+        ("feeds", "at", "decode"),
+        ("preprocessor", "prepare", "preprocess"),
+        ("detector", "infer", "infer"),
+        ("trackers", "update", "track"),
+        ("compositor", "compose", "compose"),
+        ("encoder", "encode", "encode"),
+        ("output", "write", "encode"),
+    ],
+)
+def test_a_failing_stage_ends_the_run_and_the_file_plays(
+    config: Path, field: str, method: str, stage: str, at: int
+) -> None:
+    loaded, built, observer = build(config)
+    if field != "output":
+        part = getattr(built, field)
+        broken = (Breaks(part[0], method, at), *part[1:]) if isinstance(part, tuple) else Breaks(part, method, at)
+        built = replace(built, **{field: broken})
+    began = time.monotonic()
+    with Run(loaded, built, observer, overwrite=True) as runner:
+        if field == "output":
+            runner._outputs[0] = Breaks(runner._outputs[0], method, at)
+        runner.start()
+        with pytest.raises(RunError, match=f"{stage}.*injected"):
+            runner.wait()
+    assert time.monotonic() - began < 5
+    if at >= 7:
+        assert len(decoded(config.parent / "out.mp4")) >= at - 4
+
+
+def test_a_broken_source_shows_the_slate_and_the_run_goes_on(config: Path) -> None:
+    whole = (config.parent / "a.mp4").read_bytes()
+    pictures.write(config.parent / "a.mkv", 60, rate=25, options={"preset": "ultrafast", "g": "5"})
+    whole = (config.parent / "a.mkv").read_bytes()
+    (config.parent / "a.mkv").write_bytes(whole[: len(whole) // 2])
+    report = run(config, "sources[0].uri=a.mkv", "duration_s=2")
+    assert report["frames"] == 50
+    assert report["streams"][1]["read"] == FRAMES // 2
+
+
+def test_outputs_are_not_replaced_unless_told(config: Path) -> None:
+    (config.parent / "out.mp4").write_bytes(b"precious")
+    result = CliRunner().invoke(main, ["run", str(config), "--set", "detector=none"])
+    assert result.exit_code == 2
+    assert "--overwrite" in result.output
+    assert (config.parent / "out.mp4").read_bytes() == b"precious"
+
+
+def test_command_line_run_reports_what_it_did(config: Path, tmp_path: Path) -> None:
+    args = ["run", str(config), "--set", "detector=none", "-o", str(tmp_path / "x.mkv"), "--duration", "0.4",
+            "--report", str(tmp_path / "r.json")]  # fmt: skip
+    result = CliRunner().invoke(main, args)
+    assert result.exit_code == 0, result.output
+    assert "10 frames" in result.output
+    assert "1 encoder session" in result.output
+    assert len(decoded(tmp_path / "x.mkv")) == 10
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["versions"]["tiler"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_finalise_the_file(config: Path, tmp_path: Path, number: int, code: int) -> None:
+    text = config.read_text() + "duration_s: 60\n"
+    config.write_text(text.replace("uri: a.mp4", "uri: a.mp4, loop: true, realtime: true"), encoding="utf-8")
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from tiler.cli import main; main()", "run", str(config), "--set", "detector=none"],
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        text=True,
+    )
+    assert process.stderr is not None
+    line = process.stderr.readline()  # the first line of progress: the run is on
+    assert "frames" in line
+    process.send_signal(number)
+    process.communicate(timeout=20)
+    assert process.returncode == code
+    assert len(decoded(config.parent / "out.mp4")) > 10
+
+
+def test_cuda_is_refused_with_the_reason(config: Path) -> None:
+    result = CliRunner().invoke(main, ["run", str(config), "--set", "device=cuda"])
+    assert result.exit_code == 2
+    assert "device: cuda cannot be used" in result.output
+
+
+def test_doctor_names_what_is_missing() -> None:
+    result = CliRunner().invoke(main, ["doctor"])
+    assert result.exit_code == 0
+    assert "cuda" in result.output
+    assert "libx264" in result.output or "encode H.264" in result.output

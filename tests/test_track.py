@@ -1,0 +1,400 @@
+"""Tracking: identities over time, and the trails they leave."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
+
+from tiler.config.models import TrackerConfig
+from tiler.track.assignment import assign, box_iou
+from tiler.track.bytetrack import ByteTracker
+from tiler.track.kalman import BoxFilter, from_corners
+from tiler.track.trails import POINTS, Trails
+from tiler.types import CLOCK_HZ, Detections, Tracks
+
+SCORE = 0.35
+Row = tuple[float, float, float, float, float, int]
+"""x0, y0, x1, y1, score, class_id."""
+
+
+def tracker(**config: float) -> ByteTracker:
+    return ByteTracker(TrackerConfig.model_validate(config), SCORE)
+
+
+def see(*rows: Row) -> Detections:
+    table = np.array(rows, np.float64).reshape(-1, 6)
+    xyxy, score = table[:, :4].astype(np.float32), table[:, 4].astype(np.float32)
+    return Detections(xyxy, score, table[:, 5].astype(np.int32))
+
+
+def person(x: float, y: float = 100.0, score: float = 0.9, class_id: int = 0) -> Row:
+    return (x, y, x + 40, y + 100, score, class_id)
+
+
+def ticks(seconds: float) -> int:
+    return round(seconds * CLOCK_HZ)
+
+
+def ids(tracks: Tracks) -> list[int]:
+    return [int(track_id) for track_id in tracks.track_id]
+
+
+def assert_equal(a: Tracks, b: Tracks) -> None:
+    assert a.pts == b.pts
+    for name in ("track_id", "xyxy", "score", "class_id"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
+
+
+# Scenes: boxes that overlap a lot and often, so that every step of the association is taken.
+places = st.tuples(
+    st.integers(0, 120), st.integers(0, 60), st.integers(1, 60), st.integers(1, 90),
+    st.sampled_from([0.05, 0.1, 0.2, 0.35, 0.4, 0.5, 0.9, 1.0]), st.integers(0, 1),
+)
+
+
+def boxes(rows: list[tuple[int, int, int, int, float, int]]) -> Detections:
+    return see(*((x, y, x + w, y + h, score, class_id) for x, y, w, h, score, class_id in rows))
+
+
+pictures = st.one_of(st.none(), st.lists(places, max_size=8).map(boxes))
+scenes = st.lists(st.tuples(st.sampled_from([0, 1500, 3000, 9000, 200_000]), pictures), max_size=25)
+
+
+def play(scene: list[tuple[int, Detections | None]], one: ByteTracker) -> list[Tracks]:
+    pts = 0
+    shown = []
+    for step, detections in scene:
+        pts += step
+        shown.append(one.update(detections, pts))
+    return shown
+
+
+@given(scenes)
+def test_ids_are_unique_in_a_picture_dense_from_1_and_never_come_back_for_another_class(
+    scene: list[tuple[int, Detections | None]],
+) -> None:
+    class_of: dict[int, int] = {}
+    highest = 0
+    for tracks in play(scene, tracker()):
+        assert ids(tracks) == sorted(set(ids(tracks)))
+        new = [track_id for track_id in ids(tracks) if track_id not in class_of]
+        assert new == list(range(highest + 1, highest + 1 + len(new)))
+        highest += len(new)
+        for track_id, class_id in zip(ids(tracks), tracks.class_id.tolist(), strict=True):
+            assert class_of.setdefault(track_id, class_id) == class_id
+        assert np.isfinite(tracks.xyxy).all()
+        assert (tracks.xyxy[:, 2:] > tracks.xyxy[:, :2]).all()
+        assert (tracks.score >= np.float32(0.1)).all()
+
+
+@given(scenes, st.randoms(use_true_random=False))
+def test_the_order_of_detections_changes_nothing(scene, random) -> None:  # type: ignore[no-untyped-def]
+    shuffled = []
+    for step, detections in scene:
+        if detections is not None:
+            order = list(range(len(detections)))
+            random.shuffle(order)
+            detections = Detections(
+                detections.xyxy[order], detections.score[order], detections.class_id[order]
+            )
+        shuffled.append((step, detections))
+    for a, b in zip(play(scene, tracker()), play(shuffled, tracker()), strict=True):
+        assert_equal(a, b)
+
+
+@given(scenes, scenes)
+def test_two_trackers_interleaved_are_each_as_if_alone(
+    first: list[tuple[int, Detections | None]], second: list[tuple[int, Detections | None]]
+) -> None:
+    alone = play(first, tracker()), play(second, tracker())
+    a, b = tracker(), tracker()
+    pts_a = pts_b = 0
+    for index in range(max(len(first), len(second))):
+        if index < len(first):
+            pts_a += first[index][0]
+            assert_equal(a.update(first[index][1], pts_a), alone[0][index])
+        if index < len(second):
+            pts_b += second[index][0]
+            assert_equal(b.update(second[index][1], pts_b), alone[1][index])
+
+
+def test_none_predicts_along_constant_velocity() -> None:
+    one = tracker()
+    speed = 90.0  # pixels a second
+    for k in range(60):
+        one.update(see(person(speed * k / 30)), ticks(k / 30))
+    for ahead in (0.1, 0.25, 0.5):
+        tracks = one.update(None, ticks(59 / 30 + ahead))
+        assert ids(tracks) == [1]
+        expected = person(speed * (59 / 30 + ahead))[:4]
+        np.testing.assert_allclose(tracks.xyxy[0], expected, atol=1.5)
+
+
+def test_predictions_end_when_the_detector_is_silent_for_longer_than_lost_s() -> None:
+    one = tracker(lost_s=1.0)
+    one.update(see(person(0)), 0)
+    assert ids(one.update(None, ticks(1.0))) == [1]
+    assert ids(one.update(None, ticks(1.0) + 1)) == []
+    assert ids(one.update(see(person(0)), ticks(1.1))) == []  # somebody new, not yet confirmed
+
+
+@pytest.mark.parametrize("fps", [7, 10, 15, 30, 60])
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_the_same_motion_keeps_its_ids_at_every_frame_rate(fps: int, every: int) -> None:
+    one = tracker()
+    for k in range(3 * fps):
+        t = k / fps
+        detections = see(person(20 + 45 * t), person(400 - 40 * t, y=300)) if k % every == 0 else None
+        assert ids(one.update(detections, ticks(t))) == [1, 2]
+
+
+def test_dropped_frames_and_a_variable_rate_keep_ids() -> None:
+    one = tracker()
+    rng = np.random.default_rng(1)
+    t = 0.0
+    for _ in range(100):
+        t += float(rng.choice([1 / 60, 1 / 30, 1 / 10, 1 / 4]))
+        assert ids(one.update(see(person(50 * t), person(1500 - 50 * t, y=250)), ticks(t))) == [1, 2]
+
+
+@pytest.mark.parametrize("fps", [5, 30])
+@pytest.mark.parametrize(("gap_s", "same"), [(0.6, True), (0.9, True), (1.5, False), (3.0, False)])
+def test_a_gap_shorter_than_lost_s_keeps_the_id(fps: int, gap_s: float, same: bool) -> None:
+    one = tracker(lost_s=1.0)
+    for k in range(2 * fps):
+        one.update(see(person(30 * k / fps)), ticks(k / fps))
+    start = (2 * fps - 1) / fps
+    for k in range(1, round(gap_s * fps)):
+        assert ids(one.update(see(), ticks(start + k / fps))) == []
+    for k in range(3):
+        t = start + gap_s + k / fps
+        tracks = one.update(see(person(30 * t)), ticks(t))
+    assert ids(tracks) == ([1] if same else [2])
+
+
+def test_low_scores_continue_a_track_but_begin_none() -> None:
+    one = tracker()
+    for k in range(30):
+        score = 0.9 if k < 5 else 0.15
+        tracks = one.update(see(person(2 * k, score=score), person(500, score=0.34)), ticks(k / 30))
+        assert ids(tracks) == [1]
+    assert tracks.score[0] == np.float32(0.15)
+
+
+def test_scores_between_score_and_new_score_begin_none() -> None:
+    one = tracker(new_score=0.6)
+    for k in range(10):
+        assert ids(one.update(see(person(0, score=0.5)), ticks(k / 30))) == []
+
+
+def test_a_track_is_shown_after_confirm_detections_in_a_row() -> None:
+    one = tracker(confirm=3)
+    one.update(see(), 0)
+    pattern = [True, True, False, True, True, True, True]
+    seen = [see(person(0)) if there else see() for there in pattern]
+    shown = [ids(one.update(detections, ticks((k + 1) / 30))) for k, detections in enumerate(seen)]
+    assert shown == [[], [], [], [], [], [1], [1]]
+
+
+def test_the_first_picture_shows_what_it_has() -> None:
+    assert ids(tracker(confirm=3).update(see(person(0), person(300)), 0)) == [1, 2]
+
+
+def test_crossing_people_in_separate_lanes_keep_their_ids() -> None:
+    one = tracker()
+    for k in range(90):
+        left_to_right, right_to_left = person(10 * k, y=100), person(900 - 10 * k, y=260)
+        tracks = one.update(see(left_to_right, right_to_left), ticks(k / 30))
+        assert ids(tracks) == [1, 2]
+        centre_y = (tracks.xyxy[:, 1] + tracks.xyxy[:, 3]) / 2
+    np.testing.assert_allclose(sorted(centre_y), [150, 310], atol=1)
+    np.testing.assert_allclose(np.abs(np.diff(tracks.xyxy[:, 0])), 880, atol=5)
+
+
+def test_a_person_passing_behind_another_keeps_the_id() -> None:
+    """The hidden one is not detected, or only with a low score, while they overlap."""
+    one = tracker()
+    for k in range(80):
+        front, behind = person(300, y=100), person(100 + 5 * k, y=95, score=0.9)
+        apart = abs(front[0] - behind[0])
+        rows = [front] if apart < 12 else [front, (*behind[:4], 0.2 if apart < 40 else 0.9, 0)]
+        tracks = one.update(see(*rows), ticks(k / 30))
+    assert ids(tracks) == [1, 2]
+    by_id = dict(zip(ids(tracks), tracks.xyxy[:, 0].tolist(), strict=True))
+    assert sorted(by_id.values()) == pytest.approx([300, 495], abs=8)
+
+
+def test_classes_never_meet() -> None:
+    one = tracker()
+    one.update(see(person(0, class_id=0), person(2, class_id=1)), 0)
+    tracks = one.update(see(person(1, class_id=1), person(3, class_id=0)), ticks(1 / 30))
+    assert ids(tracks) == [1, 2]
+    assert tracks.class_id.tolist() == [0, 1]
+    assert ids(one.update(see(person(1, class_id=2)), ticks(2 / 30))) == []
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [],
+        [(0, 0, 0, 0, 0.9, 0)],  # a point
+        [(50, 50, 10, 90, 0.9, 0)],  # inside out
+        [(-3e38, -3e38, 3e38, 3e38, 0.9, 0)],
+        [(np.nan, 0, 10, 10, 0.9, 0), (0, 0, 10, 10, np.nan, 0)],
+        [(0, 0, 1e-3, 1e-3, 1.0, 0)],
+        [(0, 0, np.inf, np.inf, np.inf, 0)],
+        [person(0)] * 300,
+    ],
+    ids=["empty", "point", "inside out", "huge", "nan", "tiny", "infinite", "many equal"],
+)
+def test_odd_detections_are_survived(rows: list[Row]) -> None:
+    one = tracker()
+    for pts in (0, 0, 3000, ticks(0.9), ticks(1.0), ticks(100_000), 2**60):
+        for detections in (see(*rows), None, Detections.empty()):
+            tracks = one.update(detections, pts)
+            assert np.isfinite(tracks.xyxy).all()
+            assert len(tracks) <= len(rows)
+
+
+@given(st.floats(0, 2), st.floats(0, 2), st.integers(1, 30))
+def test_predicting_in_two_steps_is_predicting_in_one(a: float, b: float, measured: int) -> None:
+    def moving() -> BoxFilter:
+        boxes = BoxFilter()
+        boxes.add(from_corners(np.array([[0.0, 0, 40, 100]])))
+        for k in range(measured):
+            boxes.predict(1 / 30)
+            boxes.correct(np.array([0]), from_corners(np.array([[3.0 * k, k, 40 + 3 * k, 100 + k]])))
+        return boxes
+
+    once, twice = moving(), moving()
+    once.predict(a + b)
+    twice.predict(a)
+    twice.predict(b)
+    np.testing.assert_allclose(once.corners(), twice.corners(), atol=1e-6)
+    for each in (once, twice):  # what a measurement changes tells the covariance
+        each.correct(np.array([0]), np.array([[500.0, 600, 50, 120]]))
+        each.predict(0.5)
+    np.testing.assert_allclose(once.corners(), twice.corners(), rtol=1e-6, atol=1e-6)
+
+
+def test_the_filter_equals_the_matrix_equations() -> None:
+    """One box against the textbook 8 x 8 filter."""
+    rng = np.random.default_rng(0)
+    height, dt = 100.0, 0.04
+    boxes = BoxFilter()
+    start = np.array([50.0, 60.0, 40.0, height])
+    boxes.add(start[None])
+    mean = np.concatenate((start, np.zeros(4)))
+    cov = np.diag([(height / 10) ** 2] * 4 + [(height / 16 * 30) ** 2] * 4)
+    F = np.eye(8) + np.diag([dt] * 4, 4)
+    H = np.eye(4, 8)
+    for _ in range(20):
+        measured = start + rng.normal(0, 3, 4) * [1, 1, 1, 0]
+        h = mean[3]
+        rate = (h / 160 * 30) ** 2 * 30
+        eye = np.eye(4)
+        Q = np.block([
+            [eye * ((h / 20) ** 2 * 30 * dt + rate * dt**3 / 3), eye * rate * dt**2 / 2],
+            [eye * rate * dt**2 / 2, eye * rate * dt],
+        ])
+        mean, cov = F @ mean, F @ cov @ F.T + Q
+        gain = cov @ H.T @ np.linalg.inv(H @ cov @ H.T + np.eye(4) * (mean[3] / 20) ** 2)
+        mean, cov = mean + gain @ (measured - H @ mean), (np.eye(8) - gain @ H) @ cov
+        boxes.predict(dt)
+        boxes.correct(np.array([0]), measured[None])
+    np.testing.assert_allclose(from_corners(boxes.corners())[0], mean[:4], rtol=1e-9)
+
+
+@given(st.integers(0, 6), st.integers(0, 6), st.floats(0, 0.9), st.integers(0, 2**32 - 1))
+@settings(max_examples=60)
+def test_assign_is_the_best_above_the_gate(n: int, m: int, gate: float, seed: int) -> None:
+    similarity = np.random.default_rng(seed).uniform(0, 1, (n, m))
+    rows, columns = assign(similarity, gate)
+    assert len(set(rows.tolist())) == len(rows) == len(set(columns.tolist()))
+    assert (similarity[rows, columns] > gate).all()
+    # The same with "stay alone" spelled out: an extra row and column for each.
+    padded = np.zeros((n + m, n + m))
+    padded[:n, :m] = similarity - gate
+    best = padded[linear_sum_assignment(padded, maximize=True)].sum()
+    assert (similarity[rows, columns] - gate).sum() == pytest.approx(best)
+
+
+def test_box_iou() -> None:
+    a = np.array([[0.0, 0, 10, 10]])
+    b = np.array([[0.0, 0, 10, 10], [5, 0, 15, 10], [10, 0, 20, 10], [2, 2, 4, 4]])
+    np.testing.assert_allclose(box_iou(a, b), [[1, 1 / 3, 0, 0.04]])
+
+
+# Trails
+
+
+def at(pts: int, **foot: tuple[float, float]) -> Tracks:
+    """Tracks `t1=(x, y)`: foot points of the ids."""
+    table = sorted((int(name[1:]), x, y) for name, (x, y) in foot.items())
+    xyxy = np.array([[x - 20, y - 100, x + 20, y] for _, x, y in table], np.float32).reshape(-1, 4)
+    n = len(table)
+    track_id = np.array([row[0] for row in table], np.int32)
+    return Tracks(pts, track_id, xyxy, np.ones(n, np.float32), np.zeros(n, np.int32))
+
+
+def test_a_trail_is_the_foot_points_newest_first() -> None:
+    trails = Trails(2.0)
+    assert trails.rows(0).shape == (0, 4)
+    for k in range(4):
+        trails.add(at(ticks(k * 0.25), t2=(10.0 * k, 200), t7=(500, 300 + k)))
+    rows = trails.rows(ticks(1.0))
+    assert rows.dtype == np.float32
+    expected = [[2, 10.0 * k, 200, 1 - k * 0.25] for k in (3, 2, 1, 0)]
+    expected += [[7, 500, 300 + k, 1 - k * 0.25] for k in (3, 2, 1, 0)]
+    np.testing.assert_allclose(rows, expected, atol=1e-6)
+
+
+def test_the_trail_of_a_vanished_track_fades_out() -> None:
+    trails = Trails(1.0)
+    for k in range(31):
+        trails.add(at(ticks(k / 30), t1=(k, 0)))
+    for later in (0.25, 0.5, 0.75):
+        trails.add(at(ticks(1 + later)))
+        rows = trails.rows(ticks(1 + later))
+        assert rows[0].tolist() == [1, 30, 0, later]
+        assert rows[:, 3].max() <= 1.0
+    trails.add(at(ticks(2.1)))
+    assert len(trails.rows(ticks(2.1))) == 0
+
+
+who_when = st.tuples(st.integers(0, 40_000), st.sets(st.integers(1, 6)))
+
+
+@given(st.lists(who_when, max_size=120), st.floats(0.1, 3))
+@settings(max_examples=50)
+def test_trails_are_bounded_sorted_and_not_too_old(steps: list[tuple[int, set[int]]], seconds: float) -> None:
+    trails = Trails(seconds)
+    pts = 0
+    for step, present in steps:
+        pts += step
+        trails.add(at(pts, **{f"t{track_id}": (track_id, pts % 1000) for track_id in present}))
+        rows = trails.rows(pts)
+        assert (rows[:, 3] <= np.float32(seconds)).all()
+        found, counts = np.unique(rows[:, 0], return_counts=True)
+        assert (counts <= POINTS).all()
+        assert present <= set(found.astype(int).tolist())
+        assert np.lexsort((rows[:, 3], rows[:, 0])).tolist() == list(range(len(rows)))
+        for track_id in present:
+            assert rows[rows[:, 0] == track_id][0].tolist() == [track_id, track_id, pts % 1000, 0]
+
+
+def test_a_long_run_of_ever_new_ids_does_not_grow_and_covers_the_whole_time() -> None:
+    trails = Trails(2.0)
+    most = 0
+    for k in range(3000):
+        new = k // 10 + 2
+        trails.add(at(k * 1500, t1=(k, 0), **{f"t{new}": (0.0, 0.0)}))
+        rows = trails.rows(k * 1500)
+        most = max(most, len(rows))
+        if k >= 120:
+            own = rows[rows[:, 0] == 1]
+            assert own[-1, 3] > 1.8
+    assert most <= POINTS + 13 * 11

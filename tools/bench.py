@@ -1,0 +1,280 @@
+"""Benchmarks: correctness first, then times and ratios, with the machine that gave them.
+
+    python tools/bench.py compose              # the compositor alone, against FFmpeg's scale + xstack
+    python tools/bench.py endtoend             # files -> one 4K H.264 file, against `ffmpeg -filter_complex xstack`
+
+FFmpeg takes part in the fastest of several ways to run its filters, found by trying them first.
+With --write FILE the table goes to a file too, such as docs/bench/compose.md.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from itertools import count
+from pathlib import Path
+
+import av
+import av.filter
+import click
+import numpy as np
+
+from tiler.compose.cpu import CpuCompositor
+from tiler.config.models import Config, MosaicConfig, OverlayConfig, Source
+from tiler.types import Frame, Mosaic, State, TileInput, Tracks
+
+PLAIN = OverlayConfig(boxes=False, labels=False, trails=False, titles=False, fps=False)
+WIDTH, HEIGHT = 3840, 2160
+
+
+@click.group()
+def main() -> None:
+    """Measure tiler on this machine."""
+
+
+_write = click.option("--write", type=click.Path(path_type=Path), help="Write what is printed to this file too.")
+
+
+class Report:
+    """Markdown, printed as it comes and kept for a file."""
+
+    def __init__(self, threads: int, *parts: str) -> None:
+        self._lines: list[str] = []
+        machine = [time.strftime("%Y-%m-%d"), _processor(), f"{threads} threads", f"Python {platform.python_version()}"]
+        self.say(", ".join([*machine, *parts]))
+        self.say(f"\n    {shlex.join(['python', *sys.argv])}\n")
+
+    def say(self, line: str) -> None:
+        click.echo(line)
+        self._lines.append(line)
+
+    def write(self, path: Path | None) -> None:
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("\n".join(self._lines) + "\n", encoding="utf-8")
+
+
+@main.command()
+@click.option("--rounds", default=40, help="Measured mosaics of each case.")
+@click.option("--threads", default=0, help="Threads for both sides; all cores when 0.")
+@_write
+def compose(rounds: int, threads: int, write: Path | None) -> None:
+    """Decoded 1080p frames in memory -> one 4K picture in memory."""
+    threads = threads or os.cpu_count() or 1
+    version = ".".join(map(str, av.library_versions["libswscale"]))
+    report = Report(threads, f"PyAV {av.__version__}", f"libswscale {version}", f"NumPy {np.__version__}")
+    report.say("| case | tiler p50 ms | FFmpeg p50 ms | FFmpeg's threads: graph, scale | ratio | PSNR, dB |")
+    report.say("| --- | ---: | ---: | --- | ---: | ---: |")
+    for columns in (2, 3, 4):
+        tiles = columns * columns
+        pictures = [_picture(seed) for seed in range(tiles)]
+        ours, own_picture = _tiler(pictures, columns, threads)
+        setting, theirs, their_picture = _fastest_graph(pictures, columns, threads)
+        ours(), theirs()
+        quality = _psnr(own_picture(), their_picture())
+        if quality < 35:
+            raise SystemExit(f"{tiles}x: the two mosaics differ (PSNR {quality:.1f} dB): nothing to compare")
+        # Turn and turn about, so that both meet the same disturbances of the machine.
+        times = [(_time(ours), _time(theirs)) for _ in range(rounds)]
+        mine, ffmpeg = (statistics.median(column) for column in zip(*times, strict=True))
+        report.say(
+            f"| {tiles} x 1080p -> 4K ({WIDTH // columns}x{HEIGHT // columns} tiles) "
+            f"| {mine:.1f} | {ffmpeg:.1f} | {setting[0]}, {setting[1]} | {ffmpeg / mine:.2f}x | {quality:.1f} |"
+        )
+    report.write(write)
+
+
+@main.command()
+@click.option("--seconds", default=8.0, help="Length of the clips.")
+@click.option("--rounds", default=3, help="Measured runs of each program.")
+@_write
+def endtoend(seconds: float, rounds: int, write: Path | None) -> None:
+    """Four 1080p files -> one 4K H.264 file, detector off, the same x264 settings."""
+    threads = os.cpu_count() or 1
+    if shutil.which("ffmpeg") is None:
+        raise SystemExit("the ffmpeg program is needed for the comparison")
+    version = subprocess.run(["ffmpeg", "-version"], check=True, capture_output=True, text=True).stdout.split()[2]
+    report = Report(threads, f"PyAV {av.__version__}", f"ffmpeg {version}")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        clips = [_clip(folder / f"{index}.mp4", index, seconds) for index in range(4)]
+        config = folder / "c.yaml"
+        config.write_text(
+            "sources:\n" + "".join(f"  - {{id: s{i}, uri: {clip}}}\n" for i, clip in enumerate(clips))
+            + "detector: none\noverlay: {titles: false, fps: false}\n",
+            encoding="utf-8",
+        )
+        inputs = [part for clip in clips for part in ("-i", str(clip))]
+        graph = "".join(f"[{i}:v]scale=1920:1080[v{i}];" for i in range(4))
+        graph += "[v0][v1][v2][v3]xstack=inputs=4:layout=0_0|w0_0|0_h0|w0_h0"
+        x264 = ["-c:v", "libx264", "-preset", "superfast", "-bf", "2", "-crf", "22", "-g", "60"]
+        x264 += ["-pix_fmt", "yuv420p", "-threads", str(threads)]
+        commands = {
+            "tiler": ["tiler", "run", str(config), "--overwrite", "-o", str(folder / "tiler.mp4")],
+            "ffmpeg": [
+                "ffmpeg", "-v", "error", "-y", "-filter_complex_threads", str(threads), *inputs,
+                "-filter_complex", graph, *x264, str(folder / "ff.mp4"),
+            ],
+        }
+        times: dict[str, list[float]] = {key: [] for key in commands}
+        for turn in range(rounds + 1):
+            for key, command in commands.items():
+                start = time.perf_counter()
+                subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                if turn:  # the first of each warms caches
+                    times[key].append(time.perf_counter() - start)
+        frames = {key: _count(folder / file) for key, file in (("tiler", "tiler.mp4"), ("ffmpeg", "ff.mp4"))}
+        if frames["tiler"] != frames["ffmpeg"]:
+            raise SystemExit(f"not the same number of frames: {frames}")
+        report.say("| program | seconds (median) | fps | ratio |")
+        report.say("| --- | ---: | ---: | ---: |")
+        base = statistics.median(times["ffmpeg"])
+        for key in commands:
+            taken = statistics.median(times[key])
+            report.say(f"| {key} | {taken:.2f} | {frames[key] / taken:.1f} | {base / taken:.2f}x |")
+        report.write(write)
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    return next((line.split(":")[1].strip() for line in lines if "model name" in line), platform.processor())
+
+
+def _picture(seed: int) -> av.VideoFrame:
+    """A 1080p picture with edges, slopes and noise."""
+    rng = np.random.default_rng(seed)
+    frame = av.VideoFrame(1920, 1080, "yuv420p")
+    for plane in frame.planes:
+        slope = np.linspace(40, 200, plane.width)[None] + np.linspace(-20, 20, plane.height)[:, None]
+        noise = rng.normal(0, 6, (plane.height, plane.width))
+        steps = 20 * (np.arange(plane.width) // 48 % 2)[None]
+        lines = np.zeros((plane.height, plane.line_size), np.uint8)
+        lines[:, : plane.width] = np.clip(slope + noise + steps, 16, 235)
+        plane.update(lines)
+    frame.time_base = Fraction(1, 30)
+    return frame
+
+
+def _tiler(
+    pictures: list[av.VideoFrame], columns: int, threads: int
+) -> tuple[Callable[[], object], Callable[[], np.ndarray]]:
+    config = Config(
+        sources=[Source(id=f"s{i}", uri="x") for i in range(len(pictures))],
+        mosaic=MosaicConfig(width=WIDTH, height=HEIGHT, grid=[columns, columns]),
+        overlay=PLAIN,
+        detector="none",
+    )
+    compositor = CpuCompositor(config, threads)
+    shown = []
+    for index, picture in enumerate(pictures):
+        planes = [
+            np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
+            for plane in picture.planes
+        ]
+        frame = Frame(index, 0, *planes, owner=picture)
+        shown.append(TileInput(frame, Tracks.empty(), State.LIVE, 30.0, np.zeros((0, 4), np.float32)))
+    last: list[Mosaic] = []
+    ticks = count(1)
+
+    def work() -> None:
+        last[:] = [compositor.compose(next(ticks), shown)]
+
+    def result() -> np.ndarray:
+        return np.concatenate([plane.ravel() for plane in last[0].planes])
+
+    return work, result
+
+
+def _fastest_graph(
+    pictures: list[av.VideoFrame], columns: int, threads: int
+) -> tuple[tuple[int, int], Callable[[], object], Callable[[], np.ndarray]]:
+    """FFmpeg's filters with the split of threads that is fastest here: threads of the graph, of each scaler."""
+    settings = sorted({(1, 1), (threads, 1), (1, threads), (threads, threads)})
+    graphs = {setting: _ffmpeg_graph(pictures, columns, *setting) for setting in settings}
+    for work, _ in graphs.values():
+        work()
+    times = {setting: statistics.median(_time(graphs[setting][0]) for _ in range(10)) for setting in settings}
+    best = min(settings, key=lambda setting: times[setting])
+    return best, *graphs[best]
+
+
+def _ffmpeg_graph(
+    pictures: list[av.VideoFrame], columns: int, graph_threads: int, scale_threads: int
+) -> tuple[Callable[[], object], Callable[[], np.ndarray]]:
+    """FFmpeg's filters in this process, on the same frames in memory."""
+    width, height = WIDTH // columns, HEIGHT // columns
+    graph = av.filter.Graph()
+    graph.threads = graph_threads
+    stack = graph.add(
+        "xstack",
+        f"inputs={len(pictures)}:layout="
+        + "|".join(f"{i % columns * width}_{i // columns * height}" for i in range(len(pictures))),
+    )
+    buffers = []
+    for index, picture in enumerate(pictures):
+        buffer = graph.add_buffer(
+            width=picture.width, height=picture.height, format=picture.format, time_base=Fraction(1, 30)
+        )
+        if (width, height) == (picture.width, picture.height):
+            buffer.link_to(stack, 0, index)
+        else:
+            scale = graph.add("scale", f"{width}:{height}:flags=area:threads={scale_threads}")
+            buffer.link_to(scale)
+            scale.link_to(stack, 0, index)
+        buffers.append(buffer)
+    sink = graph.add("buffersink")
+    stack.link_to(sink)
+    graph.configure()
+    last: list[av.VideoFrame] = []
+    tick = [0]
+
+    def work() -> None:
+        for buffer, picture in zip(buffers, pictures, strict=True):
+            picture.pts = tick[0]
+            buffer.push(picture)
+        tick[0] += 1
+        assert graph.configured  # and keeps the graph alive: its parts do not
+        last[:] = [sink.pull()]
+
+    def result() -> np.ndarray:
+        return np.asarray(last[0].to_ndarray()).ravel()
+
+    return work, result
+
+
+def _time(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return (time.perf_counter() - start) * 1000
+
+
+def _psnr(a: np.ndarray, b: np.ndarray) -> float:
+    error = float(np.mean((a.astype(np.float32) - b.astype(np.float32)) ** 2))
+    return 99.0 if error == 0 else 10 * float(np.log10(255**2 / error))
+
+
+def _clip(path: Path, seed: int, seconds: float) -> Path:
+    """A 1080p30 H.264 clip that moves."""
+    source = f"testsrc2=size=1920x1080:rate=30:duration={seconds},hue=h={60 * seed}"
+    command = ["ffmpeg", "-v", "error", "-y", "-f", "lavfi", "-i", source, "-pix_fmt", "yuv420p", "-c:v", "libx264",
+               "-preset", "veryfast", str(path)]  # fmt: skip
+    subprocess.run(command, check=True)
+    return path
+
+
+def _count(path: Path) -> int:
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+if __name__ == "__main__":
+    main()
