@@ -14,10 +14,10 @@ from typing import Any
 
 import av
 import numpy as np
+import pictures
 import pytest
 from click.testing import CliRunner
 
-from tests import pictures
 from tiler import stages
 from tiler.cli import main
 from tiler.config.loader import load
