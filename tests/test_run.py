@@ -25,6 +25,7 @@ from tiler.errors import RunError
 from tiler.observe.run import RunObserver
 from tiler.pipeline import Run
 from tiler.stages import Stages
+from tiler.track.bytetrack import ByteTracker
 from tiler.types import Batch, Detections, Frame
 
 FRAMES = 20
@@ -75,7 +76,8 @@ def build(path: Path, *overrides: str) -> tuple[Any, Stages, RunObserver]:
     loaded = load(path, ["detector=none", *overrides])
     built = stages.build(loaded)
     loaded = load(path, overrides)
-    built = replace(built, preprocessor=FirstPixels(), detector=CornerDetector())
+    trackers = tuple(ByteTracker(loaded.config.tracker, 0.35) for _ in loaded.config.sources)
+    built = replace(built, preprocessor=FirstPixels(), detector=CornerDetector(), trackers=trackers)
     observer = RunObserver(loaded.config, stages.choose(loaded), built.feeds, built.encoder.name)
     return loaded, built, observer
 

@@ -71,7 +71,7 @@ def choose(loaded: LoadedConfig) -> tuple[Choice, ...]:
 class Stages:
     """The running parts of one run, in the order of the flow.
 
-    `preprocessor` and `detector` are None with `detector: none`.
+    With `detector: none` there are no `trackers`, `preprocessor` and `detector` are None.
     """
 
     feeds: tuple[Feed, ...]
@@ -101,13 +101,12 @@ def build(loaded: LoadedConfig, *, opener: Opener = open_decoder, warm: bool = T
     """
     from tiler.compose.cpu import CpuCompositor
     from tiler.encode.cpu import X264Encoder
-    from tiler.track.bytetrack import ByteTracker
 
     config = loaded.config
     threads = config.cpu_threads or os.cpu_count() or 1
     opened: list[Callable[[], None]] = []
     try:
-        preprocessor, detector = _build_detector(loaded, threads, warm)
+        preprocessor, detector, trackers = _build_analysis(loaded, threads, warm)
         if detector is not None and preprocessor is not None:
             opened += [detector.close, preprocessor.close]
         compositor = CpuCompositor(config, threads, detector.class_names if detector else ())
@@ -127,21 +126,21 @@ def build(loaded: LoadedConfig, *, opener: Opener = open_decoder, warm: bool = T
         for close in reversed(opened):
             close()
         raise
-    score = config.detector.score if isinstance(config.detector, DetectorConfig) else 0.0
-    trackers = tuple(ByteTracker(config.tracker, score) for _ in config.sources)
     return Stages(tuple(feeds), preprocessor, detector, trackers, compositor, encoder)
 
 
-def _build_detector(
+def _build_analysis(
     loaded: LoadedConfig, threads: int, warm: bool
-) -> tuple[Preprocessor | None, Detector | None]:
+) -> tuple[Preprocessor | None, Detector | None, tuple[Tracker, ...]]:
+    """The stages that `detector: none` does without; their libraries are then not even imported."""
+    config = loaded.config
+    if not isinstance(config.detector, DetectorConfig):
+        return None, None, ()
     from tiler.engines.registry import load_model
     from tiler.infer.cpu import OrtDetector
     from tiler.preprocess.cpu import CpuPreprocessor
+    from tiler.track.bytetrack import ByteTracker
 
-    config = loaded.config
-    if not isinstance(config.detector, DetectorConfig):
-        return None, None
     model = load_model(config.detector.model, loaded.folder)
     streams = len(config.sources)
     detector = OrtDetector(
@@ -151,4 +150,5 @@ def _build_detector(
         (1, streams) if warm else (),
         min_score=min(config.tracker.low_score, config.detector.score),
     )
-    return CpuPreprocessor(model.input_size, model.input, streams, threads), detector
+    preprocessor = CpuPreprocessor(model.input_size, model.input, streams, threads)
+    return preprocessor, detector, tuple(ByteTracker(config.tracker, config.detector.score) for _ in range(streams))
