@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import logging
+import os
 import signal
 import sys
 import warnings
@@ -17,6 +19,9 @@ import click
 
 from tiler import __version__
 from tiler.errors import InputError, TilerError, mask_uri
+
+# Nothing here multiplies matrices, and OpenBLAS makes a thread for each core that spins before it sleeps.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -72,6 +77,9 @@ def run(
     overwrite: bool,
 ) -> None:
     """Run CONFIG: decode, detect, track, compose and encode one mosaic."""
+    # Loading the stages makes some hundred thousand objects that live as long as the process. The collector
+    # would look through them again and again, and hold up a picture each time: it starts after them.
+    gc.disable()
     from tiler import stages
     from tiler.config.loader import LoadedConfig, load
     from tiler.observe.progress import Progress
@@ -92,6 +100,8 @@ def run(
     built = stages.build(loaded)
     observer = RunObserver(loaded.config, choices, built.feeds, built.encoder.name)
     stopped: list[int] = []
+    gc.freeze()
+    gc.enable()
     try:
         runner = Run(loaded, built, observer, overwrite=overwrite)
     except BaseException:

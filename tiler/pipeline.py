@@ -242,9 +242,11 @@ class Run:
         for worker in self._workers:
             worker.join(_JOIN_S)
         failure = next((w for w in self._workers if w.failure is not None), None)
-        endings: list[Callable[[], None]] = [self._close_outputs.close]
-        if failure is None or failure.stage != "encode":
-            endings.insert(0, lambda: self._deliver(self._stages.encoder.flush()))
+        # Also after the encoder failed: what it took before that may still be in there.
+        endings: list[Callable[[], None]] = [
+            lambda: self._deliver(self._stages.encoder.flush()),
+            self._close_outputs.close,
+        ]
         error = failure.failure if failure is not None else None
         for end in endings:
             try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import shlex
 import shutil
 import statistics
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
@@ -94,54 +96,92 @@ def compose(rounds: int, threads: int, write: Path | None) -> None:
 
 
 @main.command()
-@click.option("--seconds", default=8.0, help="Length of the clips.")
-@click.option("--rounds", default=3, help="Measured runs of each program.")
+@click.option("--seconds", nargs=2, default=(4.0, 24.0), help="Lengths of the short and of the long clips.")
+@click.option("--rounds", default=4, help="Measured runs of each program and length.")
 @_write
-def endtoend(seconds: float, rounds: int, write: Path | None) -> None:
-    """Four 1080p files -> one 4K H.264 file, detector off, the same x264 settings."""
+def endtoend(seconds: tuple[float, float], rounds: int, write: Path | None) -> None:
+    """Four 1080p files -> one 4K H.264 file, detector off, the same x264 settings.
+
+    Whole processes are timed on short and on long clips: the difference is the throughput, the rest is
+    what starting and ending costs.
+    """
     threads = os.cpu_count() or 1
     if shutil.which("ffmpeg") is None:
         raise SystemExit("the ffmpeg program is needed for the comparison")
     version = subprocess.run(["ffmpeg", "-version"], check=True, capture_output=True, text=True).stdout.split()[2]
     report = Report(threads, f"PyAV {av.__version__}", f"ffmpeg {version}")
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        clips = [_clip(folder / f"{index}.mp4", index, seconds) for index in range(4)]
-        config = folder / "c.yaml"
-        config.write_text(
-            "sources:\n" + "".join(f"  - {{id: s{i}, uri: {clip}}}\n" for i, clip in enumerate(clips))
-            + "detector: none\noverlay: {titles: false, fps: false}\n",
-            encoding="utf-8",
-        )
-        inputs = [part for clip in clips for part in ("-i", str(clip))]
-        graph = "".join(f"[{i}:v]scale=1920:1080[v{i}];" for i in range(4))
-        graph += "[v0][v1][v2][v3]xstack=inputs=4:layout=0_0|w0_0|0_h0|w0_h0"
-        x264 = ["-c:v", "libx264", "-preset", "superfast", "-bf", "2", "-crf", "22", "-g", "60"]
-        x264 += ["-pix_fmt", "yuv420p", "-threads", str(threads)]
-        commands = {
-            "tiler": ["tiler", "run", str(config), "--overwrite", "-o", str(folder / "tiler.mp4")],
-            "ffmpeg": [
-                "ffmpeg", "-v", "error", "-y", "-filter_complex_threads", str(threads), *inputs,
-                "-filter_complex", graph, *x264, str(folder / "ff.mp4"),
-            ],
-        }
-        times: dict[str, list[float]] = {key: [] for key in commands}
+        cases = [_case(Path(name), length, threads) for length in seconds]
+        spent: dict[str, list[list[tuple[float, float]]]] = {program: [[], []] for program in cases[0].commands}
         for turn in range(rounds + 1):
-            for key, command in commands.items():
-                start = time.perf_counter()
-                subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-                if turn:  # the first of each warms caches
-                    times[key].append(time.perf_counter() - start)
-        frames = {key: _count(folder / file) for key, file in (("tiler", "tiler.mp4"), ("ffmpeg", "ff.mp4"))}
-        if frames["tiler"] != frames["ffmpeg"]:
-            raise SystemExit(f"not the same number of frames: {frames}")
-        report.say("| program | seconds (median) | fps | ratio |")
-        report.say("| --- | ---: | ---: | ---: |")
-        base = statistics.median(times["ffmpeg"])
-        for key in commands:
-            taken = statistics.median(times[key])
-            report.say(f"| {key} | {taken:.2f} | {frames[key] / taken:.1f} | {base / taken:.2f}x |")
-        report.write(write)
+            # Turn and turn about, and each first as often as the other: the machine is not always equally fast.
+            for program in (list(spent), list(reversed(spent)))[turn % 2]:
+                for case, runs in zip(cases, spent[program], strict=True):
+                    taken = _run(case.commands[program])
+                    if turn:  # the first of each warms caches
+                        runs.append(taken)
+        pictures = [case.pictures() for case in cases]
+    report.say(f"{pictures[0]} and {pictures[1]} pictures, {rounds} runs of each, medians of whole processes.\n")
+    columns = ("short, s", "long, s", "throughput, fps", "ratio", "start and end, s", "processor ms/picture", "ratio")
+    report.say(f"| program | {' | '.join(columns)} |")
+    report.say(f"| --- | {' | '.join('---:' for _ in columns)} |")
+    more = pictures[1] - pictures[0]
+    results = {}
+    for program, runs in spent.items():
+        short, long = (np.median(np.array(part), axis=0) for part in runs)
+        each_s, work_s = (long - short) / more
+        results[program] = short[0], long[0], each_s, short[0] - pictures[0] * each_s, work_s
+    _, _, base_each, _, base_work = results["ffmpeg"]
+    for program, (short_s, long_s, each_s, once_s, work_s) in results.items():
+        report.say(
+            f"| {program} | {short_s:.1f} | {long_s:.1f} | {1 / each_s:.1f} | {base_each / each_s:.2f}x "
+            f"| {once_s:.1f} | {1000 * work_s:.1f} | {base_work / work_s:.2f}x |"
+        )
+    report.write(write)
+
+
+@dataclass(frozen=True)
+class Case:
+    """Four clips of one length, and what makes a mosaic of them."""
+
+    folder: Path
+    commands: dict[str, list[str]]
+
+    def pictures(self) -> int:
+        """Pictures in both programs' files.
+
+        Raises:
+            SystemExit: they are not the same number.
+        """
+        made = {program: _count(self.folder / f"{program}.mp4") for program in self.commands}
+        if len(set(made.values())) != 1:
+            raise SystemExit(f"not the same number of pictures: {made}")
+        return made["tiler"]
+
+
+def _case(parent: Path, seconds: float, threads: int) -> Case:
+    folder = parent / f"{seconds:g}"
+    folder.mkdir()
+    clips = [_clip(folder / f"{index}.mp4", index, seconds) for index in range(4)]
+    config = folder / "c.yaml"
+    config.write_text(
+        "sources:\n" + "".join(f"  - {{id: s{i}, uri: {clip}}}\n" for i, clip in enumerate(clips))
+        + "detector: none\noverlay: {titles: false, fps: false}\n",
+        encoding="utf-8",
+    )
+    inputs = [part for clip in clips for part in ("-i", str(clip))]
+    graph = "".join(f"[{i}:v]scale=1920:1080[v{i}];" for i in range(4))
+    graph += "[v0][v1][v2][v3]xstack=inputs=4:layout=0_0|w0_0|0_h0|w0_h0"
+    x264 = ["-c:v", "libx264", "-preset", "superfast", "-bf", "2", "-crf", "22", "-g", "60"]
+    x264 += ["-pix_fmt", "yuv420p", "-threads", str(threads)]
+    ffmpeg = ["ffmpeg", "-v", "error", "-y", "-filter_complex_threads", str(threads), *inputs]
+    return Case(
+        folder,
+        {
+            "tiler": ["tiler", "run", str(config), "--overwrite", "-o", str(folder / "tiler.mp4")],
+            "ffmpeg": [*ffmpeg, "-filter_complex", graph, *x264, str(folder / "ffmpeg.mp4")],
+        },
+    )
 
 
 def _processor() -> str:
@@ -269,6 +309,15 @@ def _clip(path: Path, seed: int, seconds: float) -> Path:
                "-preset", "veryfast", str(path)]  # fmt: skip
     subprocess.run(command, check=True)
     return path
+
+
+def _run(command: list[str]) -> tuple[float, float]:
+    """Wall-clock and processor seconds of a program."""
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    work = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return time.perf_counter() - start, work
 
 
 def _count(path: Path) -> int:
