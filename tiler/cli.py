@@ -20,7 +20,7 @@ import click
 from tiler import __version__
 from tiler.errors import InputError, TilerError, mask_uri
 
-# Nothing here multiplies matrices, and OpenBLAS makes a thread for each core that spins before it sleeps.
+# The matrices here are tiny, and OpenBLAS makes a thread for each core that spins before it sleeps.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])

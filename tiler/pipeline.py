@@ -78,28 +78,19 @@ class Run:
         with ExitStack() as opened:
             self._outputs, self._track_writers = _open_outputs(loaded, stages, opened, overwrite=overwrite)
             self._close_outputs = opened.pop_all()
-        prepared: Channel[Tick] = Channel(1)
-        inferred: Channel[Tick] = Channel(1)
-        composed: Channel[Tick] = Channel(1, observer.encoder_wait.add)
-        gathered: Channel[Tick] = Channel(1)
-        tracked: Channel[Tick] = Channel(1)
-        encode_threads = [Worker("encode", composed, self._encode)]
-        if self._analysed:
-            self._workers = [
-                Worker("decode", self._ticks(gathered), lambda tick: tick, gathered),
-                Worker("preprocess", gathered, self._prepare, prepared),
-                Worker("infer", prepared, self._infer, inferred),
-                Worker("track", inferred, self._track, tracked),
-                Worker("compose", tracked, self._compose, composed),
-                *encode_threads,
-            ]
-        else:
-            self._workers = [
-                Worker("decode", self._ticks(gathered), lambda tick: tick, gathered),
-                Worker("track", gathered, self._track, tracked),
-                Worker("compose", tracked, self._compose, composed),
-                *encode_threads,
-            ]
+        gathered, prepared, inferred, tracked = (Channel[Tick](1) for _ in range(4))
+        composed = Channel[Tick](1, observer.encoder_wait.add)
+        analysis = [
+            Worker("preprocess", gathered, self._prepare, prepared),
+            Worker("infer", prepared, self._infer, inferred),
+        ]
+        self._workers: list[Worker] = [
+            Worker("decode", self._ticks(gathered), lambda tick: tick, gathered),
+            *(analysis if self._analysed else ()),
+            Worker("track", inferred if self._analysed else gathered, self._track, tracked),
+            Worker("compose", tracked, self._compose, composed),
+            Worker("encode", composed, self._encode),
+        ]
 
     # The stages, in the order of the flow
 
@@ -113,7 +104,6 @@ class Run:
         index = 0
         while not self._stop.is_set() and (last is None or index < last):
             if config.live:
-                index = max(index, 0)
                 due_s = start_s + float(index / config.mosaic.fps)
                 if self._stop.wait(max(0.0, due_s - time.monotonic())):
                     return
