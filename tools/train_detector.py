@@ -283,7 +283,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("out/train"), help="folder for all results")
     parser.add_argument("--start", type=Path, help="person-nano.pt of an earlier run to go on from")
     parser.add_argument("--device", default="cuda" if cuda else "cpu")
-    parser.add_argument("--minutes", type=float, default=9.0, help="training time; compiling before and export after it not included")
+    parser.add_argument("--minutes", type=float, default=9.0, help="training time, without compiling and export")
     parser.add_argument("--seed", type=int, default=20261124)
     parser.add_argument("--batch", type=int, default=256 if cuda else 8)
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
