@@ -1,5 +1,5 @@
 # tiler on a CUDA base: NVDEC, NVENC and TensorRT come with the host's driver and the cuda extra.
-#   docker build -t tiler . && docker run --gpus all -v "$PWD/out:/app/out" tiler run configs/4x.yaml
+#   docker build -t tiler . && mkdir -p -m 777 out && docker run --gpus all -v "$PWD/out:/app/out" tiler run configs/4x.yaml
 FROM nvidia/cuda:13.0.1-base-ubuntu24.04
 
 ENV DEBIAN_FRONTEND=noninteractive PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 \

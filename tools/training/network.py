@@ -58,7 +58,9 @@ class RepConv(nn.Module):
         return F.relu(y, inplace=self.folded is None) if self.relu else y
 
     def fold(self) -> None:
-        """Replace the branches by the one convolution that computes the same function."""
+        """Replace the branches by the one convolution that computes the same function; once."""
+        if self.folded is not None:
+            return
         first = self.convs[0]
         weight = torch.zeros_like(first.weight, dtype=torch.float64)
         bias = torch.zeros(first.out_channels, dtype=torch.float64)
@@ -105,14 +107,12 @@ class SplitStage(nn.Module):
 
 
 class Head(nn.Module):
-    """Prediction for one level: (N, C, h, w) -> box (N, 4, h, w) and score logit (N, 1, h, w).
-
-    One tower serves both: with one class, two towers of half its width cost the same and know less.
-    """
+    """Decoupled prediction for one level: (N, C, h, w) -> box (N, 4, h, w) and score logit (N, 1, h, w)."""
 
     def __init__(self, channels: int, width: int):
         super().__init__()
-        self.tower = RepConv(channels, width)
+        self.box_tower = RepConv(channels, width)
+        self.score_tower = RepConv(channels, width)
         self.box = nn.Conv2d(width, 4, 1)
         self.score = nn.Conv2d(width, 1, 1)
         nn.init.normal_(self.box.weight, std=0.01)
@@ -121,8 +121,7 @@ class Head(nn.Module):
         nn.init.constant_(self.score.bias, -float(torch.log(torch.tensor(1 / PRIOR_SCORE - 1))))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.tower(x)
-        return self.box(features), self.score(features)
+        return self.box(self.box_tower(x)), self.score(self.score_tower(x))
 
 
 class PersonNano(nn.Module):
@@ -132,12 +131,12 @@ class PersonNano(nn.Module):
     (`probabilities=True`). Anchors come in the order stride 8, 16, 32, row by row.
     """
 
-    def __init__(self, channels: Sequence[int] = (16, 32, 48, 96, 160), neck: int = 48, head: int = 40):
+    def __init__(self, channels: Sequence[int] = (16, 32, 64, 128, 192), neck: int = 64, head: int = 48):
         super().__init__()
         c2, c4, c8, c16, c32 = channels
         self.probabilities = False
         self.stem = RepConv(3, c2, 3, 2)
-        self.stage4 = RepConv(c2, c4, 3, 2)
+        self.stage4 = nn.Sequential(RepConv(c2, c4, 3, 2), SplitStage(c4, c4, 1))
         self.stage8 = nn.Sequential(RepConv(c4, c8, 3, 2), SplitStage(c8, c8, 2))
         self.stage16 = nn.Sequential(RepConv(c8, c16, 3, 2), SplitStage(c16, c16, 3))
         self.stage32 = nn.Sequential(RepConv(c16, c32, 3, 2), SplitStage(c32, c32, 2, pool=True))
