@@ -28,6 +28,7 @@ import yaml
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from tiler.engines.shipped import find_model
 from tiler.errors import InputError
 from tiler.types import Float32
 
@@ -36,8 +37,6 @@ Triple = tuple[float, float, float]
 
 DEFAULT_SIZE = (640, 384)
 """(width, height) of the tensor for models that take any."""
-
-SHIPPED = Path(__file__).parent / "models"
 
 ORT_ERRORS = (
     ort_errors.EPFail,
@@ -134,37 +133,13 @@ class ModelSpec:
     class_names: tuple[str, ...]
 
 
-def shipped_models() -> tuple[str, ...]:
-    """Names of the models that come with tiler."""
-    return tuple(sorted(p.stem for p in SHIPPED.glob("*.onnx") if not p.stem.endswith("-fp16")))
-
-
 def load_model(name_or_path: str, folder: Path, *, half: bool = False) -> ModelSpec:
-    """Find a model and learn from the file how to use it.
-
-    Args:
-        name_or_path: a name of `shipped_models`, or the path of an .onnx file.
-        folder: what a relative path starts from.
-        half: prefer the half-precision variant of a shipped model (for GPUs).
+    """Find a model (see `find_model`) and learn from the file how to use it.
 
     Raises:
         InputError: there is no such model, or it is not a detector that tiler can read.
     """
-    if name_or_path in shipped_models():
-        path = SHIPPED / f"{name_or_path}.onnx"
-        variant = path.with_name(f"{name_or_path}-fp16.onnx")
-        path = variant if half and variant.is_file() else path
-    elif name_or_path.lower().endswith(".onnx"):
-        path = folder / Path(name_or_path).expanduser()
-    else:
-        known = ", ".join(shipped_models()) or "none"
-        raise InputError(
-            f"unknown model {name_or_path!r}; accepted: a model that tiler ships ({known}) "
-            "or the path of an .onnx file"
-        )
-    if not path.is_file():
-        raise InputError(f"model file {path} does not exist")
-    return _inspect(path)
+    return _inspect(find_model(name_or_path, folder, half=half))
 
 
 def open_session(path: Path, options: ort.SessionOptions) -> ort.InferenceSession:

@@ -78,6 +78,12 @@ def findings(folder: Path, text: str, *overrides: str) -> list[str]:
             ["2: detector: must be none or a mapping such as {model: person-nano} (got the boolean false)"],
             id="detector off",
         ),
+        pytest.param(
+            GOOD + "detector: {model: person-nan}\n",
+            ["2: detector.model: unknown model 'person-nan'; accepted: a model that tiler ships "
+             "(person-nano, person-small) or the path of an .onnx file"],
+            id="unknown model",
+        ),
         pytest.param("a: 1\na: 2\n", ["2: a: the key stands twice"], id="duplicate key"),
         pytest.param("a: &a [*a]", ["1: too large: aliases or nesting without bound"], id="alias of itself"),
         pytest.param(
@@ -114,7 +120,7 @@ def test_overrides_change_keys_and_their_errors_say_so(tmp_path: Path) -> None:
     assert config.sources[0].loop
     with pytest.raises(ConfigError) as caught:
         load(path, ["mosaic.fps=fast"])
-    assert caught.value.findings[0].startswith("--set mosaic.fps: mosaic.fps: expected a number of frames per second")
+    assert caught.value.findings[0].startswith("--set mosaic.fps: expected a number of frames per second")
 
 
 @pytest.mark.parametrize("override", ["mosaic", "=3", "sources[9].loop=true", "a..b=1", "mosaic.fps=[", "mosaic.fsp=3"])
@@ -142,6 +148,7 @@ def test_shipped_configs_are_valid_and_check_prints_their_plan(repository: Path)
         assert result.exit_code == 0, result.output
         for source in load(path).config.sources:
             assert source.id in result.output
+        assert "detector  person-nano: 640x384 fp32" in result.output
 
 
 def test_reference_has_every_key_with_its_default(repository: Path) -> None:

@@ -119,3 +119,8 @@ def test_a_file_in_the_way_of_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("a file")
     with pytest.raises(InputError, match="its folder cannot be made"):
         write(tmp_path / "a" / "b.mp4", [], MosaicConfig())
+
+
+def test_an_output_that_no_disk_takes_is_named_before_the_run() -> None:
+    with pytest.raises(InputError, match="cannot be written: No such file"):
+        write(Path("/proc/a.mp4"), [], MosaicConfig())

@@ -360,7 +360,7 @@ def test_files_that_are_no_models(tmp_path: Path, content: bytes) -> None:
 def test_names_and_paths_that_do_not_exist(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"unknown model 'person-giant'; accepted: .* path of an \.onnx"):
         load_model("person-giant", tmp_path)
-    with pytest.raises(InputError, match=r"none\.onnx does not exist"):
+    with pytest.raises(InputError, match=r"none\.onnx' does not exist"):
         load_model("none.onnx", tmp_path)
 
 

@@ -38,7 +38,7 @@ def _codec(name: str, mode: Literal["r", "w"], what: str) -> str:
 
 
 def _models() -> str:
-    from tiler.engines.registry import shipped_models
+    from tiler.engines.shipped import shipped_models
 
     names = shipped_models()
     return f"ok  models         {', '.join(names) or 'none is shipped'}"

@@ -1,4 +1,4 @@
-"""Train `person-nano`, the shipped person detector, from nothing but procedural pictures.
+"""Train `person-small`, the wider of the shipped person detectors, from nothing but procedural pictures.
 
     python -m tools.train_detector --minutes 9 --out out/train                    # one large GPU, 16 cores
     python -m tools.train_detector --device cpu --minutes 0.3 --out out/train     # smoke test on a laptop
@@ -9,7 +9,7 @@ the learning-rate schedule follows the clock from the first step on, so that the
 for the same reason two runs with one seed see the same pictures but are not equal to the bit. Before the first step
 everything is compiled, which takes from one to more than three minutes.
 
-Written to `--out`: person-nano.onnx, person-nano-fp16.onnx, person-nano.pt (averaged weights), curves.json
+Written to `--out`: person-small.onnx, person-small-fp16.onnx, person-small.pt (averaged weights), curves.json
 (losses, scores, settings) and views.png (what the network gets to see).
 """
 
@@ -43,7 +43,7 @@ from tools.training.geometry import (
     sample_pixels,
 )
 from tools.training.losses import Losses, People, detection_loss
-from tools.training.network import INPUT_HEIGHT, INPUT_WIDTH, PersonNano, anchor_grid, decode_boxes
+from tools.training.network import INPUT_HEIGHT, INPUT_WIDTH, PersonDetector, anchor_grid, decode_boxes
 from tools.training.pictures import PictureStore, held_out
 from tools.training.scoring import average_precision, suppress
 
@@ -60,10 +60,10 @@ class Trainer:
         self.generator.manual_seed(options.seed)
         self.augmenter = Augmenter(self.generator)
         self.layout = torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
-        self.network = PersonNano().to(self.device, memory_format=self.layout)
+        self.network = PersonDetector().to(self.device, memory_format=self.layout)
         if options.start is not None:
             self.network.load_state_dict(torch.load(options.start, map_location=self.device))
-        self.average = PersonNano().to(self.device, memory_format=self.layout).requires_grad_(False)
+        self.average = PersonDetector().to(self.device, memory_format=self.layout).requires_grad_(False)
         self.average.load_state_dict(self.network.state_dict())
         self.anchors = anchor_grid(INPUT_HEIGHT, INPUT_WIDTH, self.device)
         decayed = [p for p in self.network.parameters() if p.ndim > 1]
@@ -196,7 +196,7 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
         if hard is not None:
             entry["randomised"] = trainer.evaluate(*(part[:count] for part in hard))
         record["scores"].append(entry)
-        torch.save({k: v.half() for k, v in trainer.average.state_dict().items()}, out / "person-nano.pt")
+        torch.save({k: v.half() for k, v in trainer.average.state_dict().items()}, out / "person-small.pt")
         (out / "curves.json").write_text(json.dumps(record, indent=1))
         print(f"[{time.monotonic() - started:6.1f} s] {json.dumps(entry)}", flush=True)
 
@@ -243,7 +243,7 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
             reported, reported_step = time.monotonic(), trainer.step_count
     store.close()
     record["pictures"], record["views"], record["steps"] = store.rendered, views, trainer.step_count
-    paths = export_onnx(trainer.average, out)
+    paths = export_onnx(trainer.average, out, "person-small")
     score(1.0)
     some = np.ascontiguousarray(plain[:8].numpy(), np.float32)
     record["fp16_difference"] = largest_difference(*paths, some)
@@ -281,7 +281,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     cuda = torch.cuda.device_count() > 0  # asks the driver only: forking stays possible
     parser.add_argument("--out", type=Path, default=Path("out/train"), help="folder for all results")
-    parser.add_argument("--start", type=Path, help="person-nano.pt of an earlier run to go on from")
+    parser.add_argument("--start", type=Path, help="person-small.pt of an earlier run to go on from")
     parser.add_argument("--device", default="cuda" if cuda else "cpu")
     parser.add_argument("--minutes", type=float, default=9.0, help="training time, without compiling and export")
     parser.add_argument("--seed", type=int, default=20261124)

@@ -14,6 +14,7 @@ from tiler.config import document as yaml_document
 from tiler.config.document import Document, dotted, parse, parse_scalar
 from tiler.config.explain import explain, nearest
 from tiler.config.models import Config, DetectorConfig, FileOutput, Source, TracksOutput, is_live
+from tiler.engines.shipped import find_model
 from tiler.errors import ConfigError, InputError, mask_uri
 
 _STEP = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)|\[([0-9]{1,3})\]")
@@ -106,7 +107,8 @@ class _Findings:
         text = mask_uri(f"{dotted(where)}: {message}" if where else message)
         for length in range(len(where), 0, -1):
             if where[:length] in self.overridden:
-                self._rows.append((0, f"--set {self.overridden[where[:length]]}: {text}"))
+                key = self.overridden[where[:length]]
+                self._rows.append((0, f"--set {key}: {text.removeprefix(f'{key}: ')}"))
                 return
         for length in range(len(where), -1, -1):
             if where[:length] in self._document.lines:
@@ -186,6 +188,11 @@ def _check(loaded: LoadedConfig, report: _Findings) -> None:
         report.at(("mosaic", "no_signal_after_s"), f"must be more than stale_after_s ({config.mosaic.stale_after_s:g})")
     if isinstance(config.detector, DetectorConfig) and config.tracker.low_score > config.detector.score:
         report.at(("tracker", "low_score"), f"must not be above detector.score ({config.detector.score:g})")
+    if isinstance(config.detector, DetectorConfig):
+        try:
+            find_model(config.detector.model, loaded.folder)
+        except InputError as error:
+            report.at(("detector", "model"), str(error))
     _check_outputs(loaded, report)
 
 

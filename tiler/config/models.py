@@ -130,7 +130,9 @@ class MosaicConfig(Model):
 class DetectorConfig(Model):
     """What to look for, and how often."""
 
-    model: str = Field("person-nano", min_length=1, description="a model that tiler ships, or path of an .onnx file")
+    model: str = Field(
+        "person-nano", min_length=1, description="person-nano, person-small (slower, better), or path of an .onnx file"
+    )
     score: Unit = Field(0.35, description="lowest score of a detection that starts or shows a box")
     nms_iou: Unit = Field(0.6, description="overlap above which the weaker of two boxes of a class goes")
     classes: list[str] | None = Field(None, description="names to keep; all the model knows when absent")

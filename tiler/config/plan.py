@@ -9,6 +9,7 @@ from fractions import Fraction
 from tiler.compose.layout import draw_layout, fit_picture, place_tiles
 from tiler.config.loader import LoadedConfig
 from tiler.config.models import DetectorConfig, FileOutput, Source, is_live
+from tiler.engines.registry import ModelSpec, load_model
 from tiler.errors import mask_uri
 
 QUEUED_FRAMES = 4
@@ -44,6 +45,7 @@ class Plan:
     loaded: LoadedConfig
     sources: tuple[SourcePlan, ...]
     stages: tuple[StagePlan, ...]
+    model: ModelSpec | None
 
     @property
     def memory_mb(self) -> float:
@@ -52,8 +54,9 @@ class Plan:
         frames = sum(1.5 * s.size[0] * s.size[1] * QUEUED_FRAMES for s in self.sources if s.size)
         mosaics = 1.5 * mosaic.width * mosaic.height * MOSAICS
         tensors = 0
-        if isinstance(self.loaded.config.detector, DetectorConfig):
-            tensors = TENSORS * len(self.sources) * 3 * 640 * 384 * 4
+        if self.model is not None:
+            width, height = self.model.input_size
+            tensors = TENSORS * len(self.sources) * 3 * width * height * 4
         return (frames + mosaics + tensors) / 1e6
 
     def render(self) -> str:
@@ -78,6 +81,10 @@ class Plan:
                 width = view.src[2] - view.src[0]
                 drawn = f"  picture {view.dst[2]}x{view.dst[3]} (scale {view.dst[2] / width:.2f})"
             lines.append(f"  {plan.source.id:<12} {tile.w}x{tile.h} at {tile.x},{tile.y}{drawn}")
+        if self.model is not None:
+            width, height = self.model.input_size
+            names = ", ".join(self.model.class_names[:5]) + (", ..." if len(self.model.class_names) > 5 else "")
+            lines += ["", f"detector  {self.model.name}: {width}x{height} {self.model.precision}, finds {names}"]
         lines += ["", "stages"]
         lines += [f"  {s.stage:<11} {s.device:<30} {s.reason}" for s in self.stages]
         lines += ["", f"memory  about {self.memory_mb:.0f} MB in buffers ({QUEUED_FRAMES} frames a source, "
@@ -101,12 +108,15 @@ class Plan:
 
 
 def resolve_plan(loaded: LoadedConfig, stages: Sequence[StagePlan]) -> Plan:
-    """Look at the files of a config; live sources are not opened.
+    """Look at the files of a config, the model among them; live sources are not opened.
 
     Raises:
-        InputError: a file cannot be opened.
+        InputError: a file cannot be opened, or is no model that tiler can read.
     """
-    return Plan(loaded, tuple(_look(loaded, index) for index in range(len(loaded.config.sources))), tuple(stages))
+    detector = loaded.config.detector
+    model = load_model(detector.model, loaded.folder) if isinstance(detector, DetectorConfig) else None
+    sources = tuple(_look(loaded, index) for index in range(len(loaded.config.sources)))
+    return Plan(loaded, sources, tuple(stages), model)
 
 
 def _look(loaded: LoadedConfig, index: int) -> SourcePlan:

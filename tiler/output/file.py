@@ -87,10 +87,10 @@ class FileWriter:
 
 
 def check_writable(path: Path, *, overwrite: bool) -> None:
-    """Make the folder of an output and refuse to replace a file that nobody said to replace.
+    """Make the folder of an output, see that it takes a file, and refuse to replace one that nobody said to replace.
 
     Raises:
-        InputError: the file exists, or its folder cannot be made.
+        InputError: the file exists or cannot be written, or its folder cannot be made.
     """
     if path.is_dir():
         raise InputError(f"output {path}: is a folder; a file name is needed")
@@ -100,3 +100,11 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"output {path}: its folder cannot be made: {error.strerror}") from error
+    existed = path.exists()
+    try:
+        with path.open("ab"):
+            pass
+        if not existed:
+            path.unlink()
+    except OSError as error:
+        raise InputError(f"output {path}: cannot be written: {error.strerror}") from error

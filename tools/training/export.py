@@ -1,4 +1,4 @@
-"""From trained weights to `person-nano.onnx` and its FP16 twin, with the metadata that tiler reads.
+"""From trained weights to an ONNX file and its FP16 twin, with the metadata that tiler reads.
 
 The graph has one input, `images` (N, 3, 384, 640), and one output, `head` (N, 5040, 5): per anchor the box
 centre relative to its cell and the logarithm of the box size, in strides, and the score in 0..1.
@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import torch
 
-from .network import INPUT_HEIGHT, INPUT_WIDTH, PersonNano
+from .network import INPUT_HEIGHT, INPUT_WIDTH, PersonDetector
 
 OPSET = 17
 METADATA = {
@@ -33,7 +33,7 @@ METADATA = {
 }
 
 
-def export_onnx(network: PersonNano, folder: Path, name: str = "person-nano") -> tuple[Path, Path]:
+def export_onnx(network: PersonDetector, folder: Path, name: str) -> tuple[Path, Path]:
     """Write `<name>.onnx` (float32) and `<name>-fp16.onnx` (float16 weights, arithmetic, input and output).
 
     Returns:

@@ -124,7 +124,7 @@ class Head(nn.Module):
         return self.box(self.box_tower(x)), self.score(self.score_tower(x))
 
 
-class PersonNano(nn.Module):
+class PersonDetector(nn.Module):
     """RGB in [0, 1], (N, 3, 384, 640) -> (N, 5040, 5): centre offset, log size, score logit.
 
     In training and `eval` alike column 4 is a logit; the exported graph ends with its sigmoid
@@ -167,7 +167,7 @@ class PersonNano(nn.Module):
             levels.append(torch.cat([box, score], 1).reshape(-1, 5, cells))
         return torch.cat(levels, 2).transpose(1, 2)
 
-    def folded(self) -> PersonNano:
+    def folded(self) -> PersonDetector:
         """A float32 CPU copy with every `RepConv` folded and the score as a probability."""
         twin = copy.deepcopy(self).cpu().float().eval()
         for module in twin.modules():
