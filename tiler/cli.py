@@ -40,14 +40,6 @@ def _tells_errors(command: _Command) -> _Command:
     return told  # type: ignore[return-value]
 
 
-def start() -> None:
-    """The `tiler` program. A run starts itself once more, on huge pages: see docs/adr/004_run_on_huge_pages.md."""
-    if sys.platform == "linux" and "run" in sys.argv[1:] and "GLIBC_TUNABLES" not in os.environ:
-        tuned = {**os.environ, "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-        os.execve(sys.executable, sys.orig_argv, tuned)  # same process, same arguments; before anything is loaded
-    main()
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 @click.option("-v", "--verbose", is_flag=True, help="Log what happens, not only what goes wrong.")
