@@ -30,8 +30,6 @@ logger = logging.getLogger(__name__)
 Opener = Callable[[Source, str, int, int], Decoder]
 
 QUEUE_DEPTH = 4
-REFILL_BELOW = 2
-"""A full queue is filled again when this many are left: fewer threads wake up, each for longer."""
 _BACKOFF = 1.5
 _LONGEST_WAIT_S = 30.0
 _JOIN_S = 0.9
@@ -180,8 +178,7 @@ class SourceReader:
     def _take(self) -> Frame | None:
         if self._frames:
             frame = self._frames.popleft()
-            if len(self._frames) <= REFILL_BELOW:
-                self._changed.notify_all()
+            self._changed.notify_all()
             return frame
         if self._bug is not None:
             raise self._bug
@@ -314,8 +311,8 @@ class SourceReader:
             if self._live:
                 self.counts.dropped += len(self._frames)
                 self._frames.clear()
-            elif len(self._frames) >= QUEUE_DEPTH:
-                self._changed.wait_for(lambda: len(self._frames) <= REFILL_BELOW or self._stop.is_set())
+            else:
+                self._changed.wait_for(lambda: len(self._frames) < QUEUE_DEPTH or self._stop.is_set())
             if self._stop.is_set():
                 return False
             self._frames.append(frame)
