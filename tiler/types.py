@@ -71,6 +71,8 @@ class Frame:
         sample_aspect: width : height of a sample *as stored*, before rotation.
         arrival_s: time.monotonic() at which the decoder gave it out.
         owner: keeps the memory behind the planes alive (a decoder's frame).
+        ready: CUDA event after which the planes hold the picture: a stream waits for it
+            before it reads them. None on the CPU, where they always do.
     """
 
     stream: int
@@ -84,6 +86,7 @@ class Frame:
     sample_aspect: Fraction = Fraction(1)
     arrival_s: float = 0.0
     owner: Any = None
+    ready: Any = None
 
     def __post_init__(self) -> None:
         if self.y.ndim != 2 or min(self.y.shape) < 1:
@@ -230,11 +233,15 @@ class Mosaic:
         tick: index of the tick, from 0; its time is tick / fps.
         planes: (y, u, v): I420 on the CPU; u and v are the two halves of NV12 on CUDA.
         sources: pts of the frame in each source's tile, or None for a slate.
+        nv12: CUDA: the same memory as one C-contiguous (H * 3 / 2, W) uint8 array.
+        ready: CUDA: event after which the memory holds the picture.
     """
 
     tick: int
     planes: tuple[Plane, Plane, Plane]
     sources: tuple[int | None, ...]
+    nv12: Plane = None
+    ready: Any = None
 
 
 @dataclass(frozen=True, slots=True)
