@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from fractions import Fraction
 from itertools import count
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from tiler.compose.layout import PlacedTile, View, fit_picture, place_tiles
-from tiler.compose.overlay import OverlayBuilder
-from tiler.compose.palette import Ycc, ycc
+from tiler.compose.scene import Bounds, Scene, bounds, fills, shown_pts
 from tiler.config.models import Config
 from tiler.kernels.compose_cpu import (
     COLOURS,
@@ -30,15 +27,11 @@ from tiler.kernels.compose_cpu import (
     pack_picture,
 )
 from tiler.kernels.primitives import (
-    ALPHA,
     CLIP_X0,
     CLIP_X1,
     CLIP_Y0,
     CLIP_Y1,
-    COLUMNS,
-    CR,
     KIND,
-    LUMA,
     X0,
     X1,
     Y0,
@@ -47,32 +40,13 @@ from tiler.kernels.primitives import (
     Kind,
 )
 from tiler.kernels.scale_cpu import Scratch, scratch
-from tiler.kernels.scaling import Geometry, geometry
-from tiler.types import Frame, Int32, Mosaic, State, TileInput, UInt8
+from tiler.types import Int32, Mosaic, TileInput, UInt8
 
 RING = 4
 """Mosaics in the ring: the call of `compose` that comes this many later reuses a mosaic's memory."""
 
 BAND = 128
 """Rows of a task at most: few enough for a 4K band to stay in a core's cache while it is drawn on."""
-
-_SLATES = (State.WAITING, State.NO_SIGNAL)
-
-Bounds = tuple[int, int, int, int]
-"""x0, y0, x1, y1 in mosaic pixels, half-open."""
-
-
-_Kind = tuple[tuple[int, int], Fraction, int]
-"""Size, pixel aspect and rotation of a picture."""
-
-
-class _Placement(NamedTuple):
-    """How a tile shows pictures of one kind: kept until the kind changes."""
-
-    kind: _Kind | None
-    view: View | None
-    geometry: Geometry | None
-    bars: Int32
 
 
 class _Buffer(NamedTuple):
@@ -96,15 +70,13 @@ class CpuCompositor:
     """
 
     def __init__(self, config: Config, threads: int, class_names: tuple[str, ...] = ()) -> None:
-        self.tiles = place_tiles(config)
-        self._size = config.mosaic.width, config.mosaic.height
-        self._background = ycc(config.mosaic.background)
-        self._overlay = OverlayBuilder(config, self.tiles, class_names)
+        self._scene = Scene(config, class_names)
+        self.tiles = self._scene.tiles
+        self._size = self._scene.size
         self._ring = [_new_buffer(*self._size) for _ in range(RING)]
         whole = (0, 0, *self._size)
         self._stained: list[Bounds | None] = [whole] * RING
-        self._translucent = [_bounds(tile) for tile in self.tiles if tile.opacity < 1]
-        self._placements = [self._placement(tile, None) for tile in self.tiles]
+        self._translucent = [bounds(tile) for tile in self.tiles if tile.opacity < 1]
         self._table = np.zeros((len(self.tiles) + 2, TILE_COLUMNS), np.int64)
         self._axes = np.zeros(1, np.int32)
         self._axes_at = [0] * len(self.tiles)
@@ -118,29 +90,26 @@ class CpuCompositor:
         """Draw the mosaic of one tick; see `Compositor`."""
         turn = tick % RING
         buffer, table = self._ring[turn], self._table
-        visible = [None if shown.state in _SLATES else shown.frame for shown in sources]
-        self._place([visible[tile.source] for tile in self.tiles])
+        if self._scene.place(sources):
+            self._pack_tables()
 
         table[:, PLANES] = 0
         parts = [self._restore(turn)]
         at = table[0, OVER] = table[0, END] = len(parts[0])
-        for i, (tile, placed) in enumerate(zip(self.tiles, self._placements, strict=True)):
-            row, frame, opacity = table[i + 1], visible[tile.source], round(255 * tile.opacity)
-            if frame is not None and placed.geometry is not None and opacity:
-                pack_picture(row, frame, placed.geometry, self._axes_at[i], opacity)
-            rows = self._overlay.tile_rows(i, tile, placed.view, sources[tile.source])
-            parts += (placed.bars, rows)
-            row[UNDER], row[OVER] = at, at + len(placed.bars)
-            at = row[END] = at + len(placed.bars) + len(rows)
-        over_all = self._overlay.mosaic_rows(clock)
+        for row, table_at, drawn in zip(table[1:], self._axes_at, self._scene.draw(sources), strict=False):
+            if drawn.frame is not None and drawn.geometry is not None:
+                pack_picture(row, drawn.frame, drawn.geometry, table_at, drawn.opacity)
+            parts += (drawn.bars, drawn.overlay)
+            row[UNDER], row[OVER] = at, at + len(drawn.bars)
+            at = row[END] = at + len(drawn.bars) + len(drawn.overlay)
+        over_all = self._scene.overlay.mosaic_rows(clock)
         parts.append(over_all)
         table[-1, UNDER] = table[-1, OVER] = at
         table[-1, END] = at + len(over_all)
         self._stained[turn] = extent(over_all, self._size)
 
         self._draw(buffer, np.concatenate(parts))
-        shown_pts = tuple(frame.pts if frame is not None else None for frame in visible)
-        return Mosaic(tick, (buffer.y, buffer.u, buffer.v), shown_pts)
+        return Mosaic(tick, (buffer.y, buffer.u, buffer.v), shown_pts(sources))
 
     def close(self) -> None:
         """End the workers; may be called twice."""
@@ -153,39 +122,24 @@ class CpuCompositor:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _place(self, frames: list[Frame | None]) -> None:
-        """Renew the placement of the tiles whose pictures changed size or shape."""
-        changed = False
-        for i, (tile, frame) in enumerate(zip(self.tiles, frames, strict=True)):
-            kind = (frame.picture_size, frame.picture_aspect, frame.rotation) if frame else None
-            if kind != self._placements[i].kind:
-                self._placements[i] = self._placement(tile, kind)
-                changed = True
-        if not changed:
-            return
+    def _pack_tables(self) -> None:
+        """Put the axes of all tiles one after the other, and have scratch for the longest."""
         packed, at = [np.zeros(1, np.int32)], 1
-        for i, placed in enumerate(self._placements):
+        for i, placed in enumerate(self._scene.placements):
             self._axes_at[i] = at
             if placed.geometry is not None:
                 packed.append(placed.geometry.tables)
                 at += len(placed.geometry.tables)
         self._axes = np.concatenate(packed)
-        longest = max((placed.geometry.samples for placed in self._placements if placed.geometry), default=0)
+        lengths = (placed.geometry.samples for placed in self._scene.placements if placed.geometry)
+        longest = max(lengths, default=0)
         if longest > self._samples:
             self._samples = longest
             self._workers = [scratch(longest, self._size[0]) for _ in range(self._threads)]
 
-    def _placement(self, tile: PlacedTile, kind: _Kind | None) -> _Placement:
-        if kind is None:
-            return _Placement(None, None, None, self._bars(tile, None))
-        size, aspect, rotation = kind
-        view = fit_picture(tile, size, aspect)
-        tables = geometry(size, rotation, view.src, view.dst, self._size)
-        return _Placement(kind, view, tables, self._bars(tile, view))
-
     def _draw(self, buffer: _Buffer, primitives: Int32) -> None:
         """Every band, on all threads: each takes the next one until none is left."""
-        height, atlas = self._size[1], self._overlay.atlas.texture
+        height, atlas = self._size[1], self._scene.overlay.atlas.texture
         bands = count(0, self._band)
 
         def work(own: Scratch) -> None:
@@ -205,28 +159,7 @@ class CpuCompositor:
     def _restore(self, turn: int) -> Int32:
         """Background under translucent tiles, and where this buffer's last mosaic was drawn over."""
         stained = self._stained[turn]
-        return fills([*([stained] if stained else []), *self._translucent], self._background)
-
-    def _bars(self, tile: PlacedTile, view: View | None) -> Int32:
-        """Background around the picture of a tile; all over it without one."""
-        x0, y0, x1, y1 = _bounds(tile)
-        bars = [(x0, y0, x1, y1)]
-        if view is not None:
-            x, y, w, h = view.dst
-            bars = [(x0, y0, x1, y), (x0, y + h, x1, y1), (x0, y, x, y + h), (x + w, y, x1, y + h)]
-        return fills(bars, self._background, round(255 * tile.opacity))
-
-
-def fills(areas: Sequence[Bounds], colour: Ycc, alpha: int = 255) -> Int32:
-    """FILL rows for the areas that are not empty."""
-    areas = [area for area in areas if area[0] < area[2] and area[1] < area[3]]
-    rows = np.zeros((len(areas), COLUMNS), np.int32)
-    if areas:
-        rows[:, KIND] = Kind.FILL
-        rows[:, X0 : Y1 + 1] = rows[:, CLIP_X0:] = areas
-        rows[:, LUMA : CR + 1] = colour
-        rows[:, ALPHA] = alpha
-    return rows
+        return fills([*([stained] if stained else []), *self._translucent], self._scene.background)
 
 
 def extent(rows: Int32, size: tuple[int, int]) -> Bounds | None:
@@ -247,10 +180,6 @@ def extent(rows: Int32, size: tuple[int, int]) -> Bounds | None:
     x0, y0 = max(0, int(x0)) & ~1, max(0, int(y0)) & ~1
     x1, y1 = min(size[0], int(x1) + 1 & ~1), min(size[1], int(y1) + 1 & ~1)
     return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
-
-
-def _bounds(tile: PlacedTile) -> Bounds:
-    return tile.x, tile.y, tile.x + tile.w, tile.y + tile.h
 
 
 def _new_buffer(width: int, height: int) -> _Buffer:

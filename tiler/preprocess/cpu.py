@@ -5,66 +5,23 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from fractions import Fraction
-from functools import lru_cache, partial
+from functools import partial
 from itertools import pairwise
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from tiler.engines.registry import InputSpec
-from tiler.kernels.color import yuv_to_rgb
-from tiler.kernels.preprocess_cpu import axis_table, preprocess_rows
-from tiler.types import Batch, Float32, Frame, Int32, Matrix, Plane, UInt8
+from tiler.kernels.preprocess_cpu import preprocess_rows
+from tiler.preprocess.letterbox import Letterbox, axis_tables, coefficients, letterbox, places
+from tiler.types import Batch, Float32, Frame, Plane, UInt8
 
 RING = 3
 """Tensors in the ring: the call of `prepare` that comes this many later reuses a batch's."""
 
 BANDS = 2
 """Tasks for each thread: enough for the threads to end together, few enough to start cheaply."""
-
-Table = tuple[Int32, Float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Letterbox:
-    """Where a picture lies in the tensor: x, y, width, height in tensor pixels."""
-
-    x: int
-    y: int
-    width: int
-    height: int
-
-
-@lru_cache(maxsize=256)
-def letterbox(
-    picture_size: tuple[int, int],
-    picture_aspect: Fraction,
-    input_size: tuple[int, int],
-    align: Literal["center", "top-left"],
-) -> Letterbox:
-    """Fit a picture into the tensor, with the shape that a viewer sees.
-
-    >>> letterbox((1920, 1080), Fraction(1), (640, 384), "center")
-    Letterbox(x=0, y=12, width=640, height=360)
-    """
-    wide, high = picture_size[0] * picture_aspect, Fraction(picture_size[1])
-    scale = min(input_size[0] / wide, input_size[1] / high)
-    width, height = max(1, round(wide * scale)), max(1, round(high * scale))
-    if align == "top-left":
-        return Letterbox(0, 0, width, height)
-    return Letterbox((input_size[0] - width) // 2, (input_size[1] - height) // 2, width, height)
-
-
-@lru_cache(maxsize=256)
-def _tables(stored: tuple[int, int], result: tuple[int, int]) -> tuple[Table, Table, Table, Table]:
-    """Luma rows, luma columns, chroma rows, chroma columns for (height, width) -> (height, width)."""
-    luma = [axis_table(n, n, m) for n, m in zip(stored, result, strict=True)]
-    chroma = [axis_table((n + 1) // 2, n / 2, m) for n, m in zip(stored, result, strict=True)]
-    return luma[0], luma[1], chroma[0], chroma[1]
-
 
 class CpuPreprocessor:
     """Frames in host memory -> float32 Batch. One thread calls it; it has workers of its own.
@@ -112,10 +69,7 @@ class CpuPreprocessor:
         else:
             for task in tasks:
                 task()
-        sizes = np.array([frame.picture_size for frame in frames], np.int32).reshape(-1, 2)
-        places = np.array([(b.width, b.height, b.x, b.y) for b in boxes], np.float32).reshape(-1, 4)
-        places[:, :2] /= sizes
-        return Batch(tensor[: len(frames)], places, sizes, tuple(frame.stream for frame in frames))
+        return Batch(tensor[: len(frames)], *places(frames, boxes), tuple(frame.stream for frame in frames))
 
     def close(self) -> None:
         """End the workers; may be called twice."""
@@ -148,8 +102,8 @@ class CpuPreprocessor:
             u, chroma_row, chroma_step = _flat(np.ascontiguousarray(frame.u))
             v, _, _ = _flat(np.ascontiguousarray(frame.v))
         layout = np.array([luma_row, luma_step, chroma_row, chroma_step, frame.y.shape[1]], np.int64)
-        to_rgb = _coefficients(frame.matrix, frame.full_range, self._spec.channels)
-        tables = _tables(frame.y.shape, (height, width))
+        to_rgb = coefficients(frame.matrix, frame.full_range, self._spec.channels)
+        tables = axis_tables(frame.y.shape, (height, width))
         call = partial(preprocess_rows, y, u, v, layout, *tables, to_rgb, self._affine)
         target = self._target(index, frame.rotation, box)
         edges = [height * band // bands for band in range(bands + 1)]
@@ -173,14 +127,6 @@ class CpuPreprocessor:
         }[rotation]
         first = index * 3 * width * height + row * width + column
         return np.array([first, width * height, down, across], np.int64)
-
-
-@lru_cache
-def _coefficients(matrix: Matrix, full_range: bool, channels: str) -> Float32:
-    """(3, 4) float32 [M | o], rows in the order of the tensor's channels."""
-    m, o = yuv_to_rgb(matrix, full_range)
-    table = np.concatenate([m, o[:, None]], axis=1)
-    return np.ascontiguousarray(table if channels == "rgb" else table[::-1])
 
 
 def _flat(plane: Plane) -> tuple[UInt8, int, int]:

@@ -1,0 +1,50 @@
+"""Preprocess on CUDA: what `preprocess.cu` takes, and its launch. The maths is Note [Preprocess]."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tiler.kernels.module_cuda import kernel
+
+ENTRY = np.dtype(
+    [
+        ("planes", np.int64, 3),
+        ("luma_row", np.int64),
+        ("chroma_row", np.int64),
+        ("luma_step", np.int32),
+        ("chroma_step", np.int32),
+        ("box", np.int32, 4),
+        ("rotation", np.int32),
+        ("axes", np.int32, 4),
+        ("taps", np.int32, 4),
+        ("outputs", np.int32, 4),
+        ("to_rgb", np.float32, 12),
+        ("pairs", np.int32),
+        ("unused", np.int32),
+    ],
+    align=True,
+)
+"""`struct Entry` of preprocess.cu: one picture of the batch."""
+
+_BLOCK = (32, 8)
+
+
+def preprocess(tensor: Any, entries: Any, tables: Any, affine: Any, pad: float) -> None:
+    """Write the whole batch on the current stream.
+
+    Args:
+        tensor: (N, 3, H, W) float16 or float32 on the device, C-contiguous.
+        entries: N x ENTRY on the device; the pictures they name are read.
+        tables: int32 on the device: per axis `first` (outputs), then the float32 weights (taps, outputs).
+        affine: (2, 3) float32 on the host: gain and bias of each channel.
+        pad: value around the pictures, before `affine`.
+    """
+    count, _, height, width = tensor.shape
+    element = "__half" if tensor.dtype == np.float16 else "float"
+    grid = (-(-width // _BLOCK[0]), -(-height // _BLOCK[1]), count)
+    numbers = [np.float32(value) for value in np.asarray(affine).ravel()]
+    kernel("preprocess", "preprocess", f"-DOUT={element}")(
+        grid, _BLOCK, (tensor, np.int32(width), np.int32(height), entries, tables, *numbers, np.float32(pad))
+    )

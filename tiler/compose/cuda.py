@@ -1,0 +1,206 @@
+"""Compose on CUDA: two launches a tick, on a stream of its own, into a ring of NV12 mosaics.
+
+What goes up is the table of tiles and the overlay's primitives, in one copy from pinned memory; the
+scaling tables and the glyphs go up when they change. Before a mosaic's turn comes again its launch
+has long ended; that is waited for on the host, and lets go of the pictures it read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import cupy
+import numpy as np
+
+from tiler.compose.scene import Drawn, Scene, bounds, shown_pts
+from tiler.config.models import Config
+from tiler.kernels.compose_cpu import COLOURS
+from tiler.kernels.compose_cuda import (
+    COLOUR,
+    END,
+    GROUP,
+    PLANES,
+    REACH,
+    ROW_WORDS,
+    TILE_COLUMNS,
+    UNDER,
+    bound_rows,
+    compose,
+    pack_picture,
+    pack_placement,
+    pack_rows,
+    scale_mode,
+)
+from tiler.observe.copies import Copies
+from tiler.types import Frame, Int32, Mosaic, TileInput
+
+RING = 4
+"""Mosaics in the ring: one composed, one waiting, one encoded, one whose packet is on its way."""
+_FIRST_ROWS = 4096
+
+
+class _Turn:
+    """One mosaic of the ring and all that its launch uses."""
+
+    def __init__(self, size: tuple[int, int], tiles: int) -> None:
+        self.nv12 = cupy.empty((size[1] * 3 // 2, size[0]), cupy.uint8)
+        self.ready = cupy.cuda.Event(disable_timing=True)
+        self.frames: list[Frame] = []
+        self._table_bytes = tiles * TILE_COLUMNS * 8
+        self.reserve(tiles, _FIRST_ROWS)
+
+    def reserve(self, tiles: int, rows: int) -> None:
+        """Room for this many primitives: pinned, on the device, and their bounds."""
+        self.capacity = rows
+        size = self._table_bytes + rows * ROW_WORDS * 4
+        self._pinned = cupy.cuda.alloc_pinned_memory(size)
+        host = np.frombuffer(self._pinned, np.uint8, size)
+        self.table = host[: self._table_bytes].view(np.int64).reshape(tiles, TILE_COLUMNS)
+        self.rows = host[self._table_bytes :].view(np.int32).reshape(rows, ROW_WORDS)
+        self.host_address = host.ctypes.data
+        self.device = cupy.empty(size, cupy.uint8)
+        self.device_table = self.device[: self._table_bytes]
+        self.device_rows = self.device[self._table_bytes :]
+        self.bounds = cupy.empty((rows, 4), cupy.int16)
+        self.groups = cupy.empty((-(-rows // GROUP), 4), cupy.int16)
+
+    def used(self, rows: int) -> int:
+        """Bytes of the table and of this many primitives."""
+        return self._table_bytes + rows * ROW_WORDS * 4
+
+
+class CudaCompositor:
+    """Frames in device memory -> NV12 mosaic. One thread calls it.
+
+    Args:
+        config: `mosaic`, `sources`, `tiles` and `overlay` are used.
+        device: index of the CUDA device.
+        copies: the ledger.
+        class_names: what the detector calls its classes, for labels.
+
+    Raises:
+        InputError: the layout or the font is refused.
+    """
+
+    def __init__(self, config: Config, device: int, copies: Copies, class_names: tuple[str, ...] = ()) -> None:
+        self._device = cupy.cuda.Device(device)
+        self._copies = copies
+        self._scene = Scene(config, class_names)
+        self.tiles = self._scene.tiles
+        self._size = self._scene.size
+        with self._device:
+            self._stream = cupy.cuda.Stream(non_blocking=True)
+            self._ring = [_Turn(self._size, len(self.tiles) + 1) for _ in range(RING)]
+            self._colours = cupy.asarray(COLOURS)
+            self._tables = cupy.zeros(1, cupy.int32)
+            self._atlas = cupy.zeros((1, 1), cupy.uint8)
+            cupy.cuda.get_current_stream().synchronize()
+        self._atlas_version = -1
+        self._table = np.zeros((len(self.tiles) + 1, TILE_COLUMNS), np.int64)
+        self._modes = [0] * len(self.tiles)
+        self._table[:, COLOUR] = -1
+        self._table[:-1, REACH:] = [bounds(tile) for tile in self.tiles]
+        self._table[-1, REACH:] = (0, 0, *self._size)
+
+    def compose(self, tick: int, sources: Sequence[TileInput], clock: str = "") -> Mosaic:
+        """Enqueue the mosaic of one tick; see `Compositor`. It is there after `Mosaic.ready`."""
+        self._device.use()
+        with self._stream:
+            turn = self._ring[tick % RING]
+            turn.ready.synchronize()
+            self._let_go()
+            if self._scene.place(sources):
+                self._upload_tables()
+            drawn = self._scene.draw(sources)
+            self._wait_for(drawn)
+            rows = self._fill(turn, drawn, self._scene.overlay.mosaic_rows(clock))
+            self._upload_glyphs()
+            self._upload(turn, rows)
+            bound_rows(turn.device_rows, rows, self._size, turn.bounds, turn.groups)
+            compose(
+                turn.nv12, self._scene.background, turn.device_table, len(self._table), self._tables,
+                turn.device_rows, turn.bounds, turn.groups, self._atlas, self._colours,
+            )  # fmt: skip
+            turn.ready.record(self._stream)
+        turn.frames = [tile.frame for tile in drawn if tile.frame is not None]
+        return _mosaic(tick, turn, self._size, shown_pts(sources))
+
+    def close(self) -> None:
+        """Wait for the last launch and let go of its pictures; may be called twice."""
+        self._device.use()
+        self._stream.synchronize()
+        self._let_go()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _let_go(self) -> None:
+        """Drop the pictures of every launch that has ended."""
+        for turn in self._ring:
+            if turn.frames and turn.ready.done:
+                turn.frames = []
+
+    def _wait_for(self, drawn: Sequence[Drawn]) -> None:
+        """The stream reads no picture before it is written."""
+        for event in {id(t.frame.ready): t.frame.ready for t in drawn if t.frame is not None}.values():
+            if event is not None:
+                self._stream.wait_event(event)
+
+    def _fill(self, turn: _Turn, drawn: Sequence[Drawn], over_all: Int32) -> int:
+        """Write this tick's table and primitives to pinned memory; the number of primitives."""
+        table, at = self._table, 0
+        parts: list[Int32] = []
+        for row, tile, mode in zip(table, drawn, self._modes, strict=False):
+            row[PLANES] = 0
+            if tile.frame is not None:
+                pack_picture(row, tile.frame, mode)
+            under, end = at + len(tile.bars), at + len(tile.bars) + len(tile.overlay)
+            row[UNDER : END + 1] = at, under, end
+            parts += (tile.bars, tile.overlay)
+            at = end
+        table[-1, UNDER : END + 1] = at, at, at + len(over_all)
+        rows = np.concatenate([*parts, over_all])
+        if len(rows) > turn.capacity:
+            turn.reserve(len(table), 2 * len(rows))
+        turn.table[...] = table
+        pack_rows(rows, turn.rows[: len(rows)])
+        return len(rows)
+
+    def _upload(self, turn: _Turn, rows: int) -> None:
+        size = turn.used(rows)
+        cupy.cuda.runtime.memcpyAsync(
+            turn.device.data.ptr, turn.host_address, size, cupy.cuda.runtime.memcpyHostToDevice, self._stream.ptr
+        )
+        self._copies.add("overlays and tiles", "up", size)
+
+    def _upload_tables(self) -> None:
+        """The scaling tables of all tiles, when a picture's size or shape changed."""
+        packed, at = [np.zeros(1, np.int32)], 1
+        for i, placed in enumerate(self._scene.placements):
+            if placed.geometry is not None:
+                self._modes[i] = scale_mode(placed.geometry)
+                opacity = round(255 * self.tiles[i].opacity)
+                pack_placement(self._table[i], placed.geometry, self._modes[i], at, opacity)
+                packed.append(placed.geometry.tables)
+                at += len(placed.geometry.tables)
+        self._tables = cupy.asarray(np.concatenate(packed))
+        self._copies.add("scaling tables", "up", self._tables.nbytes)
+
+    def _upload_glyphs(self) -> None:
+        """The atlas, when a character was met for the first time."""
+        atlas = self._scene.overlay.atlas
+        if atlas.version != self._atlas_version:
+            self._atlas = cupy.asarray(atlas.texture)
+            self._atlas_version = atlas.version
+            self._copies.add("glyphs", "up", self._atlas.nbytes)
+
+
+def _mosaic(tick: int, turn: Any, size: tuple[int, int], sources: tuple[int | None, ...]) -> Mosaic:
+    width, height = size
+    chroma = turn.nv12[height:].reshape(height // 2, width // 2, 2)
+    planes = turn.nv12[:height], chroma[:, :, 0], chroma[:, :, 1]
+    return Mosaic(tick, planes, sources, turn.nv12, turn.ready)

@@ -1,0 +1,128 @@
+"""What is drawn at a tick, tile by tile, whatever draws it: placements that last, and this tick's overlays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+
+from tiler.compose.layout import PlacedTile, View, fit_picture, place_tiles
+from tiler.compose.overlay import OverlayBuilder
+from tiler.compose.palette import Ycc, ycc
+from tiler.config.models import Config
+from tiler.kernels.primitives import ALPHA, CLIP_X0, COLUMNS, CR, KIND, LUMA, X0, Y1, Kind
+from tiler.kernels.scaling import Geometry, geometry
+from tiler.types import Frame, Int32, State, TileInput
+
+Bounds = tuple[int, int, int, int]
+"""x0, y0, x1, y1 in mosaic pixels, half-open."""
+
+_SLATES = (State.WAITING, State.NO_SIGNAL)
+_Kind = tuple[tuple[int, int], Fraction, int]
+"""Size, pixel aspect and rotation of a picture."""
+
+
+class Placement(NamedTuple):
+    """How a tile shows pictures of one kind: kept until the kind changes."""
+
+    kind: _Kind | None
+    view: View | None
+    geometry: Geometry | None
+    bars: Int32
+
+
+class Drawn(NamedTuple):
+    """One tile at a tick: bars, then the picture (unless None), then the overlay."""
+
+    frame: Frame | None
+    geometry: Geometry | None
+    opacity: int
+    bars: Int32
+    overlay: Int32
+
+
+class Scene:
+    """The tiles of a mosaic, in drawing order. One thread uses it.
+
+    Args:
+        config: `mosaic`, `sources`, `tiles` and `overlay` are used.
+        class_names: what the detector calls its classes, for labels.
+
+    Raises:
+        InputError: the layout or the font is refused.
+    """
+
+    def __init__(self, config: Config, class_names: tuple[str, ...] = ()) -> None:
+        self.tiles = place_tiles(config)
+        self.size = config.mosaic.width, config.mosaic.height
+        self.background: Ycc = ycc(config.mosaic.background)
+        self.overlay = OverlayBuilder(config, self.tiles, class_names)
+        self.placements = [self._placement(tile, None) for tile in self.tiles]
+
+    def place(self, sources: Sequence[TileInput]) -> bool:
+        """Renew the placements of tiles whose pictures changed size or shape; whether any did."""
+        changed = False
+        for i, tile in enumerate(self.tiles):
+            frame = visible(sources[tile.source])
+            kind = (frame.picture_size, frame.picture_aspect, frame.rotation) if frame else None
+            if kind != self.placements[i].kind:
+                self.placements[i] = self._placement(tile, kind)
+                changed = True
+        return changed
+
+    def draw(self, sources: Sequence[TileInput]) -> list[Drawn]:
+        """Every tile at this tick, after `place` with the same sources."""
+        drawn = []
+        for i, (tile, placed) in enumerate(zip(self.tiles, self.placements, strict=True)):
+            shown, opacity = sources[tile.source], round(255 * tile.opacity)
+            frame = visible(shown) if placed.geometry is not None and opacity else None
+            overlay = self.overlay.tile_rows(i, tile, placed.view, shown)
+            drawn.append(Drawn(frame, placed.geometry, opacity, placed.bars, overlay))
+        return drawn
+
+    def _placement(self, tile: PlacedTile, kind: _Kind | None) -> Placement:
+        if kind is None:
+            return Placement(None, None, None, self._bars(tile, None))
+        size, aspect, rotation = kind
+        view = fit_picture(tile, size, aspect)
+        tables = geometry(size, rotation, view.src, view.dst, self.size)
+        return Placement(kind, view, tables, self._bars(tile, view))
+
+    def _bars(self, tile: PlacedTile, view: View | None) -> Int32:
+        """Background around the picture of a tile; all over it without one."""
+        x0, y0, x1, y1 = bounds(tile)
+        bars = [(x0, y0, x1, y1)]
+        if view is not None:
+            x, y, w, h = view.dst
+            bars = [(x0, y0, x1, y), (x0, y + h, x1, y1), (x0, y, x, y + h), (x + w, y, x1, y + h)]
+        return fills(bars, self.background, round(255 * tile.opacity))
+
+
+def visible(shown: TileInput) -> Frame | None:
+    """The picture that a tile shows; None for a slate."""
+    return None if shown.state in _SLATES else shown.frame
+
+
+def shown_pts(sources: Sequence[TileInput]) -> tuple[int | None, ...]:
+    """For each source the pts of its picture, None for a slate: the provenance of a mosaic."""
+    frames = [visible(shown) for shown in sources]
+    return tuple(frame.pts if frame is not None else None for frame in frames)
+
+
+def fills(areas: Sequence[Bounds], colour: Ycc, alpha: int = 255) -> Int32:
+    """FILL rows for the areas that are not empty."""
+    areas = [area for area in areas if area[0] < area[2] and area[1] < area[3]]
+    rows = np.zeros((len(areas), COLUMNS), np.int32)
+    if areas:
+        rows[:, KIND] = Kind.FILL
+        rows[:, X0 : Y1 + 1] = rows[:, CLIP_X0:] = areas
+        rows[:, LUMA : CR + 1] = colour
+        rows[:, ALPHA] = alpha
+    return rows
+
+
+def bounds(tile: PlacedTile) -> Bounds:
+    """The tile's rectangle; may hang over the mosaic's edge."""
+    return tile.x, tile.y, tile.x + tile.w, tile.y + tile.h

@@ -1,0 +1,132 @@
+"""Inference on CUDA: network, heads and suppression on one stream; only boxes come down."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Self
+
+import cupy
+import numpy as np
+
+from tiler.config.models import DetectorConfig
+from tiler.engines.registry import ModelSpec
+from tiler.errors import StageError
+from tiler.infer.heads import wanted_classes
+from tiler.infer.network_cuda import Network
+from tiler.kernels.decode_heads_cuda import CANDIDATE_BYTES, CAPACITY, FOUND, PLACE, detect
+from tiler.observe.copies import Copies
+from tiler.types import Batch, Detections
+
+_log = logging.getLogger(__name__)
+
+
+class CudaDetector:
+    """A model on the device. One thread uses it at a time.
+
+    Args:
+        model: what the network runs; its head and classes are read.
+        network: runs it.
+        config: nms_iou, classes and max_detections are used.
+        min_score: lowest score to report.
+        max_batch: entries of a batch at most.
+        device: index of the CUDA device.
+        stream: the preprocessor's: batches are read where they were written.
+        copies: the ledger.
+
+    Raises:
+        InputError: `config.classes` has a name that the model does not know.
+    """
+
+    def __init__(
+        self,
+        model: ModelSpec,
+        network: Network,
+        config: DetectorConfig,
+        min_score: float,
+        max_batch: int,
+        device: int,
+        stream: Any,
+        copies: Copies,
+    ) -> None:
+        self.input_size = model.input_size
+        self.class_names = model.class_names
+        self._model, self._network, self._copies = model, network, copies
+        self._min_score, self._nms_iou, self._limit = min_score, config.nms_iou, config.max_detections
+        self._device, self._stream = cupy.cuda.Device(device), stream
+        # Totals, then boxes: one copy brings both down.
+        self._boxes_at = max_batch * 8
+        self._result_bytes = self._boxes_at + max_batch * self._limit * FOUND.itemsize
+        with self._device, stream:
+            self._head = cupy.empty((max_batch, *network.output_shape), network.output_dtype)
+            self._keep = cupy.asarray(wanted_classes(model, config).astype(np.uint8))
+            self._candidates = cupy.empty(max_batch * CAPACITY * CANDIDATE_BYTES, cupy.uint8)
+            self._counts = cupy.zeros(max_batch, cupy.int32)
+            self._places = cupy.empty(max_batch * PLACE.itemsize, cupy.uint8)
+            self._result = cupy.empty(self._result_bytes, cupy.uint8)
+            self._done = cupy.cuda.Event(disable_timing=True)
+        self._pinned = cupy.cuda.alloc_pinned_memory(self._result_bytes + max_batch * PLACE.itemsize)
+        host = np.frombuffer(self._pinned, np.uint8, self._result_bytes + max_batch * PLACE.itemsize)
+        self._host_result = host[: self._result_bytes]
+        self._host_places = host[self._result_bytes :].view(PLACE)
+        self._warned = self._closed = False
+
+    def infer(self, batch: Batch) -> list[Detections]:
+        """Detections of each entry of the batch, in its order, in picture pixels; waits for them.
+
+        Raises:
+            StageError: the runtime failed, or the detector is closed.
+        """
+        if self._closed:
+            raise StageError("infer", f"{self._model.name} is closed")
+        count = len(batch)
+        self._device.use()
+        with self._stream:
+            head = self._head[:count]
+            self._network.run(batch.tensor, head, self._stream)
+            self._upload_places(batch)
+            detect(
+                head, self._model.head, self.input_size[0], self._min_score, self._keep, self._places, self._nms_iou,
+                self._limit, self._candidates, self._counts, self._result[self._boxes_at :], self._result,
+            )  # fmt: skip
+            self._copy(self._host_result.ctypes.data, self._result.data.ptr, self._result_bytes, "down", "detections")
+            self._done.record(self._stream)
+        self._done.synchronize()
+        return self._read(count)
+
+    def close(self) -> None:
+        """Free the network; may be called twice."""
+        if not self._closed:
+            self._closed = True
+            self._network.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _upload_places(self, batch: Batch) -> None:
+        places = self._host_places[: len(batch)]
+        places["letterbox"], places["size"] = batch.letterbox, batch.sizes
+        self._copy(self._places.data.ptr, places.ctypes.data, places.nbytes, "up", "pictures' places")
+
+    def _copy(self, to: int, of: int, size: int, direction: Any, name: str) -> None:
+        runtime = cupy.cuda.runtime
+        kind = runtime.memcpyHostToDevice if direction == "up" else runtime.memcpyDeviceToHost
+        runtime.memcpyAsync(to, of, size, kind, self._stream.ptr)
+        self._copies.add(name, direction, size)
+
+    def _read(self, count: int) -> list[Detections]:
+        totals = self._host_result[: 8 * count].view(np.int32).reshape(count, 2)
+        boxes = self._host_result[self._boxes_at :].view(FOUND).reshape(-1, self._limit)
+        if not self._warned and int(totals[:, 1].max(initial=0)) > CAPACITY:
+            self._warned = True
+            _log.warning(
+                "%s: more than %d candidate boxes in one picture; some were left out. Raise tracker.low_score",
+                self._model.name, CAPACITY,
+            )  # fmt: skip
+        found = []
+        for row, kept in zip(boxes, totals[:, 0].tolist(), strict=False):
+            mine = row[:kept]
+            found.append(Detections(mine["xyxy"].copy(), mine["score"].copy(), mine["class_id"].copy()))
+        return found

@@ -1,0 +1,142 @@
+"""Preprocess on CUDA: all pictures of a tick in one launch, into a ring of tensors."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any, Self
+
+import cupy
+import numpy as np
+
+from tiler.engines.registry import InputSpec
+from tiler.kernels.preprocess_cuda import ENTRY, preprocess
+from tiler.observe.copies import Copies
+from tiler.preprocess.letterbox import Letterbox, axis_tables, coefficients, letterbox, places
+from tiler.types import Batch, Frame, Plane
+
+RING = 3
+"""Tensors in the ring: the call of `prepare` that comes this many later reuses a batch's."""
+
+_Axes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+"""Where four axes begin in the tables, their taps and their lengths."""
+
+
+class CudaPreprocessor:
+    """Frames in device memory -> Batch. One thread calls it.
+
+    The tensor is written on `stream`, and read there by the detector: that is all the order they need.
+
+    Args:
+        input_size: (width, height) of the tensor.
+        spec: order of channels, normalisation and place of the picture.
+        max_batch: frames per call at most.
+        dtype: of the tensor, float16 or float32.
+        device: index of the CUDA device.
+        stream: where the launches go.
+        copies: the ledger.
+    """
+
+    def __init__(
+        self,
+        input_size: tuple[int, int],
+        spec: InputSpec,
+        max_batch: int,
+        dtype: Any,
+        device: int,
+        stream: Any,
+        copies: Copies,
+    ) -> None:
+        self._size, self._spec, self._max_batch = input_size, spec, max_batch
+        self._affine = spec.affine()
+        self._device, self._stream, self._copies = cupy.cuda.Device(device), stream, copies
+        size = max_batch * ENTRY.itemsize
+        with self._device:
+            self._ring = [cupy.empty((max_batch, 3, input_size[1], input_size[0]), dtype) for _ in range(RING)]
+            self._entries = [cupy.empty(size, cupy.uint8) for _ in range(RING)]
+            self._pinned = [cupy.cuda.alloc_pinned_memory(size) for _ in range(RING)]
+            self._used = [cupy.cuda.Event(disable_timing=True) for _ in range(RING)]
+            self._tables = cupy.zeros(1, cupy.int32)
+        self._host = [np.frombuffer(memory, ENTRY, max_batch) for memory in self._pinned]
+        self._axes: dict[tuple[tuple[int, int], tuple[int, int]], _Axes] = {}
+        self._packed: list[np.ndarray] = [np.zeros(1, np.int32)]
+        self._turn = 0
+
+    def prepare(self, frames: Sequence[Frame]) -> Batch:
+        """Letterbox and colour-convert all frames at once; see `Preprocessor`.
+
+        Raises:
+            ValueError: more frames than `max_batch`.
+        """
+        if len(frames) > self._max_batch:
+            raise ValueError(f"{len(frames)} frames for a batch of at most {self._max_batch}")
+        self._turn = turn = (self._turn + 1) % RING
+        boxes = [letterbox(f.picture_size, f.picture_aspect, self._size, self._spec.align) for f in frames]
+        self._device.use()
+        with self._stream:
+            self._used[turn].synchronize()  # the last launch from this pinned memory: long over
+            host = self._host[turn]
+            for entry, frame, box in zip(host, frames, boxes, strict=False):
+                self._pack(entry, frame, box)
+                if frame.ready is not None:
+                    self._stream.wait_event(frame.ready)
+            size = len(frames) * ENTRY.itemsize
+            cupy.cuda.runtime.memcpyAsync(
+                self._entries[turn].data.ptr, host.ctypes.data, size,
+                cupy.cuda.runtime.memcpyHostToDevice, self._stream.ptr,
+            )  # fmt: skip
+            self._copies.add("pictures' places", "up", size)
+            tensor = self._ring[turn][: len(frames)]
+            preprocess(tensor, self._entries[turn], self._tables, self._affine, self._spec.pad)
+            self._used[turn].record(self._stream)
+        return Batch(tensor, *places(frames, boxes), tuple(frame.stream for frame in frames))
+
+    def close(self) -> None:
+        """Wait for the last launch; may be called twice."""
+        self._device.use()
+        self._stream.synchronize()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _pack(self, entry: Any, frame: Frame, box: Letterbox) -> None:
+        turned = frame.rotation in (90, 270)
+        axes, taps, outputs = self._axes_of(
+            frame.y.shape, (box.width, box.height) if turned else (box.height, box.width)
+        )
+        y, u, v = (_address(plane) for plane in (frame.y, frame.u, frame.v))
+        row, step = frame.u.strides
+        entry["planes"] = y, u, v
+        entry["luma_row"], entry["luma_step"] = frame.y.strides
+        entry["chroma_row"], entry["chroma_step"] = row, step
+        entry["box"] = box.x, box.y, box.width, box.height
+        entry["rotation"] = frame.rotation // 90
+        entry["axes"], entry["taps"], entry["outputs"] = axes, taps, outputs
+        entry["to_rgb"] = coefficients(frame.matrix, frame.full_range, self._spec.channels).ravel()
+        entry["pairs"] = v == u + 1 and u % 2 == 0 and row % 2 == 0 and step % 2 == 0
+
+    def _axes_of(self, stored: tuple[int, int], result: tuple[int, int]) -> _Axes:
+        """The axes of pictures of one size, put on the device when such a picture comes first."""
+        found = self._axes.get((stored, result))
+        if found is None:
+            at, begins = sum(map(len, self._packed)), []
+            tables = axis_tables(stored, result)
+            for first, weights in tables:
+                begins.append(at)
+                self._packed += (first, weights.ravel().view(np.int32))
+                at += len(first) + weights.size
+            taps = tuple(weights.shape[0] for _, weights in tables)
+            found = tuple(begins), taps, tuple(len(first) for first, _ in tables)
+            self._axes[stored, result] = found
+            self._tables = cupy.asarray(np.concatenate(self._packed))
+            self._copies.add("scaling tables", "up", self._tables.nbytes)
+        return found
+
+
+def _address(plane: Plane) -> int:
+    """Of the first sample's 8-bit value: of 16 bits the high byte."""
+    high = plane.dtype.itemsize == 2 and sys.byteorder == "little"
+    return int(plane.data.ptr) + high
