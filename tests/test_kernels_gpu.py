@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -191,7 +192,7 @@ def test_boxes_equal_those_of_the_cpu(kind: str, classes: int, dtype: Any) -> No
     rng = np.random.default_rng()
     size, count = (640, 384), 6
     model: ModelSpec = replace(
-        load_model("person-nano"), head=kind, class_names=tuple(f"c{i}" for i in range(classes))  # type: ignore[arg-type]
+        load_model("person-nano", Path()), head=kind, class_names=tuple(f"c{i}" for i in range(classes))  # type: ignore[arg-type]
     )
     config = DetectorConfig(classes=[f"c{i}" for i in range(0, classes, 2)], max_detections=60)
     heads = np.ascontiguousarray(random_heads(rng, kind, count, classes, size).astype(dtype))

@@ -47,7 +47,7 @@ class _Turn:
         self.nv12 = cupy.empty((size[1] * 3 // 2, size[0]), cupy.uint8)
         self.ready = cupy.cuda.Event(disable_timing=True)
         self.frames: list[Frame] = []
-        self._table_bytes = tiles * TILE_COLUMNS * 8
+        self._table_bytes = -(-tiles * TILE_COLUMNS * 8 // 256) * 256  # what follows keeps its alignment
         self.reserve(tiles, _FIRST_ROWS)
 
     def reserve(self, tiles: int, rows: int) -> None:
@@ -56,7 +56,7 @@ class _Turn:
         size = self._table_bytes + rows * ROW_WORDS * 4
         self._pinned = cupy.cuda.alloc_pinned_memory(size)
         host = np.frombuffer(self._pinned, np.uint8, size)
-        self.table = host[: self._table_bytes].view(np.int64).reshape(tiles, TILE_COLUMNS)
+        self.table = host[: tiles * TILE_COLUMNS * 8].view(np.int64).reshape(tiles, TILE_COLUMNS)
         self.rows = host[self._table_bytes :].view(np.int32).reshape(rows, ROW_WORDS)
         self.host_address = host.ctypes.data
         self.device = cupy.empty(size, cupy.uint8)
@@ -117,11 +117,7 @@ class CudaCompositor:
             rows = self._fill(turn, drawn, self._scene.overlay.mosaic_rows(clock))
             self._upload_glyphs()
             self._upload(turn, rows)
-            bound_rows(turn.device_rows, rows, self._size, turn.bounds, turn.groups)
-            compose(
-                turn.nv12, self._scene.background, turn.device_table, len(self._table), self._tables,
-                turn.device_rows, turn.bounds, turn.groups, self._atlas, self._colours,
-            )  # fmt: skip
+            self._launch(turn, rows)
             turn.ready.record(self._stream)
         turn.frames = [tile.frame for tile in drawn if tile.frame is not None]
         return _mosaic(tick, turn, self._size, shown_pts(sources))
@@ -169,6 +165,14 @@ class CudaCompositor:
         turn.table[...] = table
         pack_rows(rows, turn.rows[: len(rows)])
         return len(rows)
+
+    def _launch(self, turn: _Turn, rows: int) -> None:
+        """The GPU's part of a tick, on the current stream."""
+        bound_rows(turn.device_rows, rows, self._size, turn.bounds, turn.groups)
+        compose(
+            turn.nv12, self._scene.background, turn.device_table, len(self._table), self._tables,
+            turn.device_rows, turn.bounds, turn.groups, self._atlas, self._colours,
+        )  # fmt: skip
 
     def _upload(self, turn: _Turn, rows: int) -> None:
         size = turn.used(rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import cupy
 import numpy as np
@@ -12,10 +12,12 @@ from tiler.config.models import DetectorConfig
 from tiler.engines.registry import ModelSpec
 from tiler.errors import StageError
 from tiler.infer.heads import wanted_classes
-from tiler.infer.network_cuda import Network
 from tiler.kernels.decode_heads_cuda import CANDIDATE_BYTES, CAPACITY, FOUND, PLACE, detect
 from tiler.observe.copies import Copies
 from tiler.types import Batch, Detections
+
+if TYPE_CHECKING:
+    from tiler.infer.network_cuda import Network
 
 _log = logging.getLogger(__name__)
 

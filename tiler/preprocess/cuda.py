@@ -87,7 +87,7 @@ class CudaPreprocessor:
             )  # fmt: skip
             self._copies.add("pictures' places", "up", size)
             tensor = self._ring[turn][: len(frames)]
-            preprocess(tensor, self._entries[turn], self._tables, self._affine, self._spec.pad)
+            self._launch(tensor, turn)
             self._used[turn].record(self._stream)
         return Batch(tensor, *places(frames, boxes), tuple(frame.stream for frame in frames))
 
@@ -101,6 +101,10 @@ class CudaPreprocessor:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _launch(self, tensor: Any, turn: int) -> None:
+        """The GPU's part of a tick, on the current stream."""
+        preprocess(tensor, self._entries[turn], self._tables, self._affine, self._spec.pad)
 
     def _pack(self, entry: Any, frame: Frame, box: Letterbox) -> None:
         turned = frame.rotation in (90, 270)
