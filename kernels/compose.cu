@@ -6,12 +6,14 @@
 // Two kernels, launched one after the other on one stream:
 //
 //   bound_rows   one thread per primitive: its clipped bounding box, and one box per 32 of them
-//   compose      one thread per 8 x 2 luma samples and their 4 chroma pairs, kept in registers from
-//                the background to the last primitive; a block of 32 x 8 threads covers 256 x 16
+//   compose      one thread per 8 x 2 luma samples and their 4 chroma pairs, kept in registers from the
+//                background to the last primitive; a warp covers 64 x 8 and works for itself alone
 //
-// A block looks at the tiles in drawing order. Of a tile's primitives it tests the boxes of 32 first,
-// then those of the groups that met it, and draws what is left in order: cost follows what is drawn.
-// Strides are in bytes. The mosaic's pitch is its width. Nothing is read outside what the tables name.
+// A warp looks for the tiles that reach it, and draws them in order. Of a tile's primitives it tests the
+// boxes of 32 first, then those of the groups that met it, and draws what is left in order: cost follows
+// what is drawn. Nothing waits for another warp. Strides are in bytes. The mosaic's pitch is its width.
+//
+// Samples are kept two to a register, 16 bits each: every product of this kernel's blending fits.
 
 // Columns of the tile table, int64: for y, u, v: address of the first sample (0: no picture), bytes
 // to the next row and to the next sample. See compose_cuda.py, which fills it.
@@ -20,12 +22,13 @@
 #define BOX 13       // x, y, width, height of the visible part, mosaic samples, even
 #define OPACITY 17
 #define COLOUR 18    // row of `colours`, -1 for none
-#define MODE 19      // 0: by the tables; 1: 1:1; 2: the mean of 2 x 2 luma samples; PAIRS: u, v side by side
+#define MODE 19      // 0: by the tables; 1: 1:1; 2: 2:1; PAIRS: u, v side by side on even addresses
 #define UNDER 20     // primitives [UNDER, OVER) before the picture, [OVER, END) after it
 #define OVER 21
 #define END 22
-#define REACH 23     // x0, y0, x1, y1 outside of which the tile draws nothing
-#define TILE_COLUMNS 27
+#define REACH 23     // x0, y0, x1, y1 outside of which the tile draws nothing, four times 16 bits
+#define ORIGIN 24    // modes 1 and 2: source samples of the box's top left: luma x, luma y, chroma x, chroma y
+#define TILE_COLUMNS 28
 
 #define MODE_COPY 1
 #define MODE_HALF 2
@@ -45,8 +48,19 @@
 #define LINE 2
 #define GLYPH 3
 
+#define THREADS 256
+#define WARPS_ACROSS 2
+#define BLOCK_WIDTH (64 * WARPS_ACROSS)
+#define BLOCK_HEIGHT (8 * THREADS / 32 / WARPS_ACROSS)
+
+#ifndef MIN_BLOCKS
+#define MIN_BLOCKS 4        // blocks that a multiprocessor shall hold: bounds the registers of a thread
+#endif
+
 typedef unsigned char u8;
 typedef long long i64;
+
+#define LANES 0x00ff00ffu   // the eight bits of both samples of a register
 
 // A primitive as it travels, 32 bytes: see pack_rows of compose_cuda.py.
 struct __align__(16) Row {
@@ -57,20 +71,18 @@ struct __align__(16) Row {
     short clip_x0, clip_y0, clip_x1, clip_y1;
 };
 
-struct __align__(8) Bounds {
-    short x0, y0, x1, y1;   // half-open; empty when x0 >= x1
+// What a primitive may touch, half-open, and a part of that which it leaves alone: the inside of a FRAME.
+struct __align__(16) Bounds {
+    short x0, y0, x1, y1;
+    short hole_x0, hole_y0, hole_x1, hole_y1;
 };
-
-__device__ __forceinline__ int kind_of(const Row& row) { return row.ab >> 30; }
-__device__ __forceinline__ int a_of(const Row& row) { return row.ab & 0xffff; }
-__device__ __forceinline__ int b_of(const Row& row) { return row.ab >> 16 & 0x3fff; }
 
 __device__ __forceinline__ bool meet(const Bounds& a, int x0, int y0, int x1, int y1)
 {
-    return a.x0 < x1 && a.x1 > x0 && a.y0 < y1 && a.y1 > y0;
+    bool outside = a.x0 >= x1 || a.x1 <= x0 || a.y0 >= y1 || a.y1 <= y0;
+    bool in_hole = a.hole_x0 <= x0 && x1 <= a.hole_x1 && a.hole_y0 <= y0 && y1 <= a.hole_y1;
+    return !outside && !in_hole;
 }
-
-__device__ __forceinline__ int floor_div16(int v) { return v >> 4; }
 
 // One thread per primitive; blockDim.x is a multiple of 32. groups: one Bounds per 32 rows.
 extern "C" __global__ void bound_rows(const Row* rows, int count, int width, int height, Bounds* bounds,
@@ -81,12 +93,17 @@ extern "C" __global__ void bound_rows(const Row* rows, int count, int width, int
     if (n < count) {
         Row row = rows[n];
         int left = row.x0, above = row.y0, right = row.x1, below = row.y1;
-        if (kind_of(row) == LINE) {
-            int reach = a_of(row) / 2 + 16;
-            left = floor_div16(min(row.x0, row.x1) - reach);
-            right = floor_div16(max(row.x0, row.x1) + reach) + 1;
-            above = floor_div16(min(row.y0, row.y1) - reach);
-            below = floor_div16(max(row.y0, row.y1) + reach) + 1;
+        int kind = row.ab >> 30, a = row.ab & 0xffff;
+        Bounds box = {0, 0, 0, 0, 1, 1, 0, 0};
+        if (kind == LINE) {
+            int reach = a / 2 + 16;
+            left = (min(row.x0, row.x1) - reach) >> 4;
+            right = ((max(row.x0, row.x1) + reach) >> 4) + 1;
+            above = (min(row.y0, row.y1) - reach) >> 4;
+            below = ((max(row.y0, row.y1) + reach) >> 4) + 1;
+        } else if (kind == FRAME) {
+            box.hole_x0 = (short)min(max(left + a, -1), 32767), box.hole_x1 = (short)min(max(right - a, -1), 32767);
+            box.hole_y0 = (short)min(max(above + a, -1), 32767), box.hole_y1 = (short)min(max(below - a, -1), 32767);
         }
         left = max(max(left, (int)row.clip_x0), 0);
         right = min(min(right, (int)row.clip_x1), width);
@@ -95,7 +112,8 @@ extern "C" __global__ void bound_rows(const Row* rows, int count, int width, int
         if (left < right && above < below && row.colour >> 24) {
             x0 = left, y0 = above, x1 = right, y1 = below;
         }
-        bounds[n] = Bounds{(short)x0, (short)y0, (short)x1, (short)y1};
+        box.x0 = (short)x0, box.y0 = (short)y0, box.x1 = (short)x1, box.y1 = (short)y1;
+        bounds[n] = box;
     }
     for (int step = 16; step; step >>= 1) {
         x0 = min(x0, __shfl_xor_sync(~0u, x0, step));
@@ -104,21 +122,39 @@ extern "C" __global__ void bound_rows(const Row* rows, int count, int width, int
         y1 = max(y1, __shfl_xor_sync(~0u, y1, step));
     }
     if (n < count && (threadIdx.x & 31) == 0) {
-        groups[n >> 5] = Bounds{(short)x0, (short)y0, (short)x1, (short)y1};
+        groups[n >> 5] = Bounds{(short)x0, (short)y0, (short)x1, (short)y1, 1, 1, 0, 0};
     }
 }
 
-// The samples of one thread.
+// The samples of one thread: y[r][i] holds luma 2i and 2i + 1 of row r, uv[i] the chroma below them.
 struct Cell {
-    int luma[2][8];
-    int u[4], v[4];
+    unsigned y[2][4];
+    unsigned uv[4];
 };
 
-__device__ __forceinline__ int mix(int old, int value, int c)
+// (v + 127) / 255 in both halves, for v + 127 <= 65152.
+__device__ __forceinline__ unsigned divided(unsigned v)
 {
-    unsigned w = (unsigned)old * (255u - c) + (unsigned)value * c + 127u;
-    return (w + 1u + (w >> 8)) >> 8;
+    return (v + (v >> 8 & LANES) + 0x00010001u) >> 8 & LANES;
 }
+
+// Both halves towards `value` (one in each half) by c / 255.
+__device__ __forceinline__ unsigned mix(unsigned old, unsigned value, unsigned c)
+{
+    return divided(old * (255u - c) + value * c + 0x007f007fu);
+}
+
+// The same with a weight for each half.
+__device__ __forceinline__ unsigned mix(unsigned old, unsigned value, unsigned low, unsigned high)
+{
+    unsigned first = (old & 0xffffu) * (255u - low) + value * low;
+    unsigned second = (old >> 16) * (255u - high) + value * high;
+    return divided((first | second << 16) + 0x007f007fu);
+}
+
+// Four bytes of a word, two to a register.
+__device__ __forceinline__ unsigned low_pair(unsigned word) { return __byte_perm(word, 0, 0x4140); }
+__device__ __forceinline__ unsigned high_pair(unsigned word) { return __byte_perm(word, 0, 0x4342); }
 
 __device__ __forceinline__ int clamped(int total)
 {
@@ -146,9 +182,9 @@ __device__ __forceinline__ int scaled(const u8* plane, i64 row_step, int step, c
     return total >> 21;
 }
 
-// The same for u and v at once, where they lie side by side on an even address.
-__device__ __forceinline__ void scaled_pair(const u8* plane, i64 row_step, int step, const int* across,
-                                            const int* down, int x, int y, int* u, int* v)
+// The same for u and v at once, where they lie side by side on an even address: u low, v high.
+__device__ __forceinline__ unsigned scaled_pair(const u8* plane, i64 row_step, int step, const int* across,
+                                                const int* down, int x, int y)
 {
     int taps_x = across[AXIS_TAPS], taps_y = down[AXIS_TAPS];
     const int* wx = across + AXIS_HEADER + across[AXIS_N] + x * taps_x;
@@ -167,52 +203,32 @@ __device__ __forceinline__ void scaled_pair(const u8* plane, i64 row_step, int s
         total_u += wx[k] * (sum_u >> 7);
         total_v += wx[k] * (sum_v >> 7);
     }
-    *u = total_u >> 21;
-    *v = total_v >> 21;
+    return total_u >> 21 | total_v >> 21 << 16;
 }
-
-// Byte k of eight that are loaded at once.
-__device__ __forceinline__ int byte_of(uint2 eight, int k)
-{
-    return (k < 4 ? eight.x >> 8 * k : eight.y >> 8 * (k - 4)) & 255;
-}
-
-// Sums of neighbouring bytes: 8 of 16 bytes as packed 16-bit pairs.
-__device__ __forceinline__ void add_pairs(uint4 bytes, unsigned* sums)
-{
-    unsigned word[4] = {bytes.x, bytes.y, bytes.z, bytes.w};
-#pragma unroll
-    for (int k = 0; k < 4; ++k) {
-        sums[k] += (word[k] & 0x00ff00ffu) + (word[k] >> 8 & 0x00ff00ffu);
-    }
-}
-
-#define THREADS 256
-#define WARPS (THREADS / 32)
 
 // What a thread samples by the tables: a loop may write it, which registers do not allow.
 struct Fresh {
-    u8 luma[2][8][THREADS];
-    u8 u[4][THREADS], v[4][THREADS];
+    unsigned short y[2][8][THREADS];
+    unsigned uv[4][THREADS];
 };
 
-// Samples by the tables, one after the other: any ratio, rotation, depth and edge.
-__device__ __forceinline__ void sample_luma(Fresh& fresh, int thread, const i64* tile, const int* tables, int x, int y,
-                                            int width)
+// Samples by the tables, one after the other: any ratio, rotation, depth and edge. x and y count from the
+// box's top left, width is the box's.
+__device__ __forceinline__ void sample_luma(Fresh& fresh, const i64* tile, const int* tables, int x, int y, int width)
 {
-    const u8* plane = (const u8*)tile[PLANES];
     const int* across = tables + tile[TABLE];
     const int* down = tables + tile[TABLE + 1];
 #pragma unroll 1
     for (int k = 0; k < 16; ++k) {
         int i = k & 7, r = k >> 3;
         if (x + i < 0 || x + i >= width) continue;
-        fresh.luma[r][i][thread] = scaled(plane, tile[PLANES + 1], (int)tile[PLANES + 2], across, down, x + i, y + r);
+        fresh.y[r][i][threadIdx.x] = scaled((const u8*)tile[PLANES], tile[PLANES + 1], (int)tile[PLANES + 2], across,
+                                            down, x + i, y + r);
     }
 }
 
-__device__ __forceinline__ void sample_chroma(Fresh& fresh, int thread, const i64* tile, const int* tables, bool pairs,
-                                              int x, int y, int width)
+__device__ __forceinline__ void sample_chroma(Fresh& fresh, const i64* tile, const int* tables, bool pairs, int x,
+                                              int y, int width)
 {
     const u8* plane = (const u8*)tile[PLANES + 3];
     const int* across = tables + tile[TABLE + 2];
@@ -220,255 +236,325 @@ __device__ __forceinline__ void sample_chroma(Fresh& fresh, int thread, const i6
 #pragma unroll 1
     for (int i = 0; i < 4; ++i) {
         if (x + i < 0 || x + i >= width) continue;
-        int u, v;
+        unsigned both;
         if (pairs) {
-            scaled_pair(plane, tile[PLANES + 4], (int)tile[PLANES + 5], across, down, x + i, y, &u, &v);
+            both = scaled_pair(plane, tile[PLANES + 4], (int)tile[PLANES + 5], across, down, x + i, y);
         } else {
-            u = scaled(plane, tile[PLANES + 4], (int)tile[PLANES + 5], across, down, x + i, y);
-            v = scaled((const u8*)tile[PLANES + 6], tile[PLANES + 7], (int)tile[PLANES + 8], across, down, x + i, y);
+            both = scaled(plane, tile[PLANES + 4], (int)tile[PLANES + 5], across, down, x + i, y)
+                 | scaled((const u8*)tile[PLANES + 6], tile[PLANES + 7], (int)tile[PLANES + 8], across, down, x + i, y)
+                       << 16;
         }
-        fresh.u[i][thread] = u;
-        fresh.v[i][thread] = v;
+        fresh.uv[i][threadIdx.x] = both;
+    }
+}
+
+// 2:1. Luma is the mean of 2 x 2. Chroma is left-sited on both sides: across, its samples count 1, 4 and 3
+// eighths, which is what the tables say; the sample before the first is the first.
+__device__ __forceinline__ void halve_luma(Cell& out, const u8* at, i64 row_step)
+{
+#pragma unroll
+    for (int r = 0; r < 2; ++r, at += 2 * row_step) {
+        uint4 a = *(const uint4*)at, b = *(const uint4*)(at + row_step);
+        unsigned above[4] = {a.x, a.y, a.z, a.w}, below[4] = {b.x, b.y, b.z, b.w};
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+            unsigned sum = (above[k] & LANES) + (above[k] >> 8 & LANES) + (below[k] & LANES) + (below[k] >> 8 & LANES);
+            out.y[r][k] = sum + 0x00020002u >> 2 & LANES;
+        }
+    }
+}
+
+__device__ __forceinline__ void halve_chroma(Cell& out, const u8* at, i64 row_step, bool first)
+{
+    const u8* before = first ? at : at - 2;
+    uint4 a = *(const uint4*)at, b = *(const uint4*)(at + row_step);
+    unsigned above[4] = {a.x, a.y, a.z, a.w}, below[4] = {b.x, b.y, b.z, b.w};
+    unsigned last = low_pair(*(const unsigned short*)before) + low_pair(*(const unsigned short*)(before + row_step));
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+        unsigned middle = low_pair(above[k]) + low_pair(below[k]), next = high_pair(above[k]) + high_pair(below[k]);
+        out.uv[k] = last + 4 * middle + 3 * next + 0x00080008u >> 4 & LANES;
+        last = next;
     }
 }
 
 // Note [Compose] for one thread's samples; x and y are the mosaic's.
-__device__ __forceinline__ void draw_picture(Cell& cell, Fresh& fresh, const i64* tile, const int* tables,
+__device__ __forceinline__ void draw_picture(Cell& cell, Fresh& shared, const i64* tile, const int* tables,
                                              const int* colours, int x, int y)
 {
     int left = (int)tile[BOX], top = (int)tile[BOX + 1];
     int right = left + (int)tile[BOX + 2], bottom = top + (int)tile[BOX + 3];
     if (x + 8 <= left || x >= right || y < top || y >= bottom) return;   // rows come in pairs, as boxes are even
-    int thread = threadIdx.y * 32 + threadIdx.x;
-    int mode = (int)tile[MODE] & MODE_MASK;
+    int mode = (int)tile[MODE] & MODE_MASK, scale = mode == MODE_HALF ? 2 : 1;
     bool pairs = (int)tile[MODE] & PAIRS;
-    bool whole = x >= left && x + 8 <= right;
-    int luma[2][8], u[4], v[4];
+    bool fast = x >= left && x + 8 <= right && mode != 0;
+    int half_x = (x - left) / 2, half_y = (y - top) >> 1;   // x - left is even; may be negative
+    i64 luma_row = tile[PLANES + 1], chroma_row = tile[PLANES + 4];
+    Cell fresh;
 
-    const int* across = tables + tile[TABLE];
-    const int* down = tables + tile[TABLE + 1];
-    i64 row_step = tile[PLANES + 1];
-    int scale = mode == MODE_HALF ? 2 : 1;
-    const u8* at = (const u8*)tile[PLANES] + (down[AXIS_FIRST] + scale * (y - top)) * row_step
-                 + across[AXIS_FIRST] + scale * (x - left);
-    bool aligned = (((i64)at | row_step) & (8 * scale - 1)) == 0;
-    if (whole && aligned && mode == MODE_COPY && tile[PLANES + 2] == 1) {
+    const u8* at = (const u8*)tile[PLANES] + (tile[ORIGIN + 1] + scale * (y - top)) * luma_row + tile[ORIGIN]
+                 + scale * (x - left);
+    if (fast && tile[PLANES + 2] == 1 && (((i64)at | luma_row) & 8 * scale - 1) == 0) {
+        if (mode == MODE_COPY) {
 #pragma unroll
-        for (int r = 0; r < 2; ++r) {
-            uint2 eight = *(const uint2*)(at + r * row_step);
-#pragma unroll
-            for (int i = 0; i < 8; ++i) luma[r][i] = byte_of(eight, i);
-        }
-    } else if (whole && aligned && mode == MODE_HALF && tile[PLANES + 2] == 1) {
-#pragma unroll
-        for (int r = 0; r < 2; ++r) {
-            unsigned sums[4] = {0x00020002u, 0x00020002u, 0x00020002u, 0x00020002u};
-            add_pairs(*(const uint4*)(at + 2 * r * row_step), sums);
-            add_pairs(*(const uint4*)(at + (2 * r + 1) * row_step), sums);
-#pragma unroll
-            for (int i = 0; i < 8; ++i) luma[r][i] = (sums[i >> 1] >> 16 * (i & 1) & 0xffff) >> 2;
+            for (int r = 0; r < 2; ++r) {
+                uint2 eight = *(const uint2*)(at + r * luma_row);
+                fresh.y[r][0] = low_pair(eight.x), fresh.y[r][1] = high_pair(eight.x);
+                fresh.y[r][2] = low_pair(eight.y), fresh.y[r][3] = high_pair(eight.y);
+            }
+        } else {
+            halve_luma(fresh, at, luma_row);
         }
     } else {
-        sample_luma(fresh, thread, tile, tables, x - left, y - top, right - left);
+        sample_luma(shared, tile, tables, x - left, y - top, right - left);
 #pragma unroll
-        for (int i = 0; i < 16; ++i) luma[i >> 3][i & 7] = fresh.luma[i >> 3][i & 7][thread];
+        for (int i = 0; i < 4; ++i) {
+#pragma unroll
+            for (int r = 0; r < 2; ++r) {
+                fresh.y[r][i] = shared.y[r][2 * i][threadIdx.x] | shared.y[r][2 * i + 1][threadIdx.x] << 16;
+            }
+        }
     }
 
-    int half_x = (x - left) / 2, half_y = (y - top) >> 1;   // x - left is even; may be negative
-    at = (const u8*)tile[PLANES + 3] + (tables[tile[TABLE + 3] + AXIS_FIRST] + half_y) * tile[PLANES + 4]
-       + (i64)(tables[tile[TABLE + 2] + AXIS_FIRST] + half_x) * 2;
-    if (whole && pairs && mode == MODE_COPY && tile[PLANES + 5] == 2 && ((i64)at & 7) == 0) {
-        uint2 eight = *(const uint2*)at;
-#pragma unroll
-        for (int i = 0; i < 4; ++i) u[i] = byte_of(eight, 2 * i), v[i] = byte_of(eight, 2 * i + 1);
+    i64 column = tile[ORIGIN + 2] + scale * half_x;
+    at = (const u8*)tile[PLANES + 3] + (tile[ORIGIN + 3] + scale * half_y) * chroma_row + 2 * column;
+    if (fast && pairs && tile[PLANES + 5] == 2 && (((i64)at | chroma_row) & 8 * scale - 1) == 0) {
+        if (mode == MODE_COPY) {
+            uint2 eight = *(const uint2*)at;
+            fresh.uv[0] = low_pair(eight.x), fresh.uv[1] = high_pair(eight.x);
+            fresh.uv[2] = low_pair(eight.y), fresh.uv[3] = high_pair(eight.y);
+        } else {
+            halve_chroma(fresh, at, chroma_row, column == 0);
+        }
     } else {
-        sample_chroma(fresh, thread, tile, tables, pairs, half_x, half_y, (right - left) / 2);
+        sample_chroma(shared, tile, tables, pairs, half_x, half_y, (right - left) / 2);
 #pragma unroll
-        for (int i = 0; i < 4; ++i) u[i] = fresh.u[i][thread], v[i] = fresh.v[i][thread];
+        for (int i = 0; i < 4; ++i) fresh.uv[i] = shared.uv[i][threadIdx.x];
     }
 
     if (tile[COLOUR] >= 0) {
         const int* k = colours + 10 * tile[COLOUR];
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            int a = u[i], b = v[i], chroma = k[1] * a + k[2] * b + k[3];
+            int a = fresh.uv[i] & 0xffff, b = fresh.uv[i] >> 16, chroma = k[1] * a + k[2] * b + k[3];
 #pragma unroll
             for (int r = 0; r < 2; ++r) {
-                luma[r][2 * i] = clamped(k[0] * luma[r][2 * i] + chroma);
-                luma[r][2 * i + 1] = clamped(k[0] * luma[r][2 * i + 1] + chroma);
+                fresh.y[r][i] = clamped(k[0] * (int)(fresh.y[r][i] & 0xffff) + chroma)
+                              | clamped(k[0] * (int)(fresh.y[r][i] >> 16) + chroma) << 16;
             }
-            u[i] = clamped(k[4] * a + k[5] * b + k[6]);
-            v[i] = clamped(k[7] * a + k[8] * b + k[9]);
+            fresh.uv[i] = clamped(k[4] * a + k[5] * b + k[6]) | clamped(k[7] * a + k[8] * b + k[9]) << 16;
         }
     }
-    int opacity = (int)tile[OPACITY];
+    unsigned opacity = (unsigned)tile[OPACITY];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
         if (x + 2 * i < left || x + 2 * i >= right) continue;
-#pragma unroll
-        for (int k = 0; k < 4; ++k) {
-            int r = k >> 1, n = 2 * i + (k & 1);
-            cell.luma[r][n] = mix(cell.luma[r][n], luma[r][n], opacity);
+        if (opacity == 255) {
+            cell.y[0][i] = fresh.y[0][i], cell.y[1][i] = fresh.y[1][i], cell.uv[i] = fresh.uv[i];
+            continue;
         }
-        cell.u[i] = mix(cell.u[i], u[i], opacity);
-        cell.v[i] = mix(cell.v[i], v[i], opacity);
+        cell.y[0][i] = mix(cell.y[0][i], fresh.y[0][i], opacity);
+        cell.y[1][i] = mix(cell.y[1][i], fresh.y[1][i], opacity);
+        cell.uv[i] = mix(cell.uv[i], fresh.uv[i], opacity);
     }
 }
 
-// Coverage of a LINE at a luma sample, 0..255: float, in the order of _line_row of primitives_cpu.py.
-__device__ __forceinline__ int line_coverage(const Row& row, int x, int y)
-{
-    float ax = (float)row.x0 * 0.0625f, ay = (float)row.y0 * 0.0625f;
-    float dx = (float)(row.x1 - row.x0) * 0.0625f, dy = (float)(row.y1 - row.y0) * 0.0625f;
-    float length = dx * dx + dy * dy;
-    float scale = length > 0.0f ? 1.0f / length : 0.0f;
-    float edge = (float)a_of(row) * 0.0625f * 0.5f + 0.5f;
-    float px = (float)x + 0.5f - ax, py = (float)y + 0.5f - ay;
-    float along = fminf(fmaxf((px * dx + py * dy) * scale, 0.0f), 1.0f);
-    float ex = px - along * dx, ey = py - along * dy;
-    float inside = fminf(fmaxf(edge - sqrtf(ex * ex + ey * ey), 0.0f), 1.0f);
-    return (int)(inside * 255.0f + 0.5f);
-}
+// Coverage of a LINE at luma samples, 0..255: float, in the order of _line_row of primitives_cpu.py.
+struct Line {
+    float ax, ay, dx, dy, scale, edge;
 
-__device__ __forceinline__ void draw_row(Cell& cell, const Row& row, const Bounds& bounds, const u8* atlas, int atlas_pitch, int x,
-                         int y)
-{
-    int alpha = row.colour >> 24, luma = row.colour & 255, cb = row.colour >> 8 & 255, cr = row.colour >> 16 & 255;
-    int kind = kind_of(row), a = a_of(row), b = b_of(row);
-#pragma unroll
-    for (int i = 0; i < 8; i += 2) {
-        int sum = 0;
-#pragma unroll
-        for (int k = 0; k < 4; ++k) {
-            int r = k >> 1, at_x = x + i + (k & 1), at_y = y + r;
-            if (at_x < bounds.x0 || at_x >= bounds.x1 || at_y < bounds.y0 || at_y >= bounds.y1) continue;
-            int c = alpha;
-            if (kind == GLYPH) {
-                c = (atlas[(at_y - row.y0 + b) * atlas_pitch + a + at_x - row.x0] * alpha + 127) / 255;
-            } else if (kind == LINE) {
-                c = (line_coverage(row, at_x, at_y) * alpha + 127) / 255;
-            } else if (kind == FRAME) {
-                bool edge = at_x < row.x0 + a || at_x >= row.x1 - a || at_y < row.y0 + a || at_y >= row.y1 - a;
-                c = edge ? alpha : 0;
-            }
-            sum += c;
-            cell.luma[r][i + (k & 1)] = mix(cell.luma[r][i + (k & 1)], luma, c);
-        }
-        int c = (sum + 2) >> 2;
-        cell.u[i / 2] = mix(cell.u[i / 2], cb, c);
-        cell.v[i / 2] = mix(cell.v[i / 2], cr, c);
+    __device__ __forceinline__ explicit Line(const Row& row)
+    {
+        ax = (float)row.x0 * 0.0625f, ay = (float)row.y0 * 0.0625f;
+        dx = (float)(row.x1 - row.x0) * 0.0625f, dy = (float)(row.y1 - row.y0) * 0.0625f;
+        float length = dx * dx + dy * dy;
+        scale = length > 0.0f ? 1.0f / length : 0.0f;
+        edge = (float)(row.ab & 0xffff) * 0.0625f * 0.5f + 0.5f;
     }
-}
 
-struct Lists {
-    int groups[THREADS];         // groups of 32 rows that meet the block
-    int hits[THREADS];           // rows of WARPS of these groups that do
-    int counts[WARPS];
+    __device__ __forceinline__ int coverage(int x, int y) const
+    {
+        float px = (float)x + 0.5f - ax, py = (float)y + 0.5f - ay;
+        float along = fminf(fmaxf((px * dx + py * dy) * scale, 0.0f), 1.0f);
+        float ex = px - along * dx, ey = py - along * dy;
+        float inside = fminf(fmaxf(edge - sqrtf(ex * ex + ey * ey), 0.0f), 1.0f);
+        return (int)(inside * 255.0f + 0.5f);
+    }
 };
 
-// Where this thread's item goes in an ordered list of the block, and the length of the list.
-__device__ __forceinline__ int rank_in_block(bool wanted, int* counts, int* total)
+// Bits begin..end - 1 of eight, both relative to a cell's first column.
+__device__ __forceinline__ unsigned columns(int begin, int end)
 {
-    int warp = threadIdx.y, lane = threadIdx.x;
-    unsigned vote = __ballot_sync(~0u, wanted);
-    __syncthreads();             // the readers of the last list are done
-    if (lane == 0) counts[warp] = __popc(vote);
-    __syncthreads();
-    int before = 0, all = 0;
-#pragma unroll
-    for (int w = 0; w < WARPS; ++w) {
-        before += w < warp ? counts[w] : 0;
-        all += counts[w];
-    }
-    *total = all;
-    return before + __popc(vote & ((1u << lane) - 1));
+    begin = min(max(begin, 0), 8), end = min(max(end, 0), 8);
+    return begin < end ? (1u << end) - (1u << begin) : 0u;
 }
 
-// Draw rows [begin, end), in order. Every thread of the block takes part.
-__device__ __forceinline__ void draw_rows(Cell& cell, const Row* rows, const Bounds* bounds, const Bounds* groups, int begin, int end,
-                          const u8* atlas, int atlas_pitch, int x, int y, int block_x, int block_y, Lists& lists)
+// Blend a chroma sample and its four luma samples with the weights c[row * 2 + column].
+__device__ __forceinline__ void blend(Cell& cell, int i, const unsigned* c, unsigned luma, unsigned chroma)
 {
-    if (begin >= end) return;    // the same for the whole block
-    int thread = threadIdx.y * 32 + threadIdx.x;
-    int block_x1 = block_x + 256, block_y1 = block_y + 16;
-    int last = (end + 31) >> 5;
-    for (int first = begin >> 5; first < last; first += THREADS) {
-        int group = first + thread;
-        bool met = group < last && meet(groups[group], block_x, block_y, block_x1, block_y1);
-        int found;
-        int place = rank_in_block(met, lists.counts, &found);
-        if (met) lists.groups[place] = group;
-        __syncthreads();
-        for (int taken = 0; taken < found; taken += WARPS) {
-            int mine = taken + threadIdx.y;
-            int n = mine < found ? lists.groups[mine] * 32 + threadIdx.x : end;
-            bool hit = n >= begin && n < end && meet(bounds[n], block_x, block_y, block_x1, block_y1);
-            int count;
-            int at = rank_in_block(hit, lists.counts, &count);
-            if (hit) lists.hits[at] = n;
-            __syncthreads();
-            for (int h = 0; h < count; ++h) {
-                int number = lists.hits[h];
-                Bounds box = bounds[number];
-                if (meet(box, x, y, x + 8, y + 2)) draw_row(cell, rows[number], box, atlas, atlas_pitch, x, y);
+    cell.y[0][i] = mix(cell.y[0][i], luma, c[0], c[1]);
+    cell.y[1][i] = mix(cell.y[1][i], luma, c[2], c[3]);
+    cell.uv[i] = mix(cell.uv[i], chroma, (c[0] + c[1] + c[2] + c[3] + 2) >> 2);
+}
+
+// x0, y0, x1, y1: the clipped bounds of the row. x, y: the cell's first sample.
+__device__ __forceinline__ void draw_row(Cell& cell, const Row& row, int x0, int y0, int x1, int y1, const u8* atlas,
+                                         int atlas_pitch, int x, int y)
+{
+    unsigned alpha = row.colour >> 24, luma = row.colour & 255, kind = row.ab >> 30;
+    unsigned chroma = row.colour >> 8 & 255 | (row.colour >> 16 & 255) << 16;
+    int a = row.ab & 0xffff, b = row.ab >> 16 & 0x3fff;
+    unsigned wide = columns(x0 - x, x1 - x);
+    unsigned within[2] = {y >= y0 && y < y1 ? wide : 0u, y + 1 >= y0 && y + 1 < y1 ? wide : 0u};
+    if (kind == FRAME) {
+        unsigned hole = columns(row.x0 + a - x, row.x1 - a - x);
+        if (y >= row.y0 + a && y < row.y1 - a) within[0] &= ~hole;
+        if (y + 1 >= row.y0 + a && y + 1 < row.y1 - a) within[1] &= ~hole;
+    }
+    if (!(within[0] | within[1])) return;
+    if (kind <= FRAME) {
+        if ((within[0] & within[1]) == 255u) {
+            unsigned both = luma * 0x10001u;
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                cell.y[0][i] = mix(cell.y[0][i], both, alpha);
+                cell.y[1][i] = mix(cell.y[1][i], both, alpha);
+                cell.uv[i] = mix(cell.uv[i], chroma, alpha);
             }
+            return;
+        }
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            unsigned c[4];
+#pragma unroll
+            for (int k = 0; k < 4; ++k) c[k] = within[k >> 1] >> (2 * i + (k & 1)) & 1 ? alpha : 0;
+            blend(cell, i, c, luma, chroma);
+        }
+    } else if (kind == GLYPH) {
+        const u8* at = atlas + (y - row.y0 + b) * atlas_pitch + a + x - row.x0;
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            unsigned c[4];
+#pragma unroll
+            for (int k = 0; k < 4; ++k) {
+                int column = 2 * i + (k & 1);
+                c[k] = within[k >> 1] >> column & 1 ? (at[(k >> 1) * atlas_pitch + column] * alpha + 127) / 255 : 0;
+            }
+            if (c[0] | c[1] | c[2] | c[3]) blend(cell, i, c, luma, chroma);
+        }
+    } else {
+        Line line(row);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            unsigned c[4];
+#pragma unroll
+            for (int k = 0; k < 4; ++k) {
+                int column = 2 * i + (k & 1);
+                bool inside = within[k >> 1] >> column & 1;
+                c[k] = inside ? (line.coverage(x + column, y + (k >> 1)) * alpha + 127) / 255 : 0;
+            }
+            if (c[0] | c[1] | c[2] | c[3]) blend(cell, i, c, luma, chroma);
         }
     }
 }
 
-#ifndef MIN_BLOCKS
-#define MIN_BLOCKS 3        // blocks a multiprocessor shall hold: bounds the registers of a thread
-#endif
+// Draw rows [begin, end), in order. Every lane of the warp takes part; the warp covers 64 x 8 from (left, top).
+__device__ __forceinline__ void draw_rows(Cell& cell, const Row* rows, const Bounds* bounds, const Bounds* groups,
+                                          int begin, int end, const u8* atlas, int atlas_pitch, int x, int y, int left,
+                                          int top)
+{
+    int lane = threadIdx.x & 31, last = (end + 31) >> 5;
+    for (int first = begin >> 5; first < last; first += 32) {
+        bool met = first + lane < last && meet(groups[first + lane], left, top, left + 64, top + 8);
+        unsigned met_groups = __ballot_sync(~0u, met);
+        while (met_groups) {
+            int n = (first + __ffs(met_groups) - 1) * 32 + lane;
+            met_groups &= met_groups - 1;
+            Bounds mine = {0, 0, 0, 0, 0, 0, 0, 0};
+            if (n >= begin && n < end) mine = bounds[n];
+            bool hit = meet(mine, left, top, left + 64, top + 8);
+            unsigned hits = __ballot_sync(~0u, hit);
+            uint4 upper = make_uint4(0, 0, 0, 0), lower = upper;
+            if (hit) {   // all at once: then each row is handed round without waiting for memory
+                upper = ((const uint4*)(rows + n))[0];
+                lower = ((const uint4*)(rows + n))[1];
+            }
+            int corner0 = (unsigned short)mine.x0 | mine.y0 << 16, corner1 = (unsigned short)mine.x1 | mine.y1 << 16;
+            while (hits) {
+                int of = __ffs(hits) - 1;
+                hits &= hits - 1;
+                Row row;
+                row.colour = __shfl_sync(~0u, upper.x, of);
+                row.x0 = __shfl_sync(~0u, upper.y, of), row.y0 = __shfl_sync(~0u, upper.z, of);
+                row.x1 = __shfl_sync(~0u, upper.w, of), row.y1 = __shfl_sync(~0u, lower.x, of);
+                row.ab = __shfl_sync(~0u, lower.y, of);
+                int c0 = __shfl_sync(~0u, corner0, of), c1 = __shfl_sync(~0u, corner1, of);
+                int x0 = c0 & 0xffff, y0 = c0 >> 16, x1 = c1 & 0xffff, y1 = c1 >> 16;
+                if (x + 8 > x0 && x < x1 && y + 2 > y0 && y < y1) {
+                    draw_row(cell, row, x0, y0, x1, y1, atlas, atlas_pitch, x, y);
+                }
+            }
+        }
+    }
+}
 
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
 compose(u8* nv12, int width, int height, unsigned background, const i64* tiles, int tile_count, const int* tables,
         const Row* rows, const Bounds* bounds, const Bounds* groups, const u8* atlas, int atlas_pitch,
         const int* colours)
 {
-    __shared__ Lists lists;
     __shared__ Fresh fresh;
-    int block_x = blockIdx.x * 256, block_y = blockIdx.y * 16;
-    int x = block_x + threadIdx.x * 8, y = block_y + threadIdx.y * 2;
+    int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
+    int left = blockIdx.x * BLOCK_WIDTH + warp % WARPS_ACROSS * 64;
+    int top = blockIdx.y * BLOCK_HEIGHT + warp / WARPS_ACROSS * 8;
+    if (left >= width || top >= height) return;   // the whole warp
+    int x = left + (lane & 7) * 8, y = top + (lane >> 3) * 2;
     Cell cell;
 #pragma unroll
-    for (int i = 0; i < 8; ++i) cell.luma[0][i] = cell.luma[1][i] = background & 255;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) cell.u[i] = background >> 8 & 255, cell.v[i] = background >> 16 & 255;
+    for (int i = 0; i < 4; ++i) {
+        cell.y[0][i] = cell.y[1][i] = (background & 255) * 0x10001u;
+        cell.uv[i] = background >> 8 & 255 | (background >> 16 & 255) << 16;
+    }
 
-    for (int n = 0; n < tile_count; ++n) {
-        const i64* tile = tiles + n * TILE_COLUMNS;
-        if (tile[REACH] >= block_x + 256 || tile[REACH + 2] <= block_x || tile[REACH + 1] >= block_y + 16
-            || tile[REACH + 3] <= block_y) continue;
+    for (int first = 0; first < tile_count; first += 32) {
+        bool met = false;
+        if (first + lane < tile_count) {
+            i64 reach = tiles[(first + lane) * TILE_COLUMNS + REACH];
+            met = (short)reach < left + 64 && (short)(reach >> 32) > left && (short)(reach >> 16) < top + 8
+               && (short)(reach >> 48) > top;
+        }
+        unsigned met_tiles = __ballot_sync(~0u, met);
+        while (met_tiles) {
+            const i64* tile = tiles + (first + __ffs(met_tiles) - 1) * TILE_COLUMNS;
+            met_tiles &= met_tiles - 1;
 #pragma unroll 1
-        for (int part = UNDER; part < END; ++part) {   // [UNDER, OVER), the picture, [OVER, END)
-            draw_rows(cell, rows, bounds, groups, (int)tile[part], (int)tile[part + 1], atlas, atlas_pitch, x, y,
-                      block_x, block_y, lists);
-            if (part == UNDER && tile[PLANES]) draw_picture(cell, fresh, tile, tables, colours, x, y);
+            for (int part = UNDER; part < END; ++part) {   // [UNDER, OVER), the picture, [OVER, END)
+                draw_rows(cell, rows, bounds, groups, (int)tile[part], (int)tile[part + 1], atlas, atlas_pitch, x, y,
+                          left, top);
+                if (part == UNDER && tile[PLANES]) draw_picture(cell, fresh, tile, tables, colours, x, y);
+            }
         }
     }
 
     if (y >= height || x >= width) return;
+    u8* luma = nv12 + (i64)y * width + x;
     u8* chroma = nv12 + (i64)width * height + (i64)(y >> 1) * width + x;
-    if (x + 8 <= width && (width & 7) == 0) {
+    if ((width & 7) == 0) {
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
-            unsigned word[2];
-#pragma unroll
-            for (int k = 0; k < 2; ++k) {
-                const int* four = cell.luma[r] + 4 * k;
-                word[k] = four[0] | four[1] << 8 | four[2] << 16 | four[3] << 24;
-            }
-            *(uint2*)(nv12 + (i64)(y + r) * width + x) = make_uint2(word[0], word[1]);
+            *(uint2*)(luma + (i64)r * width) = make_uint2(__byte_perm(cell.y[r][0], cell.y[r][1], 0x6420),
+                                                          __byte_perm(cell.y[r][2], cell.y[r][3], 0x6420));
         }
-        *(uint2*)chroma = make_uint2(cell.u[0] | cell.v[0] << 8 | cell.u[1] << 16 | cell.v[1] << 24,
-                                     cell.u[2] | cell.v[2] << 8 | cell.u[3] << 16 | cell.v[3] << 24);
+        *(uint2*)chroma = make_uint2(__byte_perm(cell.uv[0], cell.uv[1], 0x6420),
+                                     __byte_perm(cell.uv[2], cell.uv[3], 0x6420));
         return;
     }
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
         if (x + i >= width) continue;
-        nv12[(i64)y * width + x + i] = cell.luma[0][i];
-        nv12[(i64)(y + 1) * width + x + i] = cell.luma[1][i];
-        chroma[i] = i & 1 ? cell.v[i / 2] : cell.u[i / 2];
+        int shift = 16 * (i & 1);
+        luma[i] = cell.y[0][i / 2] >> shift;
+        luma[width + i] = cell.y[1][i / 2] >> shift;
+        chroma[i] = cell.uv[i / 2] >> shift;
     }
 }

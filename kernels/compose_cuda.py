@@ -26,15 +26,19 @@ from tiler.kernels.scaling import FIRST_SAMPLE, HEADER, TAPS, Geometry, N
 from tiler.types import Frame, Int32
 
 # Columns of the tile table; see compose.cu.
-PLANES, TABLE, BOX, OPACITY, COLOUR, MODE, UNDER, OVER, END, REACH = 0, 9, 13, 17, 18, 19, 20, 21, 22, 23
-TILE_COLUMNS = 27
+PLANES, TABLE, BOX, OPACITY, COLOUR, MODE = 0, 9, 13, 17, 18, 19
+UNDER, OVER, END, REACH, ORIGIN = 20, 21, 22, 23, 24
+TILE_COLUMNS = 28
 MODE_TABLES, MODE_COPY, MODE_HALF, PAIRS = 0, 1, 2, 4
 ROW_WORDS = 8
 """int32 words of a primitive as it travels."""
 GROUP = 32
 """Primitives that share one bounding box."""
-_BLOCK = (32, 8)
-_CELL = (8 * 32, 2 * 8)
+BOUNDS_WORDS = 8
+"""int16 words of the bounds of a primitive, or of GROUP of them."""
+_THREADS = 256
+_BLOCK = (128, 32)
+"""Mosaic samples that a block of threads covers."""
 
 Int64 = npt.NDArray[np.int64]
 
@@ -73,21 +77,56 @@ def turned(plane: Any, rotation: int) -> Turned:
     return Turned(address + (width - 1) * step, -step, row_step)
 
 
-def scale_mode(geometry: Geometry) -> int:
-    """MODE_COPY, MODE_HALF (the mean of 2 x 2 luma samples, 2:1 from an even sample on) or MODE_TABLES."""
+class Mode(NamedTuple):
+    """How a tile's picture is scaled: MODE_COPY and MODE_HALF need no tables.
+
+    Attributes:
+        kind: MODE_TABLES, MODE_COPY (1:1) or MODE_HALF (2:1 from whole samples on).
+        origin: source samples of the box's top left: luma x, luma y, chroma x, chroma y.
+    """
+
+    kind: int
+    origin: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+
+def scale_mode(geometry: Geometry) -> Mode:
+    """The fastest mode that gives what the geometry's tables say."""
+    axes = [geometry.tables[offset:] for offset in geometry.offsets]
+    origin = tuple(int(axis[FIRST_SAMPLE] + axis[HEADER]) for axis in axes)
     if geometry.copy:
-        return MODE_COPY
-    for offset in geometry.offsets[:2]:
-        table = geometry.tables[offset:]
-        n, taps = int(table[N]), int(table[TAPS])
-        if taps != 2 or (table[HEADER : HEADER + n] != 2 * np.arange(n)).any():
-            return MODE_TABLES
-        if (table[HEADER + n : HEADER + n + 2 * n] != 8192).any() or table[FIRST_SAMPLE] < 0:
-            return MODE_TABLES
-    return MODE_HALF
+        return Mode(MODE_COPY, (origin[0], origin[1], origin[2], origin[3]))
+    plain = all(_halves(axes[k], (8192, 8192), origin[k]) for k in (0, 1, 3))
+    # Chroma is sited a quarter of an output sample to the left: three taps, the first one a sample earlier.
+    second = int(axes[2][FIRST_SAMPLE] + axes[2][HEADER + 1]) - 1 if axes[2][N] > 1 else -1
+    if plain and second >= 0 and _halves(axes[2], (2048, 8192, 6144), second - 1):
+        return Mode(MODE_HALF, (origin[0], origin[1], second, origin[3]))
+    return Mode(MODE_TABLES)
 
 
-def pack_placement(row: Int64, geometry: Geometry, mode: int, table_at: int, opacity: int) -> None:
+def _halves(axis: Int32, weights: tuple[int, ...], begin: int) -> bool:
+    """Whether output i is the weighted sum of samples begin + 2 i, ...; one before the picture being its first."""
+    n, taps = int(axis[N]), int(axis[TAPS])
+    if taps != len(weights):
+        return False
+    first = axis[HEADER : HEADER + n] + axis[FIRST_SAMPLE]
+    table = axis[HEADER + n : HEADER + n + taps * n].reshape(n, taps)
+    skipped = 0
+    if begin < 0:  # output 0 begins one sample before the picture: that sample's weight is the first one's
+        skipped = 1
+        folded = (weights[0] + weights[1], *weights[2:], 0)
+        if begin != -1 or first[0] != 0 or tuple(table[0].tolist()) != folded:
+            return False
+    index = np.arange(skipped, n)
+    return bool((first[skipped:] == begin + 2 * index).all() and (table[skipped:] == weights).all())
+
+
+def pack_reach(rectangle: tuple[int, int, int, int], size: tuple[int, int]) -> int:
+    """REACH of a tile: x0, y0, x1, y1 within a mosaic of `size`, 16 bits each, x0 lowest."""
+    x0, y0, x1, y1 = (min(max(v, 0), s) for v, s in zip(rectangle, (*size, *size), strict=True))
+    return x0 | y0 << 16 | x1 << 32 | y1 << 48
+
+
+def pack_placement(row: Int64, geometry: Geometry, mode: Mode, table_at: int, opacity: int) -> None:
     """The columns of a tile that change with its geometry only.
 
     Args:
@@ -99,16 +138,16 @@ def pack_placement(row: Int64, geometry: Geometry, mode: int, table_at: int, opa
     row[TABLE:BOX] = geometry.offsets
     row[TABLE:BOX] += table_at
     row[BOX:OPACITY] = geometry.box
-    row[OPACITY], row[MODE] = opacity, mode
+    row[OPACITY], row[ORIGIN:] = opacity, mode.origin
 
 
-def pack_picture(row: Int64, frame: Frame, mode: int) -> None:
+def pack_picture(row: Int64, frame: Frame, mode: Mode) -> None:
     """The columns of a tile that change with its picture. Keep the frame until the launch has ended."""
     y, u, v = (turned(plane, frame.rotation) for plane in (frame.y, frame.u, frame.v))
     row[PLANES : PLANES + 9] = (*y, *u, *v)
     row[COLOUR] = -1 if is_identity(frame.matrix, frame.full_range) else 2 * frame.matrix + frame.full_range
     side_by_side = v.address == u.address + 1 and u.address % 2 == 0 and u.row_step % 2 == 0 and u.step % 2 == 0
-    row[MODE] = mode | (PAIRS if side_by_side else 0)
+    row[MODE] = mode.kind | (PAIRS if side_by_side else 0)
 
 
 def bound_rows(rows: Any, count: int, size: tuple[int, int], bounds: Any, groups: Any) -> None:
@@ -117,7 +156,7 @@ def bound_rows(rows: Any, count: int, size: tuple[int, int], bounds: Any, groups
     Args:
         rows: (>= count, ROW_WORDS) int32 on the device.
         size: width, height of the mosaic.
-        bounds: (>= count, 4) int16, groups: (>= ceil(count / GROUP), 4) int16; both are written.
+        bounds: (>= count, BOUNDS_WORDS) int16, groups: (>= ceil(count / GROUP), BOUNDS_WORDS) int16; written.
     """
     if count:
         arguments = (rows, np.int32(count), np.int32(size[0]), np.int32(size[1]), bounds, groups)
@@ -149,9 +188,9 @@ def compose(
     """
     width, height = nv12.shape[1], nv12.shape[0] * 2 // 3
     shade = np.uint32(background[0] | background[1] << 8 | background[2] << 16)
-    grid = (-(-width // _CELL[0]), -(-height // _CELL[1]))
+    grid = (-(-width // _BLOCK[0]), -(-height // _BLOCK[1]))
     kernel("compose", "compose")(
-        grid, _BLOCK,
+        grid, (_THREADS,),
         (nv12, np.int32(width), np.int32(height), shade, tiles, np.int32(tile_count), tables, rows, bounds, groups,
          atlas, np.int32(atlas.shape[1]), colours),
     )  # fmt: skip

@@ -43,7 +43,7 @@ def preprocess(tensor: Any, entries: Any, tables: Any, affine: Any, pad: float) 
     """
     count, _, height, width = tensor.shape
     element = "__half" if tensor.dtype == np.float16 else "float"
-    grid = (-(-width // _BLOCK[0]), -(-height // _BLOCK[1]), count)
+    grid = (-(-width // (2 * _BLOCK[0])), -(-height // _BLOCK[1]), count)
     numbers = [np.float32(value) for value in np.asarray(affine).ravel()]
     kernel("preprocess", "preprocess", f"-DOUT={element}")(
         grid, _BLOCK, (tensor, np.int32(width), np.int32(height), entries, tables, *numbers, np.float32(pad))

@@ -17,6 +17,7 @@ from tiler.compose.scene import Drawn, Scene, bounds, shown_pts
 from tiler.config.models import Config
 from tiler.kernels.compose_cpu import COLOURS
 from tiler.kernels.compose_cuda import (
+    BOUNDS_WORDS,
     COLOUR,
     END,
     GROUP,
@@ -25,10 +26,12 @@ from tiler.kernels.compose_cuda import (
     ROW_WORDS,
     TILE_COLUMNS,
     UNDER,
+    Mode,
     bound_rows,
     compose,
     pack_picture,
     pack_placement,
+    pack_reach,
     pack_rows,
     scale_mode,
 )
@@ -62,8 +65,8 @@ class _Turn:
         self.device = cupy.empty(size, cupy.uint8)
         self.device_table = self.device[: self._table_bytes]
         self.device_rows = self.device[self._table_bytes :]
-        self.bounds = cupy.empty((rows, 4), cupy.int16)
-        self.groups = cupy.empty((-(-rows // GROUP), 4), cupy.int16)
+        self.bounds = cupy.empty((rows, BOUNDS_WORDS), cupy.int16)
+        self.groups = cupy.empty((-(-rows // GROUP), BOUNDS_WORDS), cupy.int16)
 
     def used(self, rows: int) -> int:
         """Bytes of the table and of this many primitives."""
@@ -98,10 +101,10 @@ class CudaCompositor:
             cupy.cuda.get_current_stream().synchronize()
         self._atlas_version = -1
         self._table = np.zeros((len(self.tiles) + 1, TILE_COLUMNS), np.int64)
-        self._modes = [0] * len(self.tiles)
+        self._modes = [Mode(0)] * len(self.tiles)
         self._table[:, COLOUR] = -1
-        self._table[:-1, REACH:] = [bounds(tile) for tile in self.tiles]
-        self._table[-1, REACH:] = (0, 0, *self._size)
+        self._table[:-1, REACH] = [pack_reach(bounds(tile), self._size) for tile in self.tiles]
+        self._table[-1, REACH] = pack_reach((0, 0, *self._size), self._size)
 
     def compose(self, tick: int, sources: Sequence[TileInput], clock: str = "") -> Mosaic:
         """Enqueue the mosaic of one tick; see `Compositor`. It is there after `Mosaic.ready`."""
