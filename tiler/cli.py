@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import warnings
@@ -95,10 +97,10 @@ def run(
         raise InputError(f"{config}: no outputs: add `outputs: [{{file: mosaic.mp4}}]` or give -o FILE")
     if report is not None:
         check_writable(report, overwrite=overwrite)
-    choices = stages.choose(loaded)
+    stages.choose(loaded)  # a device that cannot be used is said before samples are rendered
     _make_samples(loaded.config)
     built = stages.build(loaded)
-    observer = RunObserver(loaded.config, choices, built.feeds, built.encoder.name)
+    observer = RunObserver(loaded.config, built.choices, built.feeds, built.encoder.name, built.copies)
     stopped: list[int] = []
     gc.freeze()
     gc.enable()
@@ -133,7 +135,15 @@ def check(config: Path, overrides: tuple[str, ...]) -> None:
 
     loaded = load(config, overrides)
     choices = [StagePlan(c.stage, f"{c.device}: {c.backend}", c.reason) for c in stages.choose(loaded)]
-    click.echo(resolve_plan(loaded, choices).render())
+    plan = resolve_plan(loaded, choices)
+    click.echo(plan.render())
+    index, _ = stages.wanted_device(loaded.config)
+    if index is not None:
+        from tiler.stages_cuda import total_memory
+
+        memory = plan.device_memory(total_memory(index))
+        click.echo("\n".join([f"GPU memory, cuda:{index}", *memory.render()]))
+        memory.check(loaded.config)
 
 
 @main.command()
@@ -142,6 +152,88 @@ def doctor() -> None:
     from tiler.doctor import examine
 
     click.echo(examine())
+
+
+@main.group()
+def engine() -> None:
+    """Build, inspect and verify TensorRT engines."""
+
+
+@engine.command("build")
+@click.argument("model")
+@click.option("--max-batch", type=click.IntRange(min=1), required=True, help="Largest batch: the number of streams.")
+@click.option("--device", metavar="cuda[:N]", default="cuda:0", show_default=True, help="GPU to build for.")
+@click.option(
+    "--capability",
+    type=int,
+    metavar="NN",
+    help="Build for another GPU of this compute capability, e.g. 89 for 8.9. No GPU is needed (TensorRT-RTX).",
+)
+@_tells_errors
+def engine_build(model: str, max_batch: int, device: str, capability: int | None) -> None:
+    """Build the engine of MODEL (a name or an .onnx file) and keep it in the cache."""
+    from tiler.engines.build import Target, choose_tensorrt, ensure_engine
+    from tiler.engines.convert import half_model
+    from tiler.engines.registry import load_model
+
+    half, _ = half_model(load_model(model, Path.cwd(), half=True))
+    with contextlib.ExitStack() as stack:
+        if capability is not None:
+            target = Target(capability)
+            tensorrt = choose_tensorrt(["tensorrt-rtx"], capability)
+        else:
+            target = stack.enter_context(_current_device(device))
+            tensorrt = choose_tensorrt(["tensorrt", "tensorrt-rtx"], target.capability)
+        made = ensure_engine(tensorrt, half, max_batch, target, lambda text: click.echo(text, err=True))
+    click.echo(f"{made.path} ({made.reason})")
+
+
+@engine.command("inspect")
+@click.argument("file", type=click.Path(path_type=Path))
+@_tells_errors
+def engine_inspect(file: Path) -> None:
+    """Say what the engine FILE is."""
+    from tiler.engines.build import inspect_engine
+
+    click.echo("\n".join(inspect_engine(file)))
+
+
+@engine.command("verify")
+@click.argument("engine_or_model")
+@_tells_errors
+def engine_verify(engine_or_model: str) -> None:
+    """Check an .engine file, or every engine of a model that is in the cache."""
+    from tiler import cuda
+    from tiler.engines.build import engines_of, verify_engine
+    from tiler.engines.convert import half_model
+    from tiler.engines.registry import load_model
+
+    if engine_or_model.lower().endswith(".engine"):
+        paths = [Path(engine_or_model)]
+    else:
+        half, _ = half_model(load_model(engine_or_model, Path.cwd(), half=True))
+        paths = engines_of(half)
+        if not paths:
+            raise InputError(f"no engine of {engine_or_model} is built yet (tiler engine build)")
+    with contextlib.ExitStack() as stack:
+        here = stack.enter_context(_current_device("cuda:0")) if cuda.problem() is None else None
+        for path in paths:
+            click.echo("\n".join(verify_engine(path, here)))
+
+
+def _current_device(name: str) -> Any:
+    """Context in which a GPU is current; it gives the engines' `Target`."""
+    from tiler import cuda
+
+    match = re.fullmatch(r"cuda(?::(\d+))?", name)
+    if match is None:
+        raise InputError(f"--device: {name!r}; accepted: cuda, cuda:N")
+    index = int(match[1] or 0)
+    if (problem := cuda.problem(index)) is not None:
+        raise InputError(f"--device: {name} cannot be used: {problem}; --capability NN builds without a GPU")
+    from tiler.engines.device_cuda import current_device
+
+    return current_device(index)
 
 
 def _make_samples(config: Any) -> None:

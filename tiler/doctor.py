@@ -11,8 +11,7 @@ import av
 import av.codec
 import av.error
 
-from tiler import __version__
-from tiler.stages import cuda_problem
+from tiler import __version__, cuda
 
 _PACKAGES = ("av", "numba", "numpy", "onnxruntime", "scipy", "pydantic", "click", "PyYAML", "Pillow", "rich")
 _DECODERS = ("h264", "hevc", "vp9", "libdav1d", "mjpeg")
@@ -21,7 +20,8 @@ _DECODERS = ("h264", "hevc", "vp9", "libdav1d", "mjpeg")
 def examine() -> str:
     """The findings as text, `ok` or `no` in front of each line."""
     lines = [f"tiler {__version__}, Python {platform.python_version()}, {platform.platform()}, {os.cpu_count()} cores"]
-    lines.append(f"no  cuda      {cuda_problem()}; every stage runs on the CPU")
+    problem = cuda.problem()
+    lines.append(f"no  cuda      {problem}; every stage runs on the CPU" if problem else "ok  cuda      cuda:0")
     lines += [_codec(name, "r", f"decode {name}") for name in _DECODERS]
     lines.append(_codec("libx264", "w", "encode H.264"))
     lines.append(_models())

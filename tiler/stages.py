@@ -1,30 +1,38 @@
 """Which implementation of each stage runs, and why: the only place that knows.
 
-Every stage lands on the CPU in this version. `device: cuda` is refused with the reason, so
-that nobody gets a slow run in place of the one they asked for; `auto` says why it chose.
+A run is on the CPU or on one CUDA device as a whole; there, a stage that has to land on the CPU says why,
+and does so only where the config allows it: nobody gets a slow run in place of the one they asked for.
 """
 
 from __future__ import annotations
 
-import ctypes
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
+from tiler import cuda
 from tiler.compose.base import Compositor
 from tiler.config.loader import LoadedConfig
-from tiler.config.models import DetectorConfig
+from tiler.config.models import Config, DetectorConfig
 from tiler.decode.feed import LiveFeed, OfflineFeed
 from tiler.decode.source import Opener, SourceReader, open_decoder
 from tiler.encode.base import Encoder
 from tiler.errors import InputError
 from tiler.infer.base import Detector
+from tiler.observe.copies import Copies
 from tiler.preprocess.base import Preprocessor
 from tiler.track.base import Tracker
 
 STAGES = ("decode", "preprocess", "infer", "track", "compose", "encode", "output")
 
 Feed = OfflineFeed | LiveFeed
+
+_log = logging.getLogger(__name__)
+_TRACKER = "ByteTrack (NumPy, SciPy)"
+_HOST = ("track", "output")
+"""Stages that work on a few numbers or on packets: the host is their place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,34 +45,57 @@ class Choice:
     reason: str
 
 
-def cuda_problem() -> str:
-    """Why the GPU is not used, in one line."""
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return "no NVIDIA driver here (libcuda.so.1 is not found)"
-    return "this version of tiler has no CUDA stages yet"
-
-
-def choose(loaded: LoadedConfig) -> tuple[Choice, ...]:
-    """What each stage runs on.
+def wanted_device(config: Config) -> tuple[int | None, str]:
+    """Index of the CUDA device, None for the CPU, and the reason.
 
     Raises:
         InputError: the config insists on a device that cannot be used.
     """
-    device = loaded.config.device
-    if device.startswith("cuda"):
-        raise InputError(f"device: {device} cannot be used: {cuda_problem()}; accepted here: auto, cpu")
-    reason = "device: cpu" if device == "cpu" else cuda_problem()
-    backends = ["PyAV", "Numba", "ONNX Runtime", "ByteTrack (NumPy, SciPy)", "Numba", "libx264", "PyAV"]
-    always = {"track": "host by design", "output": "host by design"}
+    if config.device == "cpu":
+        return None, "device: cpu"
+    index = int(config.device.partition(":")[2] or 0)
+    problem = cuda.problem(index)
+    if problem is None:
+        return index, f"device: {config.device}"
+    if config.device == "auto":
+        return None, problem
+    raise InputError(f"device: {config.device} cannot be used: {problem}; accepted here: auto, cpu")
+
+
+def choose(loaded: LoadedConfig) -> tuple[Choice, ...]:
+    """What each stage is to run on, before anything is opened; `Stages.choices` says where it landed.
+
+    Raises:
+        InputError: the config insists on a device that cannot be used.
+    """
+    index, reason = wanted_device(loaded.config)
+    if index is None:
+        device, backends = "cpu", ["PyAV", "Numba", "ONNX Runtime", _TRACKER, "Numba", "libx264", "PyAV"]
+    else:
+        kernel = "CUDA kernel"
+        backends = ["NVDEC", kernel, "TensorRT or ONNX Runtime", _TRACKER, kernel, "NVENC, if the GPU has it", "PyAV"]
+        device = f"cuda:{index}"
     choices = [
-        Choice(stage, "cpu", backend, always.get(stage, reason))
+        Choice(stage, "cpu" if stage in _HOST else device, backend, "host by design" if stage in _HOST else reason)
         for stage, backend in zip(STAGES, backends, strict=True)
     ]
     if loaded.config.detector == "none":
         choices = [c for c in choices if c.stage not in ("preprocess", "infer", "track")]
     return tuple(choices)
+
+
+def refuse_cpu(config: Config, stage: Literal["decode", "infer", "encode"], backend: str, reason: str) -> None:
+    """Say that a stage of a CUDA run lands on the CPU; refuse it where the config does not allow that.
+
+    Raises:
+        InputError: `device: cuda` without the stage in `allow_cpu`.
+    """
+    if config.device != "auto" and stage not in config.allow_cpu:
+        raise InputError(
+            f"{stage} cannot run on {config.device}: {reason}; "
+            f"accepted here: allow_cpu: [{stage}] ({backend} on the CPU), or device: auto"
+        )
+    _log.warning("%s runs on the CPU (%s): %s", stage, backend, reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +111,8 @@ class Stages:
     trackers: tuple[Tracker, ...]
     compositor: Compositor
     encoder: Encoder
+    choices: tuple[Choice, ...]
+    copies: Copies
 
     def close(self) -> None:
         """Free everything, the readers first."""
@@ -88,22 +121,27 @@ class Stages:
                 part.close()
 
 
-def build(loaded: LoadedConfig, *, opener: Opener = open_decoder, warm: bool = True) -> Stages:
+def build(loaded: LoadedConfig, *, opener: Opener | None = None, warm: bool = True) -> Stages:
     """Open every stage of a run; files are opened here, so that a wrong one is said before anything starts.
 
     Args:
         loaded: the config.
-        opener: opens a source's decoder.
+        opener: opens a source's decoder, instead of the device's own: the run is then on the CPU.
         warm: run the detector once now, so that no tick pays for first use.
 
     Raises:
         InputError: a file, a model or the encoder's parameters are refused.
     """
+    config = loaded.config
+    threads = config.cpu_threads or os.cpu_count() or 1
+    index, _ = wanted_device(config)
+    if index is not None and opener is None:
+        from tiler.stages_cuda import build_cuda
+
+        return build_cuda(loaded, index, threads, warm=warm)
     from tiler.compose.cpu import CpuCompositor
     from tiler.encode.cpu import X264Encoder
 
-    config = loaded.config
-    threads = config.cpu_threads or os.cpu_count() or 1
     opened: list[Callable[[], None]] = []
     try:
         preprocessor, detector, trackers = _build_analysis(loaded, threads, warm)
@@ -113,20 +151,27 @@ def build(loaded: LoadedConfig, *, opener: Opener = open_decoder, warm: bool = T
         opened.append(compositor.close)
         encoder = X264Encoder(config.mosaic, config.encoder, threads)
         opened.append(encoder.close)
-        feeds: list[Feed] = []
-        for index, source in enumerate(config.sources):
-            # One thread a stream is enough when there are several; a lone one may use them all.
-            per_stream = max(1, threads // len(config.sources))
-            reader = SourceReader(
-                source, loaded.resolve(source.uri), index, per_stream, live=config.live, opener=opener
-            )
-            opened.append(reader.close)
-            feeds.append(LiveFeed(reader, config.mosaic) if config.live else OfflineFeed(reader))
+        feeds = open_feeds(loaded, threads, opener or open_decoder, opened)
     except BaseException:
         for close in reversed(opened):
             close()
         raise
-    return Stages(tuple(feeds), preprocessor, detector, trackers, compositor, encoder)
+    return Stages(
+        tuple(feeds), preprocessor, detector, trackers, compositor, encoder, choose(loaded), Copies()
+    )
+
+
+def open_feeds(loaded: LoadedConfig, threads: int, opener: Opener, opened: list[Callable[[], None]]) -> list[Feed]:
+    """A reader and a feed for each source; how to close them again is put into `opened` as they open."""
+    config = loaded.config
+    feeds: list[Feed] = []
+    for index, source in enumerate(config.sources):
+        # One thread a stream is enough when there are several; a lone one may use them all.
+        per_stream = max(1, threads // len(config.sources))
+        reader = SourceReader(source, loaded.resolve(source.uri), index, per_stream, live=config.live, opener=opener)
+        opened.append(reader.close)
+        feeds.append(LiveFeed(reader, config.mosaic) if config.live else OfflineFeed(reader))
+    return feeds
 
 
 def _build_analysis(

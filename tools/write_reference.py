@@ -45,7 +45,7 @@ def _section(model: type[BaseModel], indent: str, given: dict[str, Any]) -> None
             print(f"{indent}\n{indent}{name}:{note}")
             _section(inner, indent + "  ", {})
         else:
-            value = given.get(name, field.default if field.default_factory is None else {})
+            value = given.get(name, field.get_default(call_default_factory=True))
             shown = _scalar(value)
             comment = "# " if value is None else ""
             print(f"{indent}{comment}{name}: {shown}".ljust(34) + f"  # {field.description}")

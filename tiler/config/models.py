@@ -170,12 +170,35 @@ class OverlayConfig(Model):
 class EncoderConfig(Model):
     """The one encoder session."""
 
-    codec: Literal["h264"] = Field("h264", description="codec of the mosaic")
+    codec: Literal["h264", "hevc", "av1"] = Field(
+        "h264", description="codec of the mosaic; hevc and av1 need a GPU with NVENC for them"
+    )
     profile: Literal["quality", "low_latency"] = Field(
         "quality", description="low_latency: no B-frames, no lookahead, every picture leaves at once"
     )
     bitrate: BitRate | None = Field(None, description="bits per second, such as 20M; constant quality when absent")
+    quality: int | None = Field(
+        None, ge=1, le=51, description="constant quality, 1 (best) to 51; 22 when there is no bitrate either"
+    )
+    rate_control: Literal["vbr", "cbr", "cq"] | None = Field(
+        None,
+        description="with a bitrate: vbr (peaks of 1.5 times it) | cbr (no peaks); without: cq (constant quality); "
+        "when absent, by bitrate and profile: cbr for low_latency",
+    )
     gop_s: float = Field(2.0, ge=0.1, le=60, description="seconds between keyframes")
+    preset: Literal["p1", "p2", "p3", "p4", "p5", "p6", "p7"] | None = Field(
+        None,
+        description="p1 (fastest) to p7 (best); when absent, NVENC p4, libx264 p2 (superfast), and p1 for low_latency",
+    )
+    tuning: Literal["hq", "ll", "ull"] | None = Field(
+        None, description="NVENC: hq | ll | ull (quality, low, ultra-low latency); when absent, by profile: hq or ull"
+    )
+    split: Literal["auto", "none", 2, 3, 4] = Field(
+        "auto", description="NVENC, hevc and av1: engines that share each picture: auto | none | 2 | 3 | 4"
+    )
+    driver: Literal["auto", "pyav", "pynvvideocodec", "x264"] = Field(
+        "auto", description="auto | pyav | pynvvideocodec (both NVENC) | x264 (libx264, also on CUDA)"
+    )
 
 
 class FileOutput(Model):
@@ -199,6 +222,12 @@ class Config(Model):
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,2})?)$")] = Field(
         "auto", description="auto | cpu | cuda | cuda:N"
+    )
+    allow_cpu: list[Literal["decode", "infer", "encode"]] = Field(
+        default_factory=list, description="stages that may run on the CPU although device is cuda; auto allows all"
+    )
+    vram_fraction: float = Field(
+        0.7, ge=0.05, le=0.75, description="share of the GPU's memory that a run may plan for, at most 0.75"
     )
     cpu_threads: int = Field(0, ge=0, le=256, description="threads for work on the CPU; 0: as many as there are cores")
     duration_s: float | None = Field(None, gt=0, description="stop after this many seconds of mosaic; "

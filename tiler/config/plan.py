@@ -11,6 +11,7 @@ from tiler.config.loader import LoadedConfig
 from tiler.config.models import DetectorConfig, FileOutput, Source, is_live
 from tiler.engines.registry import ModelSpec, load_model
 from tiler.errors import mask_uri
+from tiler.memory import MemoryPlan, plan_memory
 
 QUEUED_FRAMES = 4
 MOSAICS = 4
@@ -58,6 +59,10 @@ class Plan:
             width, height = self.model.input_size
             tensors = TENSORS * len(self.sources) * 3 * width * height * 4
         return (frames + mosaics + tensors) / 1e6
+
+    def device_memory(self, total_bytes: int) -> MemoryPlan:
+        """The plan of a CUDA device that has `total_bytes`."""
+        return plan_memory(self.loaded.config, [source.size for source in self.sources], self.model, total_bytes)
 
     def render(self) -> str:
         """The plan as lines of plain text."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import cupy
@@ -65,7 +66,7 @@ class CudaDetector:
             self._counts = cupy.zeros(max_batch, cupy.int32)
             self._places = cupy.empty(max_batch * PLACE.itemsize, cupy.uint8)
             self._result = cupy.empty(self._result_bytes, cupy.uint8)
-            self._done = cupy.cuda.Event(disable_timing=True)
+            self._done = cupy.cuda.Event(block=True, disable_timing=True)  # the host sleeps meanwhile
         self._pinned = cupy.cuda.alloc_pinned_memory(self._result_bytes + max_batch * PLACE.itemsize)
         host = np.frombuffer(self._pinned, np.uint8, self._result_bytes + max_batch * PLACE.itemsize)
         self._host_result = host[: self._result_bytes]
@@ -94,6 +95,14 @@ class CudaDetector:
             self._done.record(self._stream)
         self._done.synchronize()
         return self._read(count)
+
+    def warm_up(self, tensors: Sequence[Any]) -> None:
+        """Run the network once on each of the tensors that batches come in, so that no tick pays for first use."""
+        self._device.use()
+        with self._stream:
+            for tensor in tensors:
+                self._network.prepare(tensor, self._head)
+        self._stream.synchronize()
 
     def close(self) -> None:
         """Free the network; may be called twice."""

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from tiler import __version__
+from tiler.observe.copies import Copies
 from tiler.observe.metrics import Timing
 from tiler.types import Packet
 
@@ -33,13 +34,15 @@ class RunObserver:
         latency: from the tick to its packet.
     """
 
-    def __init__(self, config: Config, choices: Sequence[Choice], feeds: Sequence[Feed], encoder: str) -> None:
+    def __init__(self, config: Config, choices: Sequence[Choice], feeds: Sequence[Feed], encoder: str,
+                 copies: Copies | None = None) -> None:
         self._config = config
         self._choices = {choice.stage: choice for choice in choices}
         self._timings = {choice.stage: Timing() for choice in choices}
         self._timings.setdefault("track", Timing())
         self._feeds = feeds
         self._encoder = encoder
+        self._copies = copies or Copies()
         self.encoder_sessions = 0
         self.frames = self.bytes = self.dropped_ticks = 0
         self.tracks = [0] * len(feeds)
@@ -127,7 +130,7 @@ class RunObserver:
                 "sessions": self.encoder_sessions,
                 "queue_wait_ms": self.encoder_wait.summary(),
             },
-            "copies": {"host_to_device_bytes": 0, "device_to_host_bytes": 0},
+            "copies": self._copies.summary(self.frames),
             "cpu_fallback": [n for n, c in self._choices.items() if c.device == "cpu" and n not in ("track", "output")],
             "versions": {
                 "tiler": __version__,

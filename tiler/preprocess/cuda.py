@@ -91,6 +91,11 @@ class CudaPreprocessor:
             self._used[turn].record(self._stream)
         return Batch(tensor, *places(frames, boxes), tuple(frame.stream for frame in frames))
 
+    @property
+    def tensors(self) -> Sequence[Any]:
+        """The tensors that batches come in."""
+        return self._ring
+
     def close(self) -> None:
         """Wait for the last launch; may be called twice."""
         self._device.use()

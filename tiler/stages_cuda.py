@@ -1,0 +1,110 @@
+"""The stages of a run on a CUDA device: opened in the order of the flow, each saying where it landed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import cupy
+
+from tiler.compose.cuda import CudaCompositor
+from tiler.config.loader import LoadedConfig
+from tiler.config.models import Config, DetectorConfig
+from tiler.decode.cuda import CudaOpener
+from tiler.encode.cuda import open_cuda_encoder
+from tiler.engines.registry import ModelSpec, load_model
+from tiler.infer.base import Detector
+from tiler.infer.cuda import CudaDetector
+from tiler.infer.network_cuda import open_network
+from tiler.memory import SURFACES, plan_memory
+from tiler.observe.copies import Copies
+from tiler.preprocess.cuda import CudaPreprocessor
+from tiler.stages import Choice, Feed, Stages, open_feeds, refuse_cpu
+from tiler.track.bytetrack import ByteTracker
+
+
+def total_memory(index: int) -> int:
+    """Bytes of memory of the device."""
+    with cupy.cuda.Device(index) as device:
+        return int(device.mem_info[1])
+
+
+def build_cuda(loaded: LoadedConfig, index: int, threads: int, *, warm: bool) -> Stages:
+    """Open every stage on device `index`; see `tiler.stages.build`.
+
+    Raises:
+        InputError: a file, a model or the encoder's parameters are refused, a stage would land on the CPU
+            although the config does not allow it, or the plan needs more memory than it may.
+    """
+    config = loaded.config
+    device = cupy.cuda.Device(index)
+    device.use()
+    copies = Copies()
+    opened: list[Callable[[], None]] = []
+    try:
+        opener = CudaOpener(index, copies, SURFACES, allow_cpu=may_use_cpu(config, "decode"))
+        feeds: list[Feed] = open_feeds(loaded, threads, opener, opened)
+        model = None
+        if isinstance(config.detector, DetectorConfig):
+            model = load_model(config.detector.model, loaded.folder)
+        sizes = [feed.reader.info.size if feed.reader.info else None for feed in feeds]
+        plan = plan_memory(config, sizes, model, total_memory(index))
+        plan.check(config)
+        cupy.get_default_memory_pool().set_limit(size=plan.pool_bytes)
+        choices = [Choice("decode", *decoders(opener, feeds), "; ".join(steps(opener)) or "first choice")]
+        preprocessor, detector, infer = None, None, None
+        trackers: tuple[ByteTracker, ...] = ()
+        if model is not None:
+            preprocessor, detector, infer = _open_analysis(config, model, index, copies, warm)
+            opened += [preprocessor.close, detector.close]
+            trackers = tuple(ByteTracker(config.tracker, config.detector.score) for _ in feeds)
+            choices += [Choice("preprocess", f"cuda:{index}", "CUDA kernel", "one launch for all streams"), infer]
+            choices.append(Choice("track", "cpu", "ByteTrack (NumPy, SciPy)", "host by design"))
+        compositor = CudaCompositor(config, index, copies, detector.class_names if detector else ())
+        opened.append(compositor.close)
+        choices.append(Choice("compose", f"cuda:{index}", "CUDA kernel", "one launch for the whole mosaic"))
+        encoder, name, reason = open_cuda_encoder(config.mosaic, config.encoder, threads, index, copies)
+        opened.append(encoder.close)
+        on_cpu = "x264" in name
+        if on_cpu:
+            refuse_cpu(config, "encode", name, reason)
+        choices.append(Choice("encode", "cpu" if on_cpu else f"cuda:{index}", name, reason))
+        choices.append(Choice("output", "cpu", "PyAV", "host by design"))
+    except BaseException:
+        for close in reversed(opened):
+            close()
+        raise
+    return Stages(tuple(feeds), preprocessor, detector, trackers, compositor, encoder, tuple(choices), copies)
+
+
+def may_use_cpu(config: Config, stage: Any) -> bool:
+    """Whether a stage may land on the CPU: with `device: auto` always, else where `allow_cpu` says so."""
+    return config.device == "auto" or stage in config.allow_cpu
+
+
+def decoders(opener: CudaOpener, feeds: list[Feed]) -> tuple[str, str]:
+    """Device and technologies of the decode stage: on the CPU as soon as one stream is."""
+    names = sorted({feed.reader.info.decoder.split(" ")[0] for feed in feeds if feed.reader.info})
+    uploaded = any("upload" in feed.reader.info.decoder for feed in feeds if feed.reader.info)
+    return ("cpu" if uploaded else "cuda"), ", ".join(names) or "NVDEC, when reached"
+
+
+def steps(opener: CudaOpener) -> list[str]:
+    """Each step down the ladder of decoders, by source."""
+    return [f"{source}: no {backend} ({why})" for source, taken in opener.steps.items() for backend, why in taken]
+
+
+def _open_analysis(
+    config: Config, model: ModelSpec, index: int, copies: Copies, warm: bool
+) -> tuple[CudaPreprocessor, Detector, Choice]:
+    """Preprocessor and detector on one stream: what the first writes there the second reads."""
+    assert isinstance(config.detector, DetectorConfig)
+    streams = len(config.sources)
+    stream = cupy.cuda.Stream(non_blocking=True)
+    min_score = min(config.tracker.low_score, config.detector.score)
+    network, reason = open_network(model, streams, index, stream)
+    preprocessor = CudaPreprocessor(model.input_size, model.input, streams, network.input_dtype, index, stream, copies)
+    detector = CudaDetector(model, network, config.detector, min_score, streams, index, stream, copies)
+    if warm:
+        detector.warm_up(preprocessor.tensors)
+    return preprocessor, detector, Choice("infer", f"cuda:{index}", network.name, reason)
