@@ -48,7 +48,7 @@ class _Turn:
 
     def __init__(self, size: tuple[int, int], tiles: int) -> None:
         self.nv12 = cupy.empty((size[1] * 3 // 2, size[0]), cupy.uint8)
-        self.ready = cupy.cuda.Event(disable_timing=True)
+        self.ready = cupy.cuda.Event(block=True, disable_timing=True)
         self.frames: list[Frame] = []
         self._table_bytes = -(-tiles * TILE_COLUMNS * 8 // 256) * 256  # what follows keeps its alignment
         self.reserve(tiles, _FIRST_ROWS)

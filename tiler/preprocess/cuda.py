@@ -55,7 +55,7 @@ class CudaPreprocessor:
             self._ring = [cupy.empty((max_batch, 3, input_size[1], input_size[0]), dtype) for _ in range(RING)]
             self._entries = [cupy.empty(size, cupy.uint8) for _ in range(RING)]
             self._pinned = [cupy.cuda.alloc_pinned_memory(size) for _ in range(RING)]
-            self._used = [cupy.cuda.Event(disable_timing=True) for _ in range(RING)]
+            self._used = [cupy.cuda.Event(block=True, disable_timing=True) for _ in range(RING)]
             self._tables = cupy.zeros(1, cupy.int32)
         self._host = [np.frombuffer(memory, ENTRY, max_batch) for memory in self._pinned]
         self._axes: dict[tuple[tuple[int, int], tuple[int, int]], _Axes] = {}
