@@ -19,6 +19,9 @@ class Encoder(Protocol):
         """Take one picture; give the packets that are ready (none, one or several).
 
         The mosaic's planes may be reused as soon as this returns.
+
+        Raises:
+            StageError: the encoder failed; nothing can be encoded afterwards.
         """
         ...
 
@@ -26,4 +29,10 @@ class Encoder(Protocol):
         """The packets still inside; nothing can be encoded afterwards."""
         ...
 
-    def close(self) -> None: ...
+    def request_keyframe(self) -> None:
+        """The next picture given to `encode` becomes an IDR picture. From any thread."""
+        ...
+
+    def close(self) -> None:
+        """End the session; may be called twice."""
+        ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
+import threading
 from types import TracebackType
 from typing import Self
 
@@ -10,23 +10,19 @@ import av
 import av.error
 import numpy as np
 from av.video.codeccontext import VideoCodecContext
-from av.video.frame import VideoFrame
+from av.video.frame import PictureType, VideoFrame
 
 from tiler.config.models import EncoderConfig, MosaicConfig
+from tiler.encode.ffmpeg import check_consumed, packet_of, signal_bt709, take
+from tiler.encode.parameters import resolve
 from tiler.errors import InputError, StageError
 from tiler.types import Mosaic, Packet
 
-_PROFILES: dict[str, dict[str, str]] = {
-    # superfast: the slowest preset that keeps a 4K mosaic near 15 fps on two cores.
-    "quality": {"preset": "superfast", "bf": "2"},
-    # zerolatency: no lookahead, no B-frames: packet k leaves with picture k.
-    "low_latency": {"preset": "ultrafast", "tune": "zerolatency", "bf": "0"},
-}
+_PRESETS = {
+    "p1": "ultrafast", "p2": "superfast", "p3": "veryfast", "p4": "faster", "p5": "fast", "p6": "medium", "p7": "slow",
+}  # fmt: skip
 _THREADING = {"quality": "FRAME", "low_latency": "SLICE"}
 """Threads that share a picture add no delay but cost a quarter of the speed and some quality; PyAV's default."""
-_CRF = "22"
-_BT709 = 1  # the same code point for primaries, transfer and matrix (ITU-T H.273)
-_LIMITED = 1  # AVCOL_RANGE_MPEG
 
 
 class X264Encoder:
@@ -38,40 +34,44 @@ class X264Encoder:
 
     name = "libx264"
 
-    def __init__(self, mosaic: MosaicConfig, config: EncoderConfig, threads: int) -> None:
+    def __init__(self, mosaic: MosaicConfig, config: EncoderConfig, threads: int, *, nv12: bool = False) -> None:
         """Open the session.
 
         Args:
             mosaic: size and rate of the pictures.
             config: profile, rate control and GOP.
             threads: encoder threads.
+            nv12: take `Mosaic.nv12` (a NumPy array here) and not the planes; the packets are the same.
 
         Raises:
-            InputError: libx264 refuses the parameters.
+            InputError: libx264 refuses the parameters, or the config has keys that it cannot honour.
         """
-        self._context = self._open(mosaic, config, threads)
-        self.sessions = 1
         self._shape = (mosaic.height * 3 // 2, mosaic.width)
+        self._pixels = "nv12" if nv12 else "yuv420p"
+        self._keyframe = threading.Event()
+        self._context = self._open(mosaic, config, threads, self._pixels)
+        self.sessions = 1
 
     @staticmethod
-    def _open(mosaic: MosaicConfig, config: EncoderConfig, threads: int) -> VideoCodecContext:
+    def _open(mosaic: MosaicConfig, config: EncoderConfig, threads: int, pixels: str) -> VideoCodecContext:
+        settings = resolve(mosaic, config, "libx264")
         context = av.CodecContext.create("libx264", "w")
         assert isinstance(context, VideoCodecContext)
-        context.width, context.height, context.pix_fmt = mosaic.width, mosaic.height, "yuv420p"
+        context.width, context.height, context.pix_fmt = mosaic.width, mosaic.height, pixels
         context.framerate, context.time_base = mosaic.fps, 1 / mosaic.fps
-        context.color_primaries = context.color_trc = context.colorspace = _BT709
-        context.color_range = _LIMITED
         context.thread_count, context.thread_type = threads, _THREADING[config.profile]
-        context.gop_size = max(1, round(config.gop_s * mosaic.fps))
-        options = dict(_PROFILES[config.profile])
-        if config.bitrate is None:
-            options["crf"] = _CRF
+        context.gop_size = settings.gop
+        context.max_b_frames = settings.b_frames
+        signal_bt709(context)
+        options = {"preset": _PRESETS[settings.preset], "forced-idr": "1"}
+        if settings.low_latency:
+            options["tune"] = "zerolatency"  # no lookahead: packet k leaves with picture k
+        if settings.bitrate is None:
+            options["crf"] = str(settings.quality)
         else:
-            context.bit_rate = config.bitrate
-            # One picture's worth of buffer keeps low latency honest; two seconds is kind to quality.
-            seconds = 1 / mosaic.fps if config.profile == "low_latency" else Fraction(2)
-            options["maxrate"] = str(config.bitrate)
-            options["bufsize"] = str(max(1, int(config.bitrate * seconds)))
+            context.bit_rate = settings.bitrate
+            options["maxrate"] = str(settings.peak)
+            options["bufsize"] = str(settings.buffer_bits)
         context.options = options
         try:
             context.open()
@@ -79,29 +79,33 @@ class X264Encoder:
             raise InputError(
                 f"encoder: libx264 refuses {mosaic.width}x{mosaic.height} at {mosaic.fps} fps: {error}"
             ) from error
+        check_consumed(context)
         return context
 
     def encode(self, mosaic: Mosaic) -> list[Packet]:
         """See `Encoder.encode`; x264 copies the picture before this returns."""
-        picture = VideoFrame.from_numpy_buffer(_contiguous(mosaic, self._shape), format="yuv420p")
+        pixels = mosaic.nv12 if self._pixels == "nv12" else _contiguous(mosaic, self._shape)
+        picture = VideoFrame.from_numpy_buffer(pixels, format=self._pixels)
         picture.pts = mosaic.tick
         picture.time_base = self._context.time_base
+        if take(self._keyframe):
+            picture.pict_type = PictureType.I
         return self._packets(picture)
 
     def flush(self) -> list[Packet]:
         """See `Encoder.flush`."""
         return self._packets(None)
 
+    def request_keyframe(self) -> None:
+        """See `Encoder.request_keyframe`."""
+        self._keyframe.set()
+
     def _packets(self, picture: VideoFrame | None) -> list[Packet]:
         try:
             packets = self._context.encode(picture)
         except (av.error.FFmpegError, ValueError) as error:
             raise StageError("encode", f"libx264 failed: {error}") from error
-        return [
-            Packet(bytes(packet), packet.pts or 0, packet.dts if packet.dts is not None else packet.pts or 0,
-                   packet.is_keyframe)
-            for packet in packets
-        ]
+        return [packet_of(packet) for packet in packets]
 
     def close(self) -> None:
         """The session's memory goes with the context."""

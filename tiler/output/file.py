@@ -33,8 +33,10 @@ class FileWriter:
         """Open the file for writing.
 
         Raises:
-            InputError: it exists and `overwrite` is False, or cannot be written.
+            InputError: it exists and `overwrite` is False, cannot be written, or its format cannot hold the codec.
         """
+        if codec == "av1" and path.suffix.lower() == ".mov":
+            raise InputError(f"output {path}: a .mov file cannot hold AV1; accepted for it: .mp4, .mkv")
         self.path = path
         self._tick = 1 / mosaic.fps
         options: dict[str, str] = {}
