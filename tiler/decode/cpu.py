@@ -1,234 +1,60 @@
-"""Anything FFmpeg opens -> Frame, decoded on the CPU through PyAV.
-
-`read` runs on one thread at a time. FFmpeg cannot be stopped from outside while it waits
-for a network, except by its timeouts: `close` from another thread then returns at once,
-and the thread that reads frees everything as soon as FFmpeg comes back.
-"""
+"""Anything FFmpeg opens -> Frame, decoded on the CPU through PyAV."""
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
 
 import av
-from av.container import InputContainer
-from av.video.stream import VideoStream
 
 from tiler.config.models import Source
-from tiler.decode.base import StreamInfo
-from tiler.decode.clock import FileClock
 from tiler.decode.deinterlace import Deinterlacer
+from tiler.decode.demuxed import DEFAULT_FPS as DEFAULT_FPS
+from tiler.decode.demuxed import DemuxedDecoder, VideoPacket, said_by
 from tiler.decode.picture import PlaneMaker, colour_of, exact, rotation_of, sample_aspect_of
-from tiler.errors import InputError, StageError, mask_uri
-from tiler.types import CLOCK_HZ, Frame
-
-MAX_ERRORS_IN_A_ROW = 250
-"""Packets in a row that FFmpeg may refuse before the stream counts as broken (10 s at 25 fps)."""
-DEFAULT_FPS = Fraction(25)
-"""The rate of a stream that says nothing about it: FFmpeg's own default for raw streams."""
-_START_SLACK_S = Fraction(1, 1000)
-"""Matroska rounds timestamps to 1 ms: a picture this much before `start_s` still belongs to it."""
-_HIGHEST_FPS = 1000
-_PYAV = int(av.__version__.split(".")[0])
-_ANY_METADATA: dict[str, Any] = {"metadata_errors": "replace"} if _PYAV < 19 else {}
-"""PyAV takes tags that are not UTF-8 as they are since 19, before only when asked."""
-_NO_TIMESTAMPS = 0x80  # AVFMT_NOTIMESTAMPS
+from tiler.types import Frame
 
 
-class PyavDecoder:
-    """A Decoder for files, raw streams, devices and URLs.
+class PyavDecoder(DemuxedDecoder[av.VideoFrame]):
+    """A DemuxedDecoder that decodes on the CPU.
 
-    Pictures begin at the first one at or after `source.start_s` (pts 0) and end before
-    `source.end_s`. Data that FFmpeg refuses is skipped and counted in `errors`, as are
-    pictures that it marks as damaged; the stream fails when nothing but errors comes.
-    Interlaced pictures are deinterlaced at their own rate.
+    Pictures that FFmpeg marks as damaged count in `errors`, too. Interlaced pictures are
+    deinterlaced at their own rate.
     """
 
     def __init__(self, source: Source, uri: str, stream: int, threads: int) -> None:
-        """Open the source and decode its first picture.
-
-        Args:
-            source: id, start_s, end_s, timeout_s and options are read from it.
-            uri: what FFmpeg opens: an absolute path, or a URL.
-            stream: index of the source in the config.
-            threads: for FFmpeg's frame and slice threads; 0 leaves it to FFmpeg.
-
-        Raises:
-            InputError: it cannot be opened, has no video, or has a codec unknown to FFmpeg.
-        """
-        self.errors = 0
-        self._source = source
-        self._stream = stream
-        self._uri = uri
-        self._threads = threads
-        self._lock = threading.Lock()
-        self._closed = False
         self._planes = PlaneMaker()
-        self._container: InputContainer | None = None
-        self._open()
-        self._frames = self._trimmed()
-        self._first: Frame | StageError | None
+        super().__init__(source, uri, stream, threads)
+
+    def _name(self) -> str:
+        return f"pyav {self._video.codec_context.name}"
+
+    def _pictures(self) -> Iterator[av.VideoFrame]:
+        deinterlacer = Deinterlacer()
         try:
-            self._first = next(self._frames, None)
-        except StageError as error:
-            self._first = error
-        except BaseException:
-            self.close()
-            raise
-        self.info = self._describe()
+            for picture in self._decoded(self._decode, (av.FFmpegError,)):
+                self.errors += picture.is_corrupt
+                yield from deinterlacer.push(picture, self._tick_of(picture))
+            yield from deinterlacer.flush()
+        except av.FFmpegError as error:
+            raise self._failure(f"cannot deinterlace: {said_by(error)}") from error
 
-    def read(self) -> Frame | None:
-        """The next picture, or None at the end (and after `close`).
-
-        Raises:
-            StageError: nothing can be decoded, or FFmpeg lost the source.
-        """
+    def _decode(self, packet: VideoPacket | None) -> list[av.VideoFrame]:
         try:
-            with self._lock:
-                if self._closed:
-                    return None
-                first, self._first = self._first, None
-                if isinstance(first, StageError):
-                    raise first
-                return first if first is not None else next(self._frames, None)
-        finally:
-            if self._closed:
-                self._free()
+            return self._video.codec_context.decode(packet)
+        except av.EOFError:
+            return []
 
-    def close(self) -> None:
-        self._closed = True
-        self._free()
+    def _tick_of(self, picture: av.VideoFrame) -> Fraction:
+        return exact(picture.time_base) or self._tick
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _free(self) -> None:
-        if not self._lock.acquire(blocking=False):
-            return  # a thread is reading: it comes by here when FFmpeg lets it go
-        try:
-            if self._container is not None:
-                self._frames.close()
-                self._container.close()
-                self._container = None
-        finally:
-            self._lock.release()
-
-    # Opening
-
-    def _open(self) -> None:
-        source = self._source
-        options = {key: str(value) for key, value in source.options.items()}
-        uri = self._uri
-        timeout: tuple[float, float] | None = (source.timeout_s, source.timeout_s)
-        file_format = options.pop("format", "v4l2" if uri.startswith("/dev/video") else "") or None
-        if uri.startswith(("rtsp://", "rtsps://")):
-            options.setdefault("rtsp_transport", "tcp")  # UDP loses packets under load
-        if Path(uri).is_file():
-            uri, timeout = f"file:{uri}", None  # a colon in a file name is not a protocol
-        try:
-            self._container = av.open(
-                uri, "r", format=file_format, options=options, timeout=timeout, **_ANY_METADATA
-            )
-            self._video = self._select(self._container)
-        except (av.FFmpegError, OSError, ValueError) as error:
-            self._discard()
-            where = f"source {source.id}: cannot open {mask_uri(self._uri)}"
-            raise InputError(f"{where}: {_said(error)}") from error
-        except InputError:
-            self._discard()
-            raise
-        context = self._video.codec_context
-        context.thread_type = "AUTO"
-        context.thread_count = self._threads
-        self._tick = exact(self._video.time_base) or Fraction(1, CLOCK_HZ)
-        # A raw stream: what FFmpeg says of its timestamps and durations is made up, and partly wrong.
-        self._untimed = bool(self._container.format.flags & _NO_TIMESTAMPS)
-
-    def _select(self, container: InputContainer) -> VideoStream:
-        video = container.streams.best("video")
-        if not isinstance(video, VideoStream):
-            raise InputError(f"source {self._source.id}: no video in {mask_uri(self._uri)}")
-        if video.codec_context is None:
-            raise InputError(
-                f"source {self._source.id}: FFmpeg has no decoder for the video in {mask_uri(self._uri)}"
-            )
-        return video
-
-    def _discard(self) -> None:
-        if self._container is not None:
-            self._container.close()
-            self._container = None
-
-    def _describe(self) -> StreamInfo:
-        video = self._video
-        first = self._first
-        size = first.picture_size if isinstance(first, Frame) else (video.width, video.height)
-        return StreamInfo(
-            size=size,
-            fps=self._fps() or Fraction(0),
-            duration_s=self._duration_s(),
-            codec=video.codec.canonical_name,
-            decoder=f"pyav {video.codec_context.name}",
-        )
-
-    def _fps(self) -> Fraction | None:
-        """The average rate; a raw stream's is in its own header, if anywhere."""
-        coded = exact(self._video.codec_context.framerate)
-        container = exact(self._video.average_rate) or exact(self._video.guessed_rate)
-        fps = coded or container if self._untimed else container or coded
-        return fps if fps is not None and fps < _HIGHEST_FPS else None
-
-    def _duration_s(self) -> float | None:
-        length: Fraction | None = None
-        if self._video.duration:
-            length = self._video.duration * self._tick
-        elif self._container is not None and self._container.duration:
-            length = Fraction(self._container.duration, av.time_base)
-        end_s = self._source.end_s
-        if length is not None and end_s is not None:
-            length = min(length, Fraction(end_s))
-        elif end_s is not None and not self._untimed:
-            length = Fraction(end_s)
-        return None if length is None else max(0.0, float(length - Fraction(self._source.start_s)))
-
-    # Decoding: packets -> pictures -> progressive pictures -> frames
-
-    def _trimmed(self) -> Generator[Frame, None, None]:
-        """The frames from start_s to end_s, stamped from 0."""
-        usual_s = 1 / (self._fps() or DEFAULT_FPS)
-        begin = round((Fraction(self._source.start_s) - _START_SLACK_S) * CLOCK_HZ)
-        end_s = self._source.end_s
-        end = None if end_s is None else round(end_s * CLOCK_HZ)
-        clock = FileClock(self._origin_s())
-        first: int | None = None
-        for picture in self._from_start():
-            stated_s = Fraction(0) if self._untimed else (picture.duration or 0) * self._tick_of(picture)
-            pts = clock.stamp(self._time_s(picture), stated_s or usual_s)
-            if pts is None or pts < begin:
-                continue
-            if end is not None and pts >= end:
-                break
-            first = pts if first is None else first
-            yield self._frame(picture, pts - first)
-        if first is None and not self._closed:
-            raise self._failure(f"no picture from {self._source.start_s:g} s on")
-
-    def _frame(self, picture: av.VideoFrame, pts: int) -> Frame:
+    def _frame(self, picture: av.VideoFrame, pts: int) -> Frame | None:
         colour = colour_of(picture)
         try:
             y, u, v, owner = self._planes.planes(picture)
         except av.FFmpegError as error:
-            raise self._failure(f"cannot convert {picture.format.name} pictures: {_said(error)}") from error
+            raise self._failure(f"cannot convert {picture.format.name} pictures: {said_by(error)}") from error
         return Frame(
             stream=self._stream,
             pts=pts,
@@ -242,106 +68,3 @@ class PyavDecoder:
             arrival_s=time.monotonic(),
             owner=owner,
         )
-
-    def _from_start(self) -> Iterator[av.VideoFrame]:
-        """Pictures in display order from start_s, or somewhat before it."""
-        pictures = self._progressive()
-        if self._seek():
-            target_s = (self._origin_s() or 0) + Fraction(self._source.start_s)
-            try:
-                first = next(pictures, None)
-            except StageError:  # nothing from there on can be decoded on its own
-                first = None
-            time_s = None if first is None else self._time_s(first)
-            if first is not None and time_s is not None and time_s <= target_s:
-                yield first
-            else:  # no usable index: read the file up to there
-                self._reopen()
-                pictures = self._progressive()
-        yield from pictures
-
-    def _seek(self) -> bool:
-        origin_s, start_s = self._origin_s(), self._source.start_s
-        if not start_s or origin_s is None or self._container is None:
-            return False
-        try:
-            self._container.seek(int((origin_s + Fraction(start_s)) / self._tick), stream=self._video)
-        except av.FFmpegError:
-            self._reopen()
-            return False
-        return True
-
-    def _reopen(self) -> None:
-        self._discard()
-        try:
-            self._open()
-        except InputError as error:
-            raise self._failure(str(error)) from error
-
-    def _progressive(self) -> Iterator[av.VideoFrame]:
-        deinterlacer = Deinterlacer()
-        try:
-            for picture in self._decoded():
-                yield from deinterlacer.push(picture, self._tick_of(picture))
-            yield from deinterlacer.flush()
-        except av.FFmpegError as error:
-            raise self._failure(f"cannot deinterlace: {_said(error)}") from error
-
-    def _decoded(self) -> Iterator[av.VideoFrame]:
-        """FFmpeg's pictures; data that it refuses is skipped, within bounds."""
-        count = refused = 0
-        said = "it holds no video data"
-        for packet in self._packets():
-            try:
-                pictures = self._video.codec_context.decode(packet)
-            except av.EOFError:
-                pictures = []
-            except av.FFmpegError as error:
-                pictures = []
-                said = _said(error)
-                refused += 1
-                self.errors += 1
-            for picture in pictures:
-                refused = 0
-                count += 1
-                self.errors += picture.is_corrupt
-                yield picture
-            if refused >= MAX_ERRORS_IN_A_ROW:
-                raise self._failure(f"{refused} packets in a row could not be decoded: {said}")
-        if count == 0 and not self._closed:
-            raise self._failure(f"no picture could be decoded: {said}")
-
-    def _packets(self) -> Iterator[av.Packet[VideoStream] | None]:
-        """The packets, then None, for which the decoder gives out what it still holds."""
-        assert self._container is not None
-        packets = self._container.demux(self._video)
-        while not self._closed:
-            try:
-                packet = next(packets)
-            except (StopIteration, IndexError):  # IndexError: PyAV's, when a stream turned up on the way
-                break
-            except av.FFmpegError as error:
-                yield None
-                raise self._failure(f"cannot read on: {_said(error)}") from error
-            if packet.size:
-                yield packet
-        yield None
-
-    def _tick_of(self, picture: av.VideoFrame) -> Fraction:
-        return exact(picture.time_base) or self._tick
-
-    def _time_s(self, picture: av.VideoFrame) -> Fraction | None:
-        return None if self._untimed or picture.pts is None else picture.pts * self._tick_of(picture)
-
-    def _origin_s(self) -> Fraction | None:
-        start = self._video.start_time
-        return None if self._untimed or start is None else start * self._tick
-
-    def _failure(self, message: str) -> StageError:
-        return StageError("decode", message, stream=self._source.id)
-
-
-def _said(error: Exception) -> str:
-    """What FFmpeg said, in one line and without secrets."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return mask_uri(" ".join(str(text).split()))

@@ -1,0 +1,374 @@
+"""Anything FFmpeg opens -> Frame on the device, decoded by NVDEC through PyNvVideoCodec.
+
+Packets come from FFmpeg, so that options, timeouts, reconnection and seeking are the CPU
+decoder's. What PyNvVideoCodec decodes lies in memory that its next `Decode` overwrites,
+even while the picture is held: each picture is copied into a surface of the stream's ring
+before that. Decoder, copies and the event `Frame.ready` share the ring's CUDA stream, so
+nothing here waits for the device.
+
+PyNvVideoCodec scales to the first size, silently, when a stream changes its size. So the
+parameter sets of every keyframe are compared with the last ones; new ones are read by
+decoding that keyframe on the CPU (`keyframe.py`), and when they change the picture, the
+old decoder is flushed and the keyframe goes into a new one. A VP9 stream that changes its
+size between keyframes keeps the first size, scaled by NVDEC.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, cast
+
+import av
+import cupy
+from av.video.codeccontext import VideoCodecContext
+
+from tiler.config.models import Source, is_live
+from tiler.decode.demuxed import DEFAULT_FPS, DemuxedDecoder, VideoPacket, said_by
+from tiler.decode.keyframe import (
+    MAX_DAMAGED_KEYFRAMES,
+    MAX_WITHOUT_KEYFRAME,
+    DamagedError,
+    Look,
+    RefusedError,
+    decoded_alone,
+    headers_of,
+    is_length_prefixed,
+    look_of,
+    parameters_of,
+)
+from tiler.decode.picture import sample_aspect_of
+from tiler.decode.surfaces_cuda import SurfaceRing
+from tiler.decode.tick_clock import TickClock
+from tiler.errors import StageError
+from tiler.types import Frame
+
+CODECS = {"h264": "H264", "hevc": "HEVC", "vp9": "VP9", "av1": "AV1"}
+"""FFmpeg's names and PyNvVideoCodec's. NVDEC knows older codecs, too: FFmpeg's CUDA decoders serve those."""
+FILTERS = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
+_NO_PTS = -(1 << 63)  # AV_NOPTS_VALUE, which PyNvVideoCodec's own demuxer gives, too
+_MOST_IN_FLIGHT = 500  # packets whose picture never came are forgotten
+
+
+class NvPicture(NamedTuple):
+    """A picture in PyNvVideoCodec's memory: valid until the next `Decode` of its decoder."""
+
+    decoded: Any
+    pts: int | None
+    duration: int
+    look: Look
+
+
+class NvdecDecoder(DemuxedDecoder[NvPicture]):
+    """A DemuxedDecoder on NVDEC: H.264, HEVC, VP9 and AV1 where the GPU knows them, progressive 4:2:0.
+
+    NVDEC conceals damage without saying so: `errors` counts packets that it, FFmpeg's
+    bitstream filter or the network refused, no pictures.
+    """
+
+    def __init__(self, source: Source, uri: str, stream: int, ring: SurfaceRing, device: int) -> None:
+        """Open the source and decode its first picture.
+
+        Args:
+            source, uri, stream: as for DemuxedDecoder.
+            ring: surfaces for the pictures; sized here.
+            device: index of the CUDA device.
+
+        Raises:
+            InputError: it cannot be opened, or has no video.
+            RefusedError: PyNvVideoCodec or NVDEC cannot decode it.
+        """
+        self._device = device
+        self._ring = ring
+        self._library = library()
+        self._nvdec: _Nvdec | None = None
+        self._retired: _Nvdec | None = None
+        self._refusals = (
+            av.FFmpegError,
+            DamagedError,
+            self._library.PyNvVCException,
+            self._library.PyNvVCExceptionUnsupported,
+            RuntimeError,
+        )
+        with cupy.cuda.Device(device):
+            super().__init__(source, uri, stream, 1)
+
+    def read(self) -> Frame | None:
+        with cupy.cuda.Device(self._device):
+            return super().read()
+
+    def _name(self) -> str:
+        return f"nvdec {self._codec}"
+
+    def _release(self) -> None:
+        self._ring.stream.synchronize()  # its copies read from the decoder's memory
+        self._nvdec = self._retired = None
+
+    # Packets -> pictures
+
+    def _pictures(self) -> Iterator[NvPicture]:
+        self._codec = self._video.codec.canonical_name
+        if self._codec not in CODECS:
+            raise RefusedError(f"it is {self._codec}; NVDEC is used for {', '.join(CODECS)}")
+        extradata = self._video.codec_context.extradata
+        name = FILTERS.get(self._codec) if is_length_prefixed(extradata) else None
+        self._filter = av.BitStreamFilterContext(name, self._video) if name else None
+        self._headers = headers_of(self._codec, extradata)
+        self._parameters = b""
+        self._waiting = True
+        self._skipped = self._damaged = 0
+        self._release()
+        yield from self._decoded(self._decode, self._refusals)
+
+    def _decode(self, packet: VideoPacket | None) -> list[NvPicture]:
+        """What NVDEC gives out for a packet; for None, all that it still holds."""
+        if self._retired is not None:
+            self._ring.stream.synchronize()
+            self._retired = None
+        if packet is None:
+            if self._nvdec is None and self._skipped:
+                raise self._refusal(f"no keyframe in {self._skipped} packets")
+            return [] if self._nvdec is None else self._nvdec.flush()
+        self.errors += packet.is_corrupt
+        keyframe = packet.is_keyframe
+        if self._waiting and not keyframe:
+            return self._skip()
+        stored = packet
+        if self._filter is not None:
+            stored = _copy_of(packet) if keyframe else packet
+            filtered = self._filter.filter(packet)  # takes the data out of the packet
+            if not filtered:
+                return []
+            packet = cast(VideoPacket, filtered[0])
+        before = self._look_at(stored, packet) if keyframe else []
+        assert self._nvdec is not None
+        if not self._nvdec.began:
+            return before + self._begun(self._nvdec, packet)
+        return self._nvdec.decode(packet, packet)
+
+    def _look_at(self, stored: VideoPacket, packet: VideoPacket) -> list[NvPicture]:
+        """Prepare for a keyframe; returns what is left of the pictures before it, if its decoder is a new one.
+
+        Args:
+            stored: as it lay in the container, for FFmpeg's decoder.
+            packet: as Annex B, for NVDEC.
+        """
+        found = parameters_of(self._codec, _bytes_of(packet))
+        if self._nvdec is not None and not self._waiting and found in (self._parameters, b""):
+            return []
+        context = self._video.codec_context
+        try:
+            picture = decoded_alone(context, stored)
+        except DamagedError as error:
+            self._waiting = True
+            self._damaged += 1
+            if self._damaged < MAX_DAMAGED_KEYFRAMES:
+                raise
+            raise self._refusal(str(error)) from error
+        try:
+            look = look_of(picture, self._video.metadata, sample_aspect_of(self._video.sample_aspect_ratio))
+        except RefusedError as error:
+            raise self._refusal(str(error)) from error
+        self._waiting = False
+        self._damaged = 0
+        self._parameters = found
+        if self._nvdec is not None and look == self._nvdec.look:
+            return []
+        before = [] if self._nvdec is None else self._nvdec.flush()
+        self._retired, self._nvdec = self._nvdec, None  # keeps the memory of what was flushed
+        low_latency = is_live(self._source) and not context.has_b_frames and self._codec in FILTERS
+        stream = int(self._ring.stream.ptr)
+        try:
+            self._nvdec = _Nvdec(self._library, self._device, stream, self._codec, look, context, low_latency)
+        except (*self._refusals, RefusedError) as error:
+            raise self._refusal(said_by(error)) from error
+        return before
+
+    def _begun(self, nvdec: _Nvdec, packet: VideoPacket) -> list[NvPicture]:
+        """The first packet of a decoder: the CPU has decoded it, so whatever NVDEC objects to is not the data."""
+        data: av.Packet[Any] = packet
+        if self._headers and not parameters_of(self._codec, _bytes_of(packet)):
+            data = av.Packet(self._headers + bytes(_bytes_of(packet)))
+        try:
+            return nvdec.decode(packet, data)
+        except self._refusals as error:
+            raise self._refusal(said_by(error)) from error
+
+    def _skip(self) -> list[NvPicture]:
+        self._skipped += 1
+        if self._skipped >= MAX_WITHOUT_KEYFRAME:
+            raise self._refusal(f"no keyframe in {self._skipped} packets")
+        return []
+
+    def _refusal(self, why: str) -> RefusedError | StageError:
+        """Once a picture has been given out, no other backend can take over."""
+        return RefusedError(why) if self._opening else self._failure(f"NVDEC cannot go on: {why}")
+
+    # Pictures -> frames
+
+    def _stamper(self) -> Callable[[NvPicture], int | None]:
+        start = None if self._untimed else self._video.start_time
+        clock = TickClock(self._tick, 1 / (self._fps() or DEFAULT_FPS), start)
+        if self._untimed:
+            return lambda picture: clock.stamp(None, 0)
+        return lambda picture: clock.stamp(picture.pts, picture.duration)
+
+    def _frame(self, picture: NvPicture, pts: int) -> Frame | None:
+        decoded, _, _, look = picture
+        ring = self._ring
+        try:
+            ring.fit(look.width, look.height, look.bits > 8)
+        except MemoryError as error:
+            size = f"{ring.slots} surfaces of {look.width}x{look.height}"
+            raise self._failure(f"no room on the GPU for {size}: {said_by(error)}") from error
+        lease = ring.acquire(lambda: self._closed)
+        if lease is None:
+            return None
+        surface = lease.surface
+        luma = decoded.GetPtrToPlane(0)
+        if decoded.GetPtrToPlane(1) - luma != surface.luma_bytes:
+            raise self._refusal(f"its pictures are not {look.width}x{look.height} with {look.bits} bits, as the CPU's")
+        cupy.cuda.runtime.memcpyAsync(
+            surface.ptr, luma, surface.size_bytes, cupy.cuda.runtime.memcpyDeviceToDevice, ring.stream.ptr
+        )
+        surface.ready.record(ring.stream)
+        return Frame(
+            stream=self._stream,
+            pts=pts,
+            y=surface.y,
+            u=surface.u,
+            v=surface.v,
+            matrix=look.matrix,
+            full_range=look.full_range,
+            rotation=look.rotation,
+            sample_aspect=look.sample_aspect,
+            arrival_s=time.monotonic(),
+            owner=lease,
+            ready=surface.ready,
+        )
+
+
+class _Nvdec:
+    """PyNvVideoCodec's decoder for pictures of one look."""
+
+    def __init__(
+        self,
+        library: Any,
+        device: int,
+        stream: int,
+        codec: str,
+        look: Look,
+        context: VideoCodecContext,
+        low_latency: bool,
+    ) -> None:
+        self.look = look
+        self.began = False
+        kind = library.cudaVideoCodec.__members__[CODECS[codec]]
+        width = max(look.width, context.coded_width)
+        height = max(look.height, context.coded_height)
+        _check_capabilities(library, device, kind, codec, width, height, look.bits)
+        latency = library.DisplayDecodeLatencyType
+        self._decoder = library.CreateDecoder(
+            gpuid=device,
+            codec=kind,
+            cudastream=stream,
+            usedevicememory=True,
+            maxwidth=width,
+            maxheight=height,
+            latency=latency.LOW if low_latency else latency.NATIVE,
+        )
+        self._sent = library.PacketData()
+        if low_latency:  # each packet is a whole picture: do not wait for the next one to see that it ends
+            self._sent.decode_flag = int(library.VideoPacketFlag.ENDOFPICTURE)
+        self._end = library.PacketData()
+        self._durations: dict[int, int] = {}
+        self._hidden: set[int] = set()
+
+    def decode(self, packet: VideoPacket, data: av.Packet[Any]) -> list[NvPicture]:
+        """The pictures that come out when `data` goes in, stamped as `packet`."""
+        self.began = True
+        sent = self._sent
+        sent.bsl_data = data.buffer_ptr
+        sent.bsl = data.size
+        pts = packet.pts
+        if pts is None:
+            sent.pts = _NO_PTS
+        else:
+            sent.pts = pts
+            if len(self._durations) > _MOST_IN_FLIGHT:
+                self._durations.clear()
+            self._durations[pts] = packet.duration or 0
+            if packet.is_discard:  # an edit list begins behind it; FFmpeg's decoders drop such pictures, too
+                self._hidden.add(pts)
+        return self._taken(self._decoder.Decode(sent))
+
+    def flush(self) -> list[NvPicture]:
+        """What the decoder still holds; it is not used again."""
+        return self._taken(self._decoder.Decode(self._end))
+
+    def _taken(self, decoded: list[Any]) -> list[NvPicture]:
+        pictures = []
+        for picture in decoded:
+            pts = picture.getPTS()
+            if pts in self._hidden:
+                self._hidden.discard(pts)
+                continue
+            duration = self._durations.pop(pts, 0)
+            pictures.append(NvPicture(picture, None if pts == _NO_PTS else pts, duration, self.look))
+        return pictures
+
+
+def _bytes_of(packet: av.Packet[Any]) -> memoryview:
+    data: Any = packet  # has the buffer protocol, which its type cannot say before Python 3.12
+    return memoryview(data)
+
+
+def _copy_of(packet: VideoPacket) -> VideoPacket:
+    """The data of a packet, and what tells a decoder of new parameter sets."""
+    copy = av.Packet(bytes(_bytes_of(packet)))
+    if packet.has_sidedata("new_extradata"):
+        copy.set_sidedata(packet.get_sidedata("new_extradata"))
+    return cast(VideoPacket, copy)
+
+
+def library() -> Any:
+    """The module PyNvVideoCodec, imported when it is first needed.
+
+    Raises:
+        RefusedError: it is not installed, or does not find what it needs of the driver.
+    """
+    try:
+        import PyNvVideoCodec
+    except ImportError as error:
+        if error.name == "PyNvVideoCodec":
+            raise RefusedError('PyNvVideoCodec is not installed: pip install "tiler[cuda]"') from error
+        raise RefusedError(f"PyNvVideoCodec cannot be imported: {said_by(error)}") from error
+    except Exception as error:
+        if "libnvidia-encode" in str(error):
+            raise RefusedError(
+                "PyNvVideoCodec needs the driver's NVENC library even to decode, and libnvidia-encode.so.1 is not "
+                "here (in a container: NVIDIA_DRIVER_CAPABILITIES=compute,utility,video)"
+            ) from error
+        raise RefusedError(f"PyNvVideoCodec cannot be imported: {said_by(error).split(' === ')[0]}") from error
+    return PyNvVideoCodec
+
+
+def _check_capabilities(
+    library: Any, device: int, kind: Any, codec: str, width: int, height: int, bits: int
+) -> None:
+    """
+    Raises:
+        RefusedError: the GPU's NVDEC does not know the codec at this depth and size.
+    """
+    chroma = library.cudaVideoChromaFormat.__members__["420"]
+    caps = library.GetDecoderCaps(gpuid=device, codec=kind, chromaformat=chroma, bitdepth=bits)
+    if not caps.get("supported", True):
+        raise RefusedError(f"this GPU's NVDEC does not decode {codec} with {bits} bits")
+    least = (caps.get("width_min", 0), caps.get("height_min", 0))
+    most = (caps.get("width_max", width), caps.get("height_max", height))
+    if not (least[0] <= width <= most[0] and least[1] <= height <= most[1]):
+        accepted = f"{least[0]}x{least[1]} to {most[0]}x{most[1]}"
+        raise RefusedError(f"it is {width}x{height}; this GPU's NVDEC decodes {codec} of {accepted}")
+    blocks = -(-width // 16) * -(-height // 16)
+    if blocks > caps.get("mb_num_max", blocks):
+        raise RefusedError(f"{width}x{height} are {blocks} macroblocks; this GPU's NVDEC takes {caps['mb_num_max']}")

@@ -1,0 +1,137 @@
+"""Decoded pictures on the device: a ring of surfaces, allocated once.
+
+A surface is lent with a lease and comes back when the last reference to the lease goes,
+which may happen on any thread. Whoever drops a lease has finished with the surface on the
+device (see Frame), but for the copies that filled it, and those run on the ring's stream:
+everything that writes to a surface does, so reuse needs no further event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import cupy
+import numpy as np
+
+_STOP_CHECK_S = 0.05
+
+
+def row_samples(width: int) -> int:
+    """Samples from one row of a surface to the next: the width, made even for the chroma pairs."""
+    return width + width % 2
+
+
+def surface_bytes(width: int, height: int, sixteen_bit: bool) -> int:
+    """Bytes of one surface, in luma samples of width x height."""
+    return row_samples(width) * (height + (height + 1) // 2) * (2 if sixteen_bit else 1)
+
+
+class Surface:
+    """NV12, or P016 with 16-bit samples, in one allocation: luma, and the chroma pairs right behind.
+
+    Attributes:
+        y: (H, W) CuPy array, uint8 or uint16.
+        u, v: (ceil(H/2), ceil(W/2)) views of the interleaved chroma.
+        ptr: address of the first sample; a row is `row_samples(W)` samples long.
+        luma_bytes: from `ptr` to the chroma.
+        size_bytes: of the whole surface.
+        ready: CUDA event, to be recorded when the surface has been filled.
+    """
+
+    __slots__ = ("luma_bytes", "ptr", "ready", "size_bytes", "u", "v", "y")
+
+    def __init__(self, width: int, height: int, sixteen_bit: bool) -> None:
+        sample = np.dtype(np.uint16 if sixteen_bit else np.uint8)
+        row = row_samples(width)
+        self.size_bytes = surface_bytes(width, height, sixteen_bit)
+        self.luma_bytes = row * height * sample.itemsize
+        memory = cupy.cuda.alloc(self.size_bytes)
+        self.ptr = int(memory.ptr)
+        rows: Any = cupy.ndarray((height + (height + 1) // 2, row), sample, memory)
+        self.y = rows[:height, :width]
+        self.u = rows[height:, 0::2]
+        self.v = rows[height:, 1::2]
+        self.ready = cupy.cuda.Event(disable_timing=True)
+
+
+class Lease:
+    """A surface on loan; it goes back when the lease is collected."""
+
+    __slots__ = ("_home", "surface")
+
+    def __init__(self, surface: Surface, home: SimpleQueue[Surface]) -> None:
+        self.surface = surface
+        self._home = home
+
+    def __del__(self) -> None:
+        self._home.put(self.surface)  # safe here: SimpleQueue.put is reentrant
+
+
+class SurfaceRing:
+    """The surfaces of one stream, and the CUDA stream that fills them.
+
+    One thread at a time calls its methods; leases may be dropped on any.
+    """
+
+    def __init__(self, slots: int, device: int) -> None:
+        """
+        Args:
+            slots: surfaces to hold; as many pictures may be referenced at a time.
+            device: index of the CUDA device.
+        """
+        if slots < 1:
+            raise ValueError(f"a ring needs at least one slot, got {slots}")
+        self.slots = slots
+        self._device = device
+        self._shape: tuple[int, int, bool] | None = None
+        self._free: SimpleQueue[Surface] = SimpleQueue()
+        with cupy.cuda.Device(device):
+            self.stream = cupy.cuda.Stream(non_blocking=True)
+
+    def fit(self, width: int, height: int, sixteen_bit: bool) -> None:
+        """Make the surfaces fit pictures of this size and depth.
+
+        Surfaces of another size that are still on loan stay valid until they are dropped.
+
+        Raises:
+            MemoryError: the device, or the pool's limit, has no room for them.
+        """
+        shape = (width, height, sixteen_bit)
+        if shape == self._shape:
+            return
+        self.close()
+        with cupy.cuda.Device(self._device), cupy.cuda.Stream.null:
+            # The null stream's part of the pool: a stream of our own would keep its part to itself
+            # after it is gone. What used the memory before was ordered by the null stream.
+            surfaces = [Surface(width, height, sixteen_bit) for _ in range(self.slots)]
+            allocated = cupy.cuda.Event(disable_timing=True)
+            allocated.record(cupy.cuda.Stream.null)
+            self.stream.wait_event(allocated)
+        for surface in surfaces:
+            self._free.put(surface)
+        self._shape = shape
+
+    def acquire(self, stopped: Callable[[], bool]) -> Lease | None:
+        """A free surface, waiting for one; None once `stopped` says so.
+
+        Raises:
+            ValueError: `fit` was not called.
+        """
+        if self._shape is None:
+            raise ValueError("fit the ring to a size first")
+        home = self._free
+        while not stopped():
+            try:
+                return Lease(home.get(timeout=_STOP_CHECK_S), home)
+            except Empty:
+                continue
+        return None
+
+    def close(self) -> None:
+        """Give the memory back, that of surfaces on loan when they are dropped; may be called twice."""
+        if self._shape is not None:
+            self.stream.synchronize()  # memory in the pool is anybody's: no copy into it may be on its way
+            self._shape = None
+            self._free = SimpleQueue()
