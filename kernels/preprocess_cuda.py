@@ -22,13 +22,32 @@ ENTRY = np.dtype(
         ("outputs", np.int32, 4),
         ("to_rgb", np.float32, 12),
         ("pairs", np.int32),
-        ("unused", np.int32),
+        ("ratio", np.int32),
     ],
     align=True,
 )
 """`struct Entry` of preprocess.cu: one picture of the batch."""
 
 _BLOCK = (32, 8)
+
+
+def ratio_of(
+    size: tuple[int, int], box: tuple[int, int, int, int], luma: tuple[int, int, int], chroma: tuple[int, int, int]
+) -> int:
+    """2 or 3 when a picture shrinks by just that, and lies so that whole words can be read; else 0.
+
+    Args:
+        size: width, height of the picture, which is upright as stored.
+        box: x, y, width, height in the tensor.
+        luma: address, bytes to the next row and sample.
+        chroma: the same of u, with v beside it.
+    """
+    for ratio in (2, 3):
+        exact = (box[2] * ratio, box[3] * ratio) == size and box[0] % 4 == box[2] % 4 == 0
+        words = all(address % 4 == row % 4 == 0 for address, row, _ in (luma, chroma))
+        if exact and words and (luma[2], chroma[2]) == (1, 2) and box[3] % 2 == 0:
+            return ratio
+    return 0
 
 
 def preprocess(tensor: Any, entries: Any, tables: Any, affine: Any, pad: float) -> None:
@@ -43,7 +62,7 @@ def preprocess(tensor: Any, entries: Any, tables: Any, affine: Any, pad: float) 
     """
     count, _, height, width = tensor.shape
     element = "__half" if tensor.dtype == np.float16 else "float"
-    grid = (-(-width // (2 * _BLOCK[0])), -(-height // _BLOCK[1]), count)
+    grid = (-(-width // (4 * _BLOCK[0])), -(-height // _BLOCK[1]), count)
     numbers = [np.float32(value) for value in np.asarray(affine).ravel()]
     kernel("preprocess", "preprocess", f"-DOUT={element}")(
         grid, _BLOCK, (tensor, np.int32(width), np.int32(height), entries, tables, *numbers, np.float32(pad))

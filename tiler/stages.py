@@ -116,7 +116,7 @@ class Stages:
 
     def close(self) -> None:
         """Free everything, the readers first."""
-        for part in (*self.feeds, self.preprocessor, self.detector, self.compositor, self.encoder):
+        for part in (*self.feeds, self.preprocessor, self.detector, self.encoder, self.compositor):
             if part is not None:
                 part.close()
 

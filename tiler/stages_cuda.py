@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,8 @@ from tiler.preprocess.cuda import CudaPreprocessor
 from tiler.stages import Choice, Feed, Stages, open_feeds, refuse_cpu
 from tiler.track.bytetrack import ByteTracker
 
+_SWITCH_S = 0.0005
+
 
 def total_memory(index: int) -> int:
     """Bytes of memory of the device."""
@@ -37,6 +40,9 @@ def build_cuda(loaded: LoadedConfig, index: int, threads: int, *, warm: bool) ->
             although the config does not allow it, or the plan needs more memory than it may.
     """
     config = loaded.config
+    # A thread that comes back from the GPU waits for the interpreter until another's turn is over: by default
+    # 5 ms, longer than the tick's work.
+    sys.setswitchinterval(_SWITCH_S)
     device = cupy.cuda.Device(index)
     device.use()
     copies = Copies()

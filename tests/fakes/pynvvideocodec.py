@@ -179,14 +179,14 @@ class HostNvdec:
     Attributes:
         module: goes into sys.modules as "PyNvVideoCodec".
         created: the arguments of each CreateDecoder call.
-        decoders: the decoders that they made.
+        decoders: weak references to the decoders that they made.
         unsupported: (codec's name, bits) that GetDecoderCaps denies.
         refuses: CreateDecoder raises this.
     """
 
     def __init__(self, host: HostCupy) -> None:
         self.created: list[dict[str, Any]] = []
-        self.decoders: list[PyNvDecoder] = []
+        self.decoders: list[weakref.ref[PyNvDecoder]] = []
         self.unsupported: set[tuple[str, int]] = set()
         self.refuses: Exception | None = None
         self.module = _module(self, host)
@@ -222,8 +222,9 @@ def _module(nvdec: HostNvdec, host: HostCupy) -> ModuleType:
         if cudastream and cudastream not in host.streams:
             raise PyNvVCException("cudastream input argument does not correspond to cudacontext argument")
         nvdec.created.append(arguments)
-        nvdec.decoders.append(PyNvDecoder(host, codec, cudastream, (maxwidth, maxheight), latency))
-        return nvdec.decoders[-1]
+        decoder = PyNvDecoder(host, codec, cudastream, (maxwidth, maxheight), latency)
+        nvdec.decoders.append(weakref.ref(decoder))
+        return decoder
 
     def GetDecoderCaps(  # noqa: N802
         gpuid: int = 0, codec: Codec = Codec.H264, chromaformat: Chroma = Chroma["420"], bitdepth: int = 8

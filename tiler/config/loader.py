@@ -14,6 +14,7 @@ from tiler.config import document as yaml_document
 from tiler.config.document import Document, dotted, parse, parse_scalar
 from tiler.config.explain import explain, nearest
 from tiler.config.models import Config, DetectorConfig, FileOutput, Source, TracksOutput, is_live
+from tiler.encode.parameters import contradictions
 from tiler.engines.shipped import find_model
 from tiler.errors import ConfigError, InputError, mask_uri
 
@@ -193,6 +194,9 @@ def _check(loaded: LoadedConfig, report: _Findings) -> None:
             find_model(config.detector.model, loaded.folder)
         except InputError as error:
             report.at(("detector", "model"), str(error))
+    for found in contradictions(config.encoder):
+        key, _, problem = found.partition(": ")
+        report.at(tuple(key.split(".")), problem)
     _check_outputs(loaded, report)
 
 

@@ -21,6 +21,7 @@ from tiler.decode.cpu import PyavDecoder
 from tiler.decode.keyframe import RefusedError
 from tiler.decode.nvdec_cuda import NvdecDecoder
 from tiler.decode.pyav_cuda import PyavCudaDecoder
+from tiler.decode.source import QUEUE_DEPTH
 from tiler.decode.still import STILL_SUFFIXES, StillDecoder
 from tiler.decode.surfaces_cuda import SurfaceRing
 from tiler.decode.upload_cuda import UploadDecoder
@@ -30,6 +31,8 @@ from tiler.observe.copies import Copies
 logger = logging.getLogger(__name__)
 
 NVDEC, PYAV_CUDA = "PyNvVideoCodec", "PyAV CUDA"
+READER_SLOTS = QUEUE_DEPTH + 1
+"""Surfaces that a SourceReader takes by itself: its queue, and the picture that waits to join it."""
 STILL_SLOTS = 2
 """Surfaces of an image: its one picture, and one when it is opened again."""
 
@@ -50,7 +53,8 @@ class CudaOpener:
             device: index of the CUDA device.
             copies: where uploads are counted.
             slots: surfaces for each source: as many of its frames may be referenced at a
-                time, by its reader and everything behind it; the next read waits.
+                time, READER_SLOTS by its reader and the others by everything behind it.
+                When all are, the next read waits.
             allow_cpu: videos that the GPU cannot decode are decoded on the CPU.
         """
         self.steps: dict[str, list[tuple[str, str]]] = {}

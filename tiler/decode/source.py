@@ -229,7 +229,9 @@ class SourceReader:
                 began_s = now_s if began_s is None else began_s
                 if self._live and self._stop.wait(max(0.0, began_s + pts / CLOCK_HZ - now_s)):
                     return
-                if not self._put(replace(frame, pts=pts, arrival_s=time.monotonic())):
+                if self._live or offset:  # else it is as it came, and a copy is not free
+                    frame = replace(frame, pts=pts, arrival_s=time.monotonic())
+                if not self._put(frame):
                     return
             if last is None or self.endless:
                 return

@@ -8,6 +8,9 @@ everything that writes to a surface does, so reuse needs no further event.
 
 from __future__ import annotations
 
+import logging
+import math
+import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -15,7 +18,10 @@ from typing import Any
 import cupy
 import numpy as np
 
+logger = logging.getLogger(__name__)
+
 _STOP_CHECK_S = 0.05
+_PATIENCE_S = 10.0
 
 
 def row_samples(width: int) -> int:
@@ -122,11 +128,16 @@ class SurfaceRing:
         if self._shape is None:
             raise ValueError("fit the ring to a size first")
         home = self._free
+        if not home.empty():  # one thread takes, so it stays like that
+            return Lease(home.get(), home)
+        began_s = time.monotonic()
         while not stopped():
             try:
                 return Lease(home.get(timeout=_STOP_CHECK_S), home)
             except Empty:
-                continue
+                if time.monotonic() - began_s > _PATIENCE_S:
+                    logger.warning("all %d surfaces of a stream have been in use for %g s", self.slots, _PATIENCE_S)
+                    began_s = math.inf
         return None
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ import cupy
 import numpy as np
 
 from tiler.engines.registry import InputSpec
-from tiler.kernels.preprocess_cuda import ENTRY, preprocess
+from tiler.kernels.preprocess_cuda import ENTRY, preprocess, ratio_of
 from tiler.observe.copies import Copies
 from tiler.preprocess.letterbox import Letterbox, axis_tables, coefficients, letterbox, places
 from tiler.types import Batch, Frame, Plane
@@ -125,7 +125,11 @@ class CudaPreprocessor:
         entry["rotation"] = frame.rotation // 90
         entry["axes"], entry["taps"], entry["outputs"] = axes, taps, outputs
         entry["to_rgb"] = coefficients(frame.matrix, frame.full_range, self._spec.channels).ravel()
-        entry["pairs"] = v == u + 1 and u % 2 == 0 and row % 2 == 0 and step % 2 == 0
+        pairs = v == u + 1 and u % 2 == 0 and row % 2 == 0 and step % 2 == 0
+        entry["pairs"], entry["ratio"] = pairs, 0
+        if pairs and frame.rotation == 0:
+            place = (box.x, box.y, box.width, box.height)
+            entry["ratio"] = ratio_of(frame.picture_size, place, (y, *frame.y.strides), (u, row, step))
 
     def _axes_of(self, stored: tuple[int, int], result: tuple[int, int]) -> _Axes:
         """The axes of pictures of one size, put on the device when such a picture comes first."""
