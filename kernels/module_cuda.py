@@ -8,32 +8,23 @@ from typing import Any
 
 import cupy
 
-OPTIONS = ("--std=c++17",)
-"""No fast maths: the twins on the CPU round as IEEE 754 says, and contraction is asked for where it is wanted."""
-
-
-def source(name: str) -> str:
-    """The text of kernels/<name>.cu with its own `#include "x.cuh"` lines resolved.
-
-    NVRTC knows no include path of ours in an installed package; a header of a few lines needs none.
-    """
-    folder = files("tiler.kernels")
-    lines = []
-    for line in (folder / f"{name}.cu").read_text(encoding="utf-8").splitlines():
-        if line.startswith('#include "') and line.endswith('.cuh"'):
-            lines.append((folder / line.split('"')[1]).read_text(encoding="utf-8"))
-        else:
-            lines.append(line)
-    return "\n".join(lines)
+OPTIONS = ("--std=c++17", "--fmad=false")
+"""No contraction, no fast maths: the twins on the CPU round as IEEE 754 says; where a kernel wants fmaf, it says so."""
 
 
 @cache
 def _module(name: str, macros: tuple[str, ...], device: int) -> Any:
-    module = cupy.RawModule(code=source(name), options=(*OPTIONS, "--fmad=false", *macros), backend="nvrtc")
+    code = (files("tiler.kernels") / f"{name}.cu").read_text(encoding="utf-8")
+    module = cupy.RawModule(code=code, options=(*OPTIONS, *macros), backend="nvrtc")
     module.compile()
     return module
 
 
+@cache
+def _function(name: str, function: str, macros: tuple[str, ...], device: int) -> Any:
+    return _module(name, macros, device).get_function(function)
+
+
 def kernel(name: str, function: str, *macros: str) -> Any:
     """`function` of kernels/<name>.cu, compiled for the current device."""
-    return _module(name, macros, cupy.cuda.Device().id).get_function(function)
+    return _function(name, function, macros, cupy.cuda.runtime.getDevice())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import doctest
 import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,6 +71,8 @@ def test_a_protocol_has_at_most_four_methods(repository: Path) -> None:
 def test_the_examples_in_docstrings_hold() -> None:
     ran = 0
     for module in pkgutil.walk_packages(tiler.__path__, "tiler."):
+        if module.name.endswith("cuda") and importlib.util.find_spec("cupy") is None:
+            continue  # the GPU's half of a stage needs the cuda extra
         result = doctest.testmod(importlib.import_module(module.name))
         assert result.failed == 0, module.name
         ran += result.attempted

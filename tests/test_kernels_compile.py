@@ -31,13 +31,6 @@ LIBRARY = _find("nvidia-cuda-nvrtc", "libnvrtc.so")
 HEADER = _find("nvidia-cuda-runtime", "cuda_fp16.h")
 
 
-def source(path: Path) -> str:
-    """The text of a kernel with its own headers in it, as module_cuda.source makes it (that one imports CuPy)."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    own = {f'#include "{header.name}"': header for header in KERNELS.glob("*.cuh")}
-    return "\n".join(own[line].read_text(encoding="utf-8") if line in own else line for line in lines)
-
-
 def options() -> tuple[str, ...]:
     """The options that module_cuda compiles with, read from its text."""
     tree = ast.parse((KERNELS / "module_cuda.py").read_text(encoding="utf-8"))
@@ -80,7 +73,7 @@ def test_the_options_are_those_of_module_cuda() -> None:
 @pytest.mark.parametrize("capability", CAPABILITIES)
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
 def test_a_kernel_compiles(path: Path, capability: int) -> None:
-    size, log = compile_cubin(source(path), path.name, capability)
+    size, log = compile_cubin(path.read_text(encoding="utf-8"), path.name, capability)
     assert size > 0, log
     assert "warning" not in log, log
 
