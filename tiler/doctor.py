@@ -21,7 +21,12 @@ def examine() -> str:
     """The findings as text, `ok` or `no` in front of each line."""
     lines = [f"tiler {__version__}, Python {platform.python_version()}, {platform.platform()}, {os.cpu_count()} cores"]
     problem = cuda.problem()
-    lines.append(f"no  cuda      {problem}; every stage runs on the CPU" if problem else "ok  cuda      cuda:0")
+    if problem is None:
+        from tiler.doctor_cuda import examine_cuda
+
+        lines += examine_cuda()
+    else:
+        lines.append(f"no  cuda           {problem}; every stage runs on the CPU")
     lines += [_codec(name, "r", f"decode {name}") for name in _DECODERS]
     lines.append(_codec("libx264", "w", "encode H.264"))
     lines.append(_models())
