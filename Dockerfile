@@ -11,7 +11,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends python3 python3
 
 WORKDIR /app
 COPY . .
-RUN python3 -m venv /opt/venv && pip install -c requirements.lock . \
+RUN python3 -m venv /opt/venv && pip install -c requirements.lock ".[cuda]" \
     && install -d -o tiler -g tiler out \
     && tiler doctor > /app/doctor.txt && cat /app/doctor.txt
 

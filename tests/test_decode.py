@@ -21,6 +21,7 @@ from PIL import Image
 from tiler.config.models import Source
 from tiler.decode.clock import FileClock, LiveClock
 from tiler.decode.cpu import PyavDecoder
+from tiler.decode.picture import PlaneMaker
 from tiler.decode.source import open_decoder
 from tiler.decode.still import StillDecoder
 from tiler.errors import InputError, StageError
@@ -542,3 +543,15 @@ def test_real_files_decode_or_say_why(folder: str) -> None:
 
 def test_pictures_spell_their_number() -> None:
     assert [number_of(yuv(number, 160, 96)[0]) for number in (0, 5, 255)] == [0, 5, 255]
+
+
+def test_ten_bits_of_an_odd_width_keep_their_last_chroma_column() -> None:
+    rng = np.random.default_rng(4)
+    picture = av.VideoFrame(35, 21, "yuv420p10le")
+    planes = []
+    for plane in picture.planes:
+        samples = rng.integers(0, 1024, (plane.height, plane.line_size // 2)).astype(np.uint16)
+        plane.update(samples)
+        planes.append(samples[:, : plane.width])
+    for made, low in zip(PlaneMaker().planes(picture), planes, strict=False):
+        assert np.array_equal(made, low << 6)

@@ -25,11 +25,10 @@ from PIL import Image
 
 import tiler.decode
 from tiler.config.models import Source
-from tiler.decode.clock import FileClock
+from tiler.decode.clock import FileClock, TickClock
 from tiler.decode.cpu import PyavDecoder
 from tiler.decode.keyframe import RefusedError, headers_of, parameters_of
 from tiler.decode.source import SourceReader
-from tiler.decode.tick_clock import TickClock
 from tiler.errors import InputError, StageError
 from tiler.observe.copies import Copies
 from tiler.types import Frame, Matrix
@@ -614,9 +613,12 @@ def test_ffmpegs_cuda_decoder_refuses_what_is_not_there(
     def opened(path: Path) -> Any:
         return gpu.pyav_cuda.PyavCudaDecoder(source_of(path), str(path), 1, DEVICE)
 
-    monkeypatch.setattr(gpu.pyav_cuda, "HWAccel", fails)
-    with pytest.raises(RefusedError, match=r"Cannot load libcuda\.so\.1"):
-        opened(write(tmp_path / "a.mp4", 3))
+    path = write(tmp_path / "a.mp4", 3)
+    with monkeypatch.context() as patched:
+        patched.setattr(gpu.pyav_cuda, "HWAccel", lambda *_, **__: None)
+        patched.setattr(gpu.pyav_cuda.av, "CodecContext", SimpleNamespace(create=fails))
+        with pytest.raises(RefusedError, match=r"FFmpeg cannot use the CUDA device: Cannot load libcuda\.so\.1"):
+            opened(path)
     with pytest.raises(RefusedError, match="it is interlaced"):
         opened(interlaced(tmp_path / "b.mkv"))
     monkeypatch.setattr(gpu.pyav_cuda, "HWAccel", lambda *_, **__: None)

@@ -9,8 +9,9 @@ from tiler.config.models import Config
 from tiler.engines.registry import ModelSpec
 from tiler.errors import InputError
 
-SURFACES = 16
-"""Decoded pictures of a stream at once: queued, on their way through the stages, and held until their launch ended."""
+SURFACES = 20
+"""Decoded pictures of a stream at once: 5 with its reader, 3 at its feed, 8 on their way through the stages, and 4 held
+by the compositor until their launch has ended."""
 MOSAICS, TENSORS = 4, 3
 _CONTEXT = 600 << 20
 """CUDA's context, code and workspaces of its libraries."""

@@ -24,6 +24,7 @@ import cupy
 from av.video.codeccontext import VideoCodecContext
 
 from tiler.config.models import Source, is_live
+from tiler.decode.clock import TickClock
 from tiler.decode.demuxed import DEFAULT_FPS, DemuxedDecoder, VideoPacket, said_by
 from tiler.decode.keyframe import (
     MAX_DAMAGED_KEYFRAMES,
@@ -39,7 +40,6 @@ from tiler.decode.keyframe import (
 )
 from tiler.decode.picture import sample_aspect_of
 from tiler.decode.surfaces_cuda import SurfaceRing
-from tiler.decode.tick_clock import TickClock
 from tiler.errors import StageError
 from tiler.types import Frame
 
@@ -162,7 +162,7 @@ class NvdecDecoder(DemuxedDecoder[NvPicture]):
         except DamagedError as error:
             self._waiting = True
             self._damaged += 1
-            if self._damaged < MAX_DAMAGED_KEYFRAMES:
+            if self._damaged < MAX_DAMAGED_KEYFRAMES or not self._opening:
                 raise
             raise self._refusal(str(error)) from error
         try:
@@ -170,7 +170,7 @@ class NvdecDecoder(DemuxedDecoder[NvPicture]):
         except RefusedError as error:
             raise self._refusal(str(error)) from error
         self._waiting = False
-        self._damaged = 0
+        self._skipped = self._damaged = 0
         self._parameters = found
         if self._nvdec is not None and look == self._nvdec.look:
             return []

@@ -84,6 +84,10 @@ def exact(value: Any) -> Fraction | None:
     return Fraction(value.numerator, value.denominator) if value else None
 
 
+DEEP_420_BITS = {"yuv420p10le": 10, "yuv420p12le": 12, "yuv420p14le": 14, "yuv420p16le": 16}
+"""Planar 4:2:0 formats of more than 8 bits, in the low bits of 16."""
+
+
 class PlaneMaker:
     """Turns pictures of one stream into planes; keeps swscale's context between them."""
 
@@ -104,6 +108,8 @@ class PlaneMaker:
         name = picture.format.name
         if upright and name in GREY_BITS:
             return self._from_grey(picture, GREY_BITS[name])
+        if upright and picture.width % 2 and name in DEEP_420_BITS:
+            return self._from_deep(picture, DEEP_420_BITS[name])
         if not (upright and (name in PLANAR_420 or name == "nv12")):
             picture = self._reformat(picture)
         height, width = picture.height, picture.width
@@ -117,6 +123,17 @@ class PlaneMaker:
         sample = np.uint8 if picture.format.name == "nv12" else np.uint16
         chroma = _view(picture, 1, sample, half[0], 2 * half[1])
         return _view(picture, 0, sample, height, width), chroma[:, 0::2], chroma[:, 1::2], picture
+
+    def _from_deep(self, picture: av.VideoFrame, bits: int) -> tuple[Samples, Samples, Samples, av.VideoFrame]:
+        """Planar 4:2:0 of odd width: swscale leaves the last chroma column of P010 unset."""
+        height, width = picture.height, picture.width
+        half = ((height + 1) // 2, (width + 1) // 2)
+        shift = np.uint16(16 - bits)
+        y, u, v = (
+            np.left_shift(_view(picture, index, np.uint16, *shape), shift, dtype=np.uint16)
+            for index, shape in enumerate(((height, width), half, half))
+        )
+        return y, u, v, picture
 
     def _reformat(self, picture: av.VideoFrame) -> av.VideoFrame:
         depth = max(component.bits for component in picture.format.components)

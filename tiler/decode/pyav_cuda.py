@@ -112,7 +112,7 @@ class PyavCudaDecoder(DemuxedDecoder[av.VideoFrame]):
         a library without CUDA where there are both (AV1).
 
         Raises:
-            RefusedError: FFmpeg has none with CUDA.
+            RefusedError: FFmpeg has none with CUDA, or does not get on with the device.
         """
         name = self._video.codec.canonical_name
         accelerator = HWAccel(
@@ -122,7 +122,10 @@ class PyavCudaDecoder(DemuxedDecoder[av.VideoFrame]):
             options={"current_ctx": "1", "primary_ctx": "0"},
             is_hw_owned=True,
         )
-        context = av.CodecContext.create(name, "r", hwaccel=accelerator)
+        try:
+            context = av.CodecContext.create(name, "r", hwaccel=accelerator)
+        except av.FFmpegError as error:
+            raise RefusedError(f"FFmpeg cannot use the CUDA device: {said_by(error)}") from error
         if not isinstance(context, VideoCodecContext) or not context.is_hwaccel:
             raise RefusedError(f"FFmpeg has no CUDA decoder for {name}")
         context.extradata = self._video.codec_context.extradata

@@ -209,7 +209,7 @@ class SourceReader:
     def _use(self, decoder: Decoder) -> Decoder:
         self._decoder = decoder
         self.info = decoder.info
-        self.endless = isinstance(decoder, StillDecoder)
+        self.endless = getattr(decoder, "endless", False)
         return decoder
 
     def _play(self) -> None:
