@@ -38,7 +38,8 @@ def random_tracks(rng: np.random.Generator, size: tuple[int, int], count: int) -
 def random_history(rng: np.random.Generator, tracks: Tracks, points: int) -> np.ndarray:
     rows = []
     for track, box in zip(tracks.track_id, tracks.xyxy, strict=True):
-        walk = np.cumsum(rng.normal(0, 9, (points, 2)), axis=0) + ((box[0] + box[2]) / 2, box[3])
+        foot = np.array([(box[0] + box[2]) / 2, box[3]])
+        walk = np.cumsum(rng.normal(0, 9, (points, 2)), axis=0) + foot
         age = np.arange(points) / 15
         rows.append(np.column_stack([np.full(points, track), walk, age]))
     return np.concatenate(rows).astype(np.float32) if rows else np.zeros((0, 4), np.float32)
