@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import cupy
+import numpy as np
 
 from tiler.compose.cuda import CudaCompositor
 from tiler.config.loader import LoadedConfig
@@ -14,8 +15,11 @@ from tiler.config.models import Config, DetectorConfig
 from tiler.decode.cuda import CudaOpener
 from tiler.encode.cuda import open_cuda_encoder
 from tiler.engines.registry import ModelSpec, load_model
+from tiler.errors import InputError
 from tiler.infer.base import Detector
+from tiler.infer.cpu import OrtDetector
 from tiler.infer.cuda import CudaDetector
+from tiler.infer.host_cuda import HostDetector
 from tiler.infer.network_cuda import open_network
 from tiler.memory import SURFACES, plan_memory
 from tiler.observe.copies import Copies
@@ -61,7 +65,7 @@ def build_cuda(loaded: LoadedConfig, index: int, threads: int, *, warm: bool) ->
         preprocessor, detector, infer = None, None, None
         trackers: tuple[ByteTracker, ...] = ()
         if model is not None:
-            preprocessor, detector, infer = _open_analysis(config, model, index, copies, warm)
+            preprocessor, detector, infer = _open_analysis(config, model, index, threads, copies, warm)
             opened += [preprocessor.close, detector.close]
             trackers = tuple(ByteTracker(config.tracker, config.detector.score) for _ in feeds)
             choices += [Choice("preprocess", f"cuda:{index}", "CUDA kernel", "one launch for all streams"), infer]
@@ -101,14 +105,21 @@ def steps(opener: CudaOpener) -> list[str]:
 
 
 def _open_analysis(
-    config: Config, model: ModelSpec, index: int, copies: Copies, warm: bool
+    config: Config, model: ModelSpec, index: int, threads: int, copies: Copies, warm: bool
 ) -> tuple[CudaPreprocessor, Detector, Choice]:
     """Preprocessor and detector on one stream: what the first writes there the second reads."""
     assert isinstance(config.detector, DetectorConfig)
     streams = len(config.sources)
     stream = cupy.cuda.Stream(non_blocking=True)
     min_score = min(config.tracker.low_score, config.detector.score)
-    network, reason = open_network(model, streams, index, stream)
+    try:
+        network, reason = open_network(model, streams, index, stream)
+    except InputError as error:
+        refuse_cpu(config, "infer", "ONNX Runtime", str(error))
+        host = OrtDetector(model, config.detector, threads, (1, streams) if warm else (), min_score=min_score)
+        preprocessor = CudaPreprocessor(model.input_size, model.input, streams, np.float32, index, stream, copies)
+        slow = HostDetector(host, streams, index, stream, copies)
+        return preprocessor, slow, Choice("infer", "cpu", "ONNX Runtime", str(error))
     preprocessor = CudaPreprocessor(model.input_size, model.input, streams, network.input_dtype, index, stream, copies)
     detector = CudaDetector(model, network, config.detector, min_score, streams, index, stream, copies)
     if warm:
