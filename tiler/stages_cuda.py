@@ -64,7 +64,7 @@ def build_cuda(loaded: LoadedConfig, index: int, threads: int, *, warm: bool) ->
         choices = [Choice("decode", *decoders(opener, feeds), "; ".join(steps(opener)) or "first choice")]
         preprocessor, detector, infer = None, None, None
         trackers: tuple[ByteTracker, ...] = ()
-        if model is not None:
+        if model is not None and isinstance(config.detector, DetectorConfig):
             preprocessor, detector, infer = _open_analysis(config, model, index, threads, copies, warm)
             opened += [preprocessor.close, detector.close]
             trackers = tuple(ByteTracker(config.tracker, config.detector.score) for _ in feeds)

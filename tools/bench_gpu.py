@@ -52,6 +52,10 @@ def main() -> None:
     """Measure the CUDA path on this machine."""
 
 
+_clips = click.option(
+    "--clip", "given", multiple=True, type=click.Path(exists=True, path_type=Path),
+    help="1080p, H.264 or HEVC; what is missing is made of the first, or of sample://plaza.",
+)  # fmt: skip
 _write = click.option("--write", type=click.Path(path_type=Path), help="Write what is printed to this file too.")
 
 
@@ -197,19 +201,19 @@ def _preprocess(streams: int) -> tuple[str, Launches, int]:
 
 
 @main.command()
-@click.option("--clip", type=click.Path(exists=True, path_type=Path), help="1080p H.264; sample://plaza when absent.")
+@_clips
 @click.option("--streams", multiple=True, type=int, default=(1, 2, 4, 8, 16, 32), help="Numbers of streams.")
 @click.option("--seconds", default=10.0, help="Of the clip that are used.")
 @click.option("--codec", "codecs", multiple=True, default=("h264", "hevc"))
 @_write
 def endtoend(
-    clip: Path | None, streams: tuple[int, ...], seconds: float, codecs: tuple[str, ...], write: Path | None
+    given: tuple[Path, ...], streams: tuple[int, ...], seconds: float, codecs: tuple[str, ...], write: Path | None
 ) -> None:
     """Whole runs with detection on every picture: as fast as they go, and paced; encoder off and libx264."""
     report = Report()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        clips = {codec: _clip(folder, clip, codec, seconds) for codec in codecs}
+        clips = {codec: _clip(folder, given, codec, seconds) for codec in codecs}
         _whole_run(folder, clips[codecs[0]], 2, "off", False)  # compiles, and fills caches
         report.say(
             "| streams | codec | encoder | pace | decoding alone, fps | decoded fps | share | mosaics/s | GPU ms/tick "
@@ -233,11 +237,11 @@ def endtoend(
 
 
 @main.command()
-@click.option("--clip", type=click.Path(exists=True, path_type=Path), help="1080p H.264; sample://plaza when absent.")
+@_clips
 @click.option("--streams", multiple=True, type=int, default=(4, 16))
 @click.option("--seconds", default=5.0, help="Of the clip that are used.")
 @_write
-def baseline(clip: Path | None, streams: tuple[int, ...], seconds: float, write: Path | None) -> None:
+def baseline(given: tuple[Path, ...], streams: tuple[int, ...], seconds: float, write: Path | None) -> None:
     """tiler against `tools/usual_script.py`, same clips, model, runtime and machine; both with and without encoding."""
     from tools.usual_script import run_script
 
@@ -246,7 +250,7 @@ def baseline(clip: Path | None, streams: tuple[int, ...], seconds: float, write:
     report.say("| ---: | --- | ---: | ---: | ---: |")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        path = _clip(folder, clip, "h264", seconds)
+        path = _clip(folder, given, "h264", seconds)
         _whole_run(folder, path, 2, "off", False)  # compiles, and fills caches
         for count in streams:
             for encode in (False, True):
@@ -257,9 +261,15 @@ def baseline(clip: Path | None, streams: tuple[int, ...], seconds: float, write:
     report.write(write)
 
 
-def _clip(folder: Path, clip: Path | None, codec: str, seconds: float) -> Path:
-    """The first seconds of the clip in a codec, without B-frames being asked for or forbidden."""
-    if clip is None:
+def _clip(folder: Path, given: tuple[Path, ...], codec: str, seconds: float) -> Path:
+    """The given clip in a codec, or one made of the first seconds of another."""
+    for clip in given:
+        with av.open(str(clip)) as container:
+            if container.streams.video[0].codec_context.name == codec:
+                return clip.resolve()
+    if given:
+        clip = given[0]
+    else:
         from tiler.samples import resolve
 
         clip = resolve("sample://plaza").path
