@@ -1,0 +1,60 @@
+"""The plan of GPU memory: counted before a run, refused over the cap, with what to change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tiler.config.models import Config, MosaicConfig, Source
+from tiler.engines.registry import load_model
+from tiler.errors import InputError
+from tiler.memory import SURFACES, plan_memory, surface_bytes
+
+GB = 1 << 30
+
+
+def config(streams: int, **keys: object) -> Config:
+    return Config(sources=[Source(id=f"s{i}", uri="x") for i in range(streams)], **keys)  # type: ignore[arg-type]
+
+
+@given(st.integers(1, 64), st.integers(2, 4096), st.integers(2, 2304))
+def test_more_streams_take_more_and_the_sum_is_what_is_listed(streams: int, width: int, height: int) -> None:
+    few = plan_memory(config(streams), [(width, height)] * streams, None, 24 * GB)
+    more = plan_memory(config(streams), [(width, height)] * streams + [(width, height)], None, 24 * GB)
+    assert few.needed_bytes == sum(size for _, size in few.items)
+    assert more.needed_bytes - few.needed_bytes >= SURFACES * surface_bytes((width, height))
+
+
+def test_a_detector_takes_memory_and_the_lines_say_how_much() -> None:
+    model = load_model("person-nano", Path())
+    plain = plan_memory(config(4), [(1920, 1080)] * 4, None, 24 * GB)
+    detecting = plan_memory(config(4), [(1920, 1080)] * 4, model, 24 * GB)
+    assert detecting.needed_bytes > plain.needed_bytes
+    assert any("person-nano" in line for line in detecting.render())
+    assert detecting.render()[-1].endswith("of the GPU's 25.8 GB (at most 70%)")
+
+
+def test_a_plan_over_the_cap_is_refused_with_what_takes_most_and_what_to_change() -> None:
+    wide = config(32, vram_fraction=0.5)
+    plan = plan_memory(wide, [(3840, 2160)] * 32, None, 8 * GB)
+    with pytest.raises(InputError) as refused:
+        plan.check(wide)
+    message = str(refused.value)
+    assert "may take 4295 MB (50% of 8.6 GB)" in message
+    assert f"most of it: decoded pictures ({SURFACES} a stream)" in message or "decoders' own pictures" in message
+    assert "vram_fraction up to 0.75" in message
+
+
+def test_a_plan_within_the_cap_leaves_the_pool_what_is_not_taken_outside_it() -> None:
+    small = config(2, mosaic=MosaicConfig(width=1280, height=720))
+    plan = plan_memory(small, [(1280, 720), None], None, 8 * GB)
+    plan.check(small)
+    assert 0 < plan.pool_bytes < plan.cap_bytes
+
+
+def test_the_cap_itself_is_capped() -> None:
+    with pytest.raises(ValueError, match=r"less than or equal to 0\.75"):
+        config(1, vram_fraction=0.9)
