@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
 from tiler.kernels.color import is_identity
 from tiler.kernels.module_cuda import kernel
@@ -14,10 +15,15 @@ from tiler.kernels.primitives import (
     ALPHA,
     CB,
     CLIP_X0,
+    CLIP_X1,
+    CLIP_Y0,
+    CLIP_Y1,
     CR,
     KIND,
     LUMA,
     X0,
+    X1,
+    Y0,
     Y1,
     A,
     B,
@@ -43,16 +49,21 @@ _BLOCK = (128, 32)
 Int64 = npt.NDArray[np.int64]
 
 
+@njit(cache=True)
 def pack_rows(rows: Int32, out: Int32) -> None:
     """Primitives (n, COLUMNS) int32 -> (n, ROW_WORDS) int32, as `struct Row` of compose.cu.
 
     Widths and atlas coordinates must be below 65536 and 16384, clips within int16: mosaics of at
     most 8192 pixels a side keep to both.
     """
-    out[:, 0] = rows[:, LUMA] | rows[:, CB] << 8 | rows[:, CR] << 16 | np.clip(rows[:, ALPHA], 0, 255) << 24
-    out[:, 1:5] = rows[:, X0 : Y1 + 1]
-    out[:, 5] = rows[:, A] | rows[:, B] << 16 | rows[:, KIND] << 30
-    out[:, 6:8].view(np.int16)[...] = rows[:, CLIP_X0:]
+    for i in range(rows.shape[0]):
+        row, packed = rows[i], out[i]
+        alpha = min(max(row[ALPHA], 0), 255)
+        packed[0] = row[LUMA] | row[CB] << 8 | row[CR] << 16 | alpha << 24
+        packed[1], packed[2], packed[3], packed[4] = row[X0], row[Y0], row[X1], row[Y1]
+        packed[5] = row[A] | row[B] << 16 | row[KIND] << 30
+        packed[6] = row[CLIP_X0] & 0xFFFF | row[CLIP_Y0] << 16
+        packed[7] = row[CLIP_X1] & 0xFFFF | row[CLIP_Y1] << 16
 
 
 class Turned(NamedTuple):

@@ -1,162 +1,315 @@
 """The trails, boxes and labels of one tile as rows of primitives: one compiled call a tile.
 
-A tile has few of each, so what would cost is the calls, not the work: everything below is plain
-loops over scalars. What the tile and its text look like comes in flat tables, prepared once by
-`tiler/compose/overlay.py` and `tiler/compose/lettering.py`.
+A tile has few of each: calls are what would cost, not work. So all is plain loops over numbers, and
+what lasts (how rows look, where the tile is, its letters) comes in flat tables that the caller keeps.
 
-The calls keep the GIL. They take some 10 us, and a thread that gives the GIL up for so short a time
-waits for it again behind every other thread.
+These calls keep the GIL. Each takes some 10 us; a thread that gives the GIL up for so short a time
+waits for all the others to get it back.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from tiler.kernels.primitives import ALPHA, CB, CLIP_X0, CR, KIND, LUMA, X0, X1, Y0, Y1, A, B, Kind
+from tiler.kernels.primitives import ALPHA, COLUMNS, X0, X1, Y0, Y1, A, B
 from tiler.types import Float32, Int32
 
 Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
 
-# Columns of a tile's `place`: two rectangles x0, y0, x1, y1 in mosaic pixels, sizes in pixels, switches.
-VISIBLE, PICTURE, LINE_PX, PAD, PLATE_HEIGHT, BASELINE, BOXES, LABELS = 0, 4, 8, 9, 10, 11, 12, 13
-PLACE_COLUMNS = 14
+# Columns of a tile's `place`: rectangles x0, y0, x1, y1 in mosaic pixels; sizes in pixels; switches.
+VISIBLE, PICTURE, PAD_PX, PLATE_PX, BASELINE_PX, BOXES, LABELS = 0, 4, 8, 9, 10, 11, 12
+PLACE_COLUMNS = 13
 
-# Columns of a tile's `view`: mosaic x = (picture x - FROM_X) * SCALE_X + TO_X, as y.
-FROM_X, FROM_Y, SCALE_X, SCALE_Y, TO_X, TO_Y = range(6)
-# Width of a label's text at most, px; 0..1; seconds of trail; pieces of trail a second.
-ROOM, OPACITY, TRAIL_S, PIECE_RATE = range(6, 10)
-VIEW_COLUMNS = 10
+# Columns of a tile's `view`: mosaic x = (picture x - FROM) * SCALE + TO, then as much for y; px that
+# a label's text may take; of trails: seconds, pieces a second, line width in px, alpha, and 0..1 of it.
+FROM, SCALE, TO, ROOM, TRAIL_S, PIECES_A_SECOND, TRAIL_PX, TRAIL_ALPHA, OPACITY = 0, 2, 4, 6, 7, 8, 9, 10, 11
+VIEW_COLUMNS = 12
 
-# Characters of every lettering; those of the classes follow.
-FIXED_CHARACTERS = "0123456789#. "
+# Rows of `looks`: of every box's outline and every letter, then for each colour of a track.
+OUTLINE_LOOK, LETTER_LOOK, TRACK_LOOKS = 0, 1, 2
+TRAIL_LOOK, BOX_LOOK, PLATE_LOOK, LOOKS_A_TRACK = 0, 1, 2, 3
+
+ALWAYS = "0123456789#. "
+"""The characters that every `Lettering` begins with."""
 _HASH, _POINT, _SPACE = 10, 11, 12
-FIXED_LONGEST = 1 + 10 + 10 + 7
-"""Characters of a label beside its class: `#`, an int32, an int32 after `class`, and ` 999.99`."""
+_MOST_BESIDE_CLASS = len("#2147483647") + len("2147483647") + len(" 999.99")
 
-TEXT_COLOUR, OUTLINE_COLOUR = -2, -1
-"""Rows of `colours` behind those of the tracks."""
-
-_FILL, _FRAME, _LINE, _GLYPH = (int(kind) for kind in (Kind.FILL, Kind.FRAME, Kind.LINE, Kind.GLYPH))
-_FAR = 1 << 20   # pixels: keeps coordinates of wild boxes within int32 at 1/16 px
+_FAR = float(1 << 20)   # pixels: keeps coordinates of wild boxes within int32 at 1/16 px
+_inner = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, error_model="numpy")   # compiles in half the time
 
 
-@njit(cache=True)
+class Lettering(NamedTuple):
+    """What labels of one size are written with.
+
+    Attributes:
+        glyphs: (n, 6) int32 atlas_x, atlas_y, w, h, dx, dy of each character, as in `TextRun`;
+            dx from where the character begins. First ALWAYS, then the names of the classes.
+        advances: (n,) float64, px.
+        begins: (m + 1,) int64: name k is [begins[k], begins[k + 1]) of these; the last name,
+            followed by its number, is that of every other class.
+        longest: characters of the longest name.
+    """
+
+    glyphs: Int32
+    advances: Float64
+    begins: Int64
+    longest: int
+
+
+def most_rows(tracks: int, points: int, letters: Lettering) -> int:
+    """Rows that `draw_tracks` writes at most."""
+    return points + tracks * (3 + _MOST_BESIDE_CLASS + letters.longest)
+
+
+@njit(cache=True, error_model="numpy")
 def draw_tracks(
     rows: Int32,
     at: int,
-    place: Int32,
+    looks: Int32,
+    place: Int64,
     view: Float64,
     history: Float32,
-    now: float,
+    now_s: float,
     track_id: Int32,
     xyxy: Float32,
     score: Float32,
     class_id: Int32,
-    glyphs: Int32,
-    advances: Float64,
-    starts: Int32,
-    longest: int,
-    colours: Int32,
+    letters: Lettering,
 ) -> int:
-    """Write the trails, then the boxes, then the labels of a tile; the end of what is written.
+    """Write the trails, then the boxes, then the labels of a tile.
 
     Args:
-        rows: (n, COLUMNS) int32 with room for len(history) + len(track_id) * (3 + longest) from `at` on.
+        rows: (n, COLUMNS) int32 with room for `most_rows` from `at` on; nothing checks that.
         at: where to begin.
-        place: (PLACE_COLUMNS,) int32.
+        looks: (TRACK_LOOKS + LOOKS_A_TRACK * colours, COLUMNS) int32: rows to be placed.
+        place: (PLACE_COLUMNS,) int64.
         view: (VIEW_COLUMNS,) float64.
-        history: as in `TileInput`.
-        now: time of the tracks, in pieces of trail.
+        history: (m, 4) float32, as in `TileInput`.
+        now_s: time of the tracks, s.
         track_id, xyxy, score, class_id: as in `Tracks`.
-        glyphs, advances, starts, longest: a `Lettering`.
-        colours: (n + 2, 3) int32 Y, Cb, Cr of the tracks in turn, of text, of outlines.
+        letters: for the labels.
+
+    Returns:
+        The end of what is written.
     """
-    at = _trails(rows, at, place, view, history, now, colours)
-    boxes, order = _boxes(xyxy, view, place)
-    if place[BOXES]:
-        at = _frames(rows, at, place, view, boxes, order, track_id, colours)
-    if place[LABELS]:
-        at = _labels(
-            rows, at, place, view, boxes, order, track_id, score, class_id, glyphs, advances, starts, longest, colours
-        )
+    at = _trails(rows, at, looks, view, history, now_s)
+    order, keys = np.empty(len(xyxy), np.int64), np.empty(len(xyxy))
+    n = _in_sight(xyxy, place, view, order, keys)
+    if place[BOXES] != 0:
+        at = _frames(rows, at, looks, view, xyxy, order, n, track_id)
+    if place[LABELS] != 0:
+        at = _labels(rows, at, looks, place, view, xyxy, order, n, track_id, score, class_id, letters)
     return at
 
 
-@njit(cache=True)
-def _trails(rows, at, place, view, history, now, colours):  # type: ignore[no-untyped-def]
+@_inner
+def _trails(rows, at, looks, view, history, now_s):  # type: ignore[no-untyped-def]
     """Fading lines through the foot points, thinner towards the past.
 
     Points are averaged over equal spans of *absolute* time: that bounds the pieces of a trail and
     takes the detector's jitter out, and its corners stay put from tick to tick. The newest point of
-    a track is kept as it is.
+    a track stays as it is.
     """
-    trail_s, recent = view[TRAIL_S], np.float32(view[TRAIL_S])
-    index, ids, n = np.empty(len(history), np.int64), np.empty(len(history)), 0
+    trail_s, recent, rate = view[TRAIL_S], np.float32(view[TRAIL_S]), view[PIECES_A_SECOND]
+    order, ids, n = np.empty(len(history), np.int64), np.empty(len(history)), np.int64(0)
     for i in range(len(history)):
         if history[i, 3] <= recent:
-            index[n], ids[n] = i, history[i, 0]
+            order[n], ids[n] = i, history[i, 0]
             n += 1
-    _sort(index, ids, n)
-    k, last_x, last_y = 0, 0.0, 0.0
+    _sort(order, ids, n)
+    now, k, last_x, last_y = now_s * rate, np.int64(0), np.int64(0), np.int64(0)
     while k < n:
-        track = ids[k]
+        begin, track = k, ids[k]
         newest = k == 0 or ids[k - 1] != track
-        piece = _piece(history[index[k], 3], now, view)
-        x, y, age, count = 0.0, 0.0, 0.0, 0.0
-        while True:
-            x += history[index[k], 1]
-            y += history[index[k], 2]
-            age += history[index[k], 3]
-            count += 1
-            k += 1
-            if newest or k == n or ids[k] != track or _piece(history[index[k], 3], now, view) != piece:
+        x, y, age, piece = 0.0, 0.0, 0.0, 0.0
+        while k == begin or (k < n and ids[k] == track and not newest):
+            i = order[k]
+            part = np.floor(np.float64(history[i, 3]) * -rate + now)
+            if k > begin and part != piece:
                 break
-        x = np.rint(_near(_across(x / count, view)) * 16)
-        y = np.rint(_near(_down(y / count, view)) * 16)
-        if not newest and max(abs(x - last_x), abs(y - last_y)) >= 4:
-            fade = 1 - min(age / count / trail_s, 1.0)
-            width = np.rint(place[LINE_PX] * 16 * (0.5 + 0.6 * fade))
-            colour = np.int64(track) % (len(colours) - 2)
-            at = _put(
-                rows, at, _LINE, last_x, last_y, x, y, width, 0, colours, colour, np.rint(235 * fade), view,
-                place, PICTURE,
-            )  # fmt: skip
-        last_x, last_y = x, y
+            x, y, age, piece = x + history[i, 1], y + history[i, 2], age + history[i, 3], part
+            k += 1
+        x, y, age = x / (k - begin), y / (k - begin), age / (k - begin)
+        new_x, new_y = _placed(x, view, 0, 16.0), _placed(y, view, 1, 16.0)
+        if not newest and (abs(new_x - last_x) >= 4 or abs(new_y - last_y) >= 4):
+            fade = 1 - age / trail_s if age < trail_s else 0.0
+            at = _put(rows, at, looks, _look(track, TRAIL_LOOK, looks), last_x, last_y, new_x, new_y)
+            rows[at - 1, A] = np.int64(np.rint(view[TRAIL_PX] * 16 * (0.5 + 0.6 * fade)))
+            rows[at - 1, ALPHA] = np.int64(np.rint(np.rint(view[TRAIL_ALPHA] * fade) * view[OPACITY]))
+        last_x, last_y = new_x, new_y
     return at
 
 
-@njit(cache=True)
-def _boxes(xyxy, view, place):  # type: ignore[no-untyped-def]
-    """All boxes in mosaic pixels, and which to draw: from the far end of the scene (high up) to the near one."""
-    boxes = np.empty(xyxy.shape, np.int32)
-    order, bottoms, n = np.empty(len(xyxy), np.int64), np.empty(len(xyxy)), 0
+@_inner
+def _in_sight(xyxy, place, view, order, keys):  # type: ignore[no-untyped-def]
+    """The boxes to be seen, from the far end of the scene (high up) to the near one; how many."""
+    n = np.int64(0)
     for i in range(len(xyxy)):
-        x0, y0 = np.rint(_near(_across(xyxy[i, 0], view))), np.rint(_near(_down(xyxy[i, 1], view)))
-        x1, y1 = np.rint(_near(_across(xyxy[i, 2], view))), np.rint(_near(_down(xyxy[i, 3], view)))
-        x1, y1 = max(x1, x0 + 2), max(y1, y0 + 2)
-        boxes[i, 0], boxes[i, 1], boxes[i, 2], boxes[i, 3] = x0, y0, x1, y1
+        x0, y0, x1, y1 = _box(xyxy, i, view)
         if x0 < place[PICTURE + 2] and x1 > place[PICTURE] and y0 < place[PICTURE + 3] and y1 > place[PICTURE + 1]:
-            order[n], bottoms[n] = i, y1
+            order[n], keys[n] = i, y1
             n += 1
-    _sort(order, bottoms, n)
-    return boxes, order[:n]
+    _sort(order, keys, n)
+    return n
 
 
-@njit(cache=True)
-def _frames(rows, at, place, view, boxes, order, track_id, colours):  # type: ignore[no-untyped-def]
-    """Each box in its track's colour, over a dark outline."""
-    line = place[LINE_PX]
-    for i in order:
-        x0, y0, x1, y1 = boxes[i, 0], boxes[i, 1], boxes[i, 2], boxes[i, 3]
-        at = _put(
-            rows, at, _FRAME, x0 - 1.0, y0 - 1.0, x1 + 1.0, y1 + 1.0, line + 2.0, 0, colours,
-            len(colours) + OUTLINE_COLOUR, 90.0, view, place, PICTURE,
-        )  # fmt: skip
-        colour = np.int64(track_id[i]) % (len(colours) - 2)
-        at = _put(
-            rows, at, _FRAME, float(x0), float(y0), float(x1), float(y1), float(line), 0, colours,
-            colour, 245.0, view, place, PICTURE,
-        )  # fmt: skip
+@_inner
+def _frames(rows, at, looks, view, xyxy, order, n, track_id):  # type: ignore[no-untyped-def]
+    """Each box in its track's colour, upon a dark outline."""
+    for k in range(n):
+        i = order[k]
+        x0, y0, x1, y1 = _box(xyxy, i, view)
+        at = _put(rows, at, looks, np.int64(OUTLINE_LOOK), x0 - 1, y0 - 1, x1 + 1, y1 + 1)
+        at = _put(rows, at, looks, _look(track_id[i], BOX_LOOK, looks), x0, y0, x1, y1)
     return at
+
+
+@_inner
+def _labels(rows, at, looks, place, view, xyxy, order, n, track_id, score, class_id, letters):  # type: ignore[no-untyped-def]
+    """`#id name score` on a plate in the track's colour: above the box, or within its top.
+
+    Where that is too wide, the score goes first, then the name.
+    """
+    text = np.empty(_MOST_BESIDE_CLASS + letters.longest, np.int64)
+    left, top, right, bottom = place[VISIBLE], place[VISIBLE + 1], place[VISIBLE + 2], place[VISIBLE + 3]
+    pad, height, begin = place[PAD_PX], place[PLATE_PX], np.int64(0)
+    for k in range(n):
+        i = order[k]
+        text[0] = _HASH
+        name_end = id_end = _spell_number(text, begin + 1, np.int64(track_id[i]))
+        if class_id[i] >= 0:
+            name_end = _spell_class(text, id_end, np.int64(class_id[i]), letters)
+        end = _spell_score(text, name_end, score[i])
+        name_width, score_width = _width(text, begin, name_end, letters), _width(text, name_end, end, letters)
+        if name_width + score_width > view[ROOM]:
+            end, score_width = name_end, np.int64(0)
+            if name_width > view[ROOM]:
+                end = name_end = id_end
+                name_width = _width(text, begin, id_end, letters)
+
+        width = name_width + score_width + 2 * pad
+        x, y, _, _ = _box(xyxy, i, view)
+        if x > right - width:
+            x = right - width
+        if x < left:
+            x = left
+        if y - height >= top:
+            y -= height
+        if y > bottom - height:
+            y = bottom - height
+        if y < top:
+            y = top
+        at = _put(rows, at, looks, _look(track_id[i], PLATE_LOOK, looks), x, y, x + width, y + height)
+        x, y = x + pad, y + place[BASELINE_PX]
+        at = _write(rows, at, looks, text, begin, name_end, x, y, letters)
+        at = _write(rows, at, looks, text, name_end, end, x + name_width, y, letters)
+    return at
+
+
+@_inner
+def _spell_number(text, at, number):  # type: ignore[no-untyped-def]
+    """Append the digits of a number >= 0 to a text; its new end."""
+    scale = 1
+    while number // scale > 9:
+        scale *= 10
+    while scale > 0:
+        text[at] = number // scale % 10
+        scale //= 10
+        at += 1
+    return at
+
+
+@_inner
+def _spell_class(text, at, kind, letters):  # type: ignore[no-untyped-def]
+    others = len(letters.begins) - 2
+    name = kind if kind < others else others
+    for k in range(letters.begins[name], letters.begins[name + 1]):
+        text[at] = k
+        at += 1
+    return at if kind < others else _spell_number(text, at, kind)
+
+
+@_inner
+def _spell_score(text, at, score):  # type: ignore[no-untyped-def]
+    """` 0.93`; nothing for a score below 0 or NaN."""
+    percent = np.rint(score * np.float32(100))
+    if not 0 <= percent <= 99999:
+        return at
+    whole = np.int64(percent)
+    text[at] = _SPACE
+    at = _spell_number(text, at + 1, whole // 100)
+    text[at], text[at + 1], text[at + 2] = _POINT, whole // 10 % 10, whole % 10
+    return at + 3
+
+
+@_inner
+def _width(text, begin, end, letters):  # type: ignore[no-untyped-def]
+    pen = 0.0
+    for k in range(begin, end):
+        pen += letters.advances[text[k]]
+    return np.int64(np.rint(pen))
+
+
+@_inner
+def _write(rows, at, looks, text, begin, end, x, baseline, letters):  # type: ignore[no-untyped-def]
+    """A line of text, as `Atlas.layout_text` lays it out."""
+    pen, glyphs = 0.0, letters.glyphs
+    for i in range(begin, end):
+        k = text[i]
+        if glyphs[k, 2] > 0:
+            left, upper = x + np.int64(np.rint(pen)) + glyphs[k, 4], baseline + glyphs[k, 5]
+            at = _put(rows, at, looks, np.int64(LETTER_LOOK), left, upper, left + glyphs[k, 2], upper + glyphs[k, 3])
+            rows[at - 1, A], rows[at - 1, B] = glyphs[k, 0], glyphs[k, 1]
+        pen += letters.advances[k]
+    return at
+
+
+@_inner
+def _put(rows, at, looks, look, x0, y0, x1, y1):  # type: ignore[no-untyped-def]
+    """Add a row that looks like that."""
+    for column in range(COLUMNS):
+        rows[at, column] = looks[look, column]
+    rows[at, X0], rows[at, Y0], rows[at, X1], rows[at, Y1] = x0, y0, x1, y1
+    return at + 1
+
+
+@_inner
+def _look(track, what, looks):  # type: ignore[no-untyped-def]
+    """The row of `looks` for a track: ids in a row never look alike."""
+    colours = (len(looks) - TRACK_LOOKS) // LOOKS_A_TRACK
+    return TRACK_LOOKS + np.int64(track) % colours * LOOKS_A_TRACK + what
+
+
+@_inner
+def _box(xyxy, i, view):  # type: ignore[no-untyped-def]
+    """A box in whole mosaic pixels."""
+    x0, y0 = _placed(np.float64(xyxy[i, 0]), view, 0, 1.0), _placed(np.float64(xyxy[i, 1]), view, 1, 1.0)
+    x1, y1 = _placed(np.float64(xyxy[i, 2]), view, 0, 1.0), _placed(np.float64(xyxy[i, 3]), view, 1, 1.0)
+    return x0, y0, x1 if x1 > x0 + 2 else x0 + 2, y1 if y1 > y0 + 2 else y0 + 2
+
+
+@_inner
+def _placed(value, view, axis, unit):  # type: ignore[no-untyped-def]
+    """A coordinate of the picture in 1/unit of mosaic pixels, not too far off to compute with."""
+    value = (value - view[FROM + axis]) * view[SCALE + axis] + view[TO + axis]
+    if value > _FAR:
+        value = _FAR
+    if not value > -_FAR:
+        value = -_FAR
+    return np.int64(np.rint(value * unit))
+
+
+@_inner
+def _sort(order, keys, n):  # type: ignore[no-untyped-def]
+    """Put the first n of both in the order of the keys; equals stay as they are. They are few, or in order already."""
+    for i in range(1, n):
+        key, item, k = keys[i], order[i], i
+        while k > 0 and keys[k - 1] > key:
+            keys[k], order[k] = keys[k - 1], order[k - 1]
+            k -= 1
+        keys[k], order[k] = key, item

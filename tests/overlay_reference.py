@@ -1,42 +1,30 @@
-"""What is drawn over the pictures at a tick, as rows of primitives (`tiler.kernels.primitives`).
-
-Pure: the same inputs give the same rows. Everything per track is built with NumPy in one go;
-what stays the same from tick to tick (captions, slates, the text of labels) is kept.
-"""
+"""The overlay of a tile as NumPy says it: slow, and plain. The compiled one is held to it, row by row."""
 
 from __future__ import annotations
 
-import math
-from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from tiler.compose.glyphs import Atlas
 from tiler.compose.layout import PlacedTile, View
-from tiler.compose.palette import BLACK, INK, track_colours
+from tiler.compose.overlay import TRAIL_PARTS, text_height
+from tiler.compose.palette import BLACK, INK, TRACKS
 from tiler.compose.pen import (
     Pen,
     Rectangle,
     blend,
-    no_rows,
     plate_baseline,
     plate_height,
     plate_padding,
 )
-from tiler.compose.slate import draw_badge, draw_caption, draw_clock, draw_slate
+from tiler.compose.rows import no_rows
+from tiler.compose.slate import draw_badge, draw_caption, draw_slate
 from tiler.config.models import Config
 from tiler.kernels.primitives import ALPHA, CLIP_X0, COLUMNS, CR, KIND, LUMA, X0, X1, Y1, A, Kind
 from tiler.types import CLOCK_HZ, Float32, Int32, State, TileInput, Tracks
 
-TRAIL_PARTS = 16
-"""Straight pieces of a trail at most."""
-
-Key = TypeVar("Key")
-Value = TypeVar("Value")
-
-_KEPT = 8192
 _FAR = 1 << 20   # pixels: keeps coordinates of wild boxes within int32 at 1/16 px
 _SLATES = (State.WAITING, State.NO_SIGNAL)
 
@@ -56,59 +44,27 @@ class _Words(NamedTuple):
     width: int
 
 
-class OverlayBuilder:
-    """Builds the rows of each tile and of the mosaic. One thread at a time.
-
-    Attributes:
-        atlas: the glyphs that GLYPH rows refer to; look at `atlas.version` after building.
-    """
+class ReferenceOverlay:
+    """Builds the rows of each tile; the parameters are those of `OverlayBuilder`, and its tiles."""
 
     def __init__(
-        self,
-        config: Config,
-        tiles: tuple[PlacedTile, ...],
-        class_names: tuple[str, ...] = (),
-        atlas: Atlas | None = None,
+        self, config: Config, tiles: tuple[PlacedTile, ...], class_names: tuple[str, ...], atlas: Atlas
     ) -> None:
-        """
-        Args:
-            config: the whole config; `overlay` and `mosaic` are used.
-            tiles: as `place_tiles` gives them.
-            class_names: what the detector calls its classes; others are shown as `class 7`.
-            atlas: glyphs to share; built from `overlay.font` when absent.
-
-        Raises:
-            InputError: the font cannot be read.
-        """
-        self._overlay = overlay = config.overlay
+        self._overlay = config.overlay
         self._mosaic: Rectangle = (0, 0, config.mosaic.width, config.mosaic.height)
         self._class_names = class_names
         self._styles = {tile: self._style(tile) for tile in tiles}
-        self._clock_px = overlay.text_px or text_height(config.mosaic.width, config.mosaic.height)
-        self.atlas = atlas or Atlas(self._clock_px, Path(overlay.font) if overlay.font else None)
-        self._stills: dict[object, Int32] = {}
-        self._words: dict[tuple[int, int, int], _Words] = {}
-        self._scores: dict[tuple[int, int], _Words] = {}
+        self.atlas = atlas
 
-    def tile_rows(self, i: int, tile: PlacedTile, view: View | None, shown: TileInput) -> Int32:
-        """The overlay of one tile, clipped to it.
-
-        Args:
-            i: index of the tile, as given to the constructor.
-            tile: that tile.
-            view: where its picture is; None without a picture.
-            shown: what its source shows.
-
-        Returns:
-            (n, COLUMNS) int32 rows, in drawing order. Not to be written to.
-        """
+    def tile_rows(self, tile: PlacedTile, view: View | None, shown: TileInput) -> Int32:
+        """The overlay of one tile, clipped to it: (n, COLUMNS) int32 rows, in drawing order."""
         style = self._styles[tile]
         x0, y0, x1, y1 = style.visible
         if x0 >= x1 or y0 >= y1:
             return no_rows()
         if view is None or shown.state in _SLATES:
             state = State.NO_SIGNAL if shown.state is State.NO_SIGNAL else State.WAITING
-            return blend(self._still(i, tile, style, None, state, ""), tile.opacity)
+            return blend(self._still(tile, style, None, state, ""), tile.opacity)
         picture = _intersection(style.visible, view.dst)
         parts = []
         if self._overlay.trails and len(shown.history) > 1:
@@ -116,39 +72,24 @@ class OverlayBuilder:
         if len(shown.tracks) and (self._overlay.boxes or self._overlay.labels):
             parts += self._tracks(view, picture, style, shown.tracks)
         fps = f"{shown.fps:.1f} fps" if self._overlay.fps and shown.state is State.LIVE else ""
-        parts.append(self._still(i, tile, style, picture, shown.state, fps))
+        parts.append(self._still(tile, style, picture, shown.state, fps))
         return blend(np.concatenate(parts), tile.opacity)
-
-    def mosaic_rows(self, clock: str) -> Int32:
-        """The overlay of the whole mosaic, to draw last: the wall clock."""
-        if not self._overlay.clock or not clock:
-            return no_rows()
-        pen = Pen(self.atlas)
-        draw_clock(pen, self._mosaic, clock, self._clock_px)
-        return pen.rows(self._mosaic)
 
     def _style(self, tile: PlacedTile) -> _Style:
         text = self._overlay.text_px or max(text_height(tile.w, tile.h), round(self._mosaic[3] / 120))
         line = self._overlay.line_px or max(2, round(text / 7))
         return _Style(text, line, _intersection(self._mosaic, (tile.x, tile.y, tile.w, tile.h)))
 
-    def _still(
-        self, i: int, tile: PlacedTile, style: _Style, picture: Rectangle | None, state: State, fps: str
-    ) -> Int32:
+    def _still(self, tile: PlacedTile, style: _Style, picture: Rectangle | None, state: State, fps: str) -> Int32:
         """Caption and badge, or the slate when there is no picture."""
-        key = (i, picture, state, fps)
-        rows = self._stills.get(key)
-        if rows is None:
-            pen = Pen(self.atlas)
-            if picture is None:
-                draw_slate(pen, style.visible, state, tile.title, style.text)
-            else:
-                if state is not State.LIVE:
-                    draw_badge(pen, picture, style.visible, state, style.text)
-                title = tile.title if self._overlay.titles else ""
-                draw_caption(pen, style.visible, title, fps, style.text)
-            rows = _keep(self._stills, key, pen.rows(style.visible))
-        return rows
+        pen = Pen(self.atlas)
+        if picture is None:
+            draw_slate(pen, style.visible, state, tile.title, style.text)
+        else:
+            if state is not State.LIVE:
+                draw_badge(pen, picture, style.visible, state, style.text)
+            draw_caption(pen, style.visible, tile.title if self._overlay.titles else "", fps, style.text)
+        return pen.rows(style.visible)
 
     def _trails(self, view: View, picture: Rectangle, style: _Style, history: Float32, pts: int) -> Int32:
         """Fading lines through the foot points, thinner towards the past.
@@ -212,7 +153,7 @@ class OverlayBuilder:
     def _labels(
         self,
         boxes: Int32,
-        colours: npt.NDArray[np.uint8],
+        colours: Int32,
         style: _Style,
         tracks: Tracks,
         order: npt.NDArray[np.intp],
@@ -259,33 +200,25 @@ class OverlayBuilder:
 
     def _name(self, track: int, kind: int, size: int) -> _Words:
         """The plate (to be placed) and `#id name`; the id alone for class -1."""
-        key = (track, kind, size)
-        words = self._words.get(key)
-        if words is None:
-            text = f"#{track}"
-            if kind >= 0:
-                known = kind < len(self._class_names)
-                text = f"{text} {self._class_names[kind] if known else f'class {kind}'}"
-            pen = Pen(self.atlas)
-            pen.fill(0, 0, 0, 0, INK, 235)
-            width = pen.text(0, 0, text, size, INK)
-            words = _keep(self._words, key, _Words(pen.rows((0, 0, 0, 0)), width))
-        return words
+        text = f"#{track}"
+        if kind >= 0:
+            known = kind < len(self._class_names)
+            text = f"{text} {self._class_names[kind] if known else f'class {kind}'}"
+        pen = Pen(self.atlas)
+        pen.fill(0, 0, 0, 0, INK, 235)
+        width = pen.text(0, 0, text, size, INK)
+        return _Words(pen.rows((0, 0, 0, 0)), width)
 
     def _score(self, percent: int, size: int) -> _Words:
         """` 0.93`, or nothing for -1."""
-        key = (percent, size)
-        words = self._scores.get(key)
-        if words is None:
-            pen = Pen(self.atlas)
-            width = pen.text(0, 0, f" {percent / 100:.2f}", size, INK) if percent >= 0 else 0
-            words = _keep(self._scores, key, _Words(pen.rows((0, 0, 0, 0)), width))
-        return words
+        pen = Pen(self.atlas)
+        width = pen.text(0, 0, f" {percent / 100:.2f}", size, INK) if percent >= 0 else 0
+        return _Words(pen.rows((0, 0, 0, 0)), width)
 
 
-def text_height(width: int, height: int) -> int:
-    """Text height that reads well in a tile: 26 px at 1920x1080, growing with the root of its size."""
-    return max(11, round(26 * math.pow(min(height, width * 9 / 16) / 1080, 0.55)))
+def track_colours(track_id: npt.NDArray[np.integer]) -> Int32:
+    """(n, 3) Y, Cb, Cr of each id."""
+    return np.array(TRACKS, np.int32)[track_id % len(TRACKS)]
 
 
 def _intersection(bounds: Rectangle, box: tuple[int, int, int, int]) -> Rectangle:
@@ -300,11 +233,3 @@ def _blank(count: int, kind: Kind, clip: Rectangle) -> Int32:
     rows[:, KIND] = kind
     rows[:, CLIP_X0:] = clip
     return rows
-
-
-def _keep(store: dict[Key, Value], key: Key, value: Value) -> Value:
-    """Remember a value; a full store is emptied, which costs less than keeping it in order."""
-    if len(store) >= _KEPT:
-        store.clear()
-    store[key] = value
-    return value

@@ -6,11 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from overlay_reference import ReferenceOverlay
 from raster import draw
 
-from tiler.compose.layout import PlacedTile, fit_picture, place_tiles
+from tiler.compose.glyphs import Atlas
+from tiler.compose.layout import PlacedTile, View, fit_picture, place_tiles
 from tiler.compose.overlay import TRAIL_PARTS, OverlayBuilder, text_height
-from tiler.compose.palette import TRACK_COLOURS, track_colours, ycc
+from tiler.compose.palette import TRACK_COLOURS, ycc
+from tiler.compose.rows import Rows
 from tiler.config.models import Config
 from tiler.kernels.primitives import ALPHA, CLIP_X0, COLUMNS, KIND, LUMA, X0, X1, Y0, Y1, A, Kind
 from tiler.types import Frame, State, TileInput, Tracks
@@ -57,9 +60,21 @@ def shown(
 
 def build(settings: Config, what: TileInput, index: int = 0) -> tuple[np.ndarray, OverlayBuilder, PlacedTile]:
     tiles = place_tiles(settings)
-    builder = OverlayBuilder(settings, tiles, ("person", "car"))
+    builder = OverlayBuilder(settings, ("person", "car"))
     tile = tiles[index]
-    return builder.tile_rows(index, tile, fit_picture(tile, PICTURE), what), builder, tile
+    return tile_rows(builder, index, tile, fit_picture(tile, PICTURE), what), builder, tile
+
+
+def tile_rows(builder: OverlayBuilder, i: int, tile: PlacedTile, view: View | None, what: TileInput) -> np.ndarray:
+    rows = Rows()
+    builder.draw_tile(builder.canvas(i, tile, view), what, rows)
+    return rows.written
+
+
+def mosaic_rows(builder: OverlayBuilder, clock: str) -> np.ndarray:
+    rows = Rows()
+    builder.draw_mosaic(clock, rows)
+    return rows.written
 
 
 def rendered(settings: Config, rows: np.ndarray, builder: OverlayBuilder, grey: int = 100) -> np.ndarray:
@@ -129,7 +144,9 @@ def test_label_text_is_legible_on_every_plate():
         linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
         luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
         assert (luminance + 0.05) / (0.005 + 0.05) > 4.5   # WCAG 2 contrast with near-black text
-    assert (track_colours(np.array([3, 15, 4])) == [ycc(TRACK_COLOURS[i]) for i in (3, 3, 4)]).all()
+    rows, _, _ = build(config(overlay=only("labels")), shown([(10, 60, 90, 90)] * 3, ids=[3, 4, 15]))
+    plates = rows[rows[:, KIND] == Kind.FILL]
+    assert [tuple(plate) for plate in plates[:, LUMA:ALPHA].tolist()] == [ycc(TRACK_COLOURS[i]) for i in (3, 4, 3)]
 
 
 def test_labels_shorten_on_tiny_tiles():
@@ -208,10 +225,8 @@ def test_slate_covers_the_whole_tile(state):
 def test_tile_without_picture_waits_unless_its_signal_is_lost():
     settings = config()
     tiles = place_tiles(settings)
-    builder = OverlayBuilder(settings, tiles)
-    slates = {
-        state: builder.tile_rows(0, tiles[0], None, shown(state=state)) for state in State
-    }
+    builder = OverlayBuilder(settings)
+    slates = {state: tile_rows(builder, 0, tiles[0], None, shown(state=state)) for state in State}
     assert np.array_equal(slates[State.LIVE], slates[State.WAITING])
     assert not np.array_equal(slates[State.NO_SIGNAL], slates[State.WAITING])
 
@@ -236,15 +251,16 @@ def test_rate_is_shown_only_while_live():
 
 def test_clock_is_at_the_top_right_of_the_mosaic():
     settings = config(4, {"clock": True})
-    builder = OverlayBuilder(settings, place_tiles(settings))
-    rows = builder.mosaic_rows("2026-01-01 00:00:00")
+    builder = OverlayBuilder(settings)
+    rows = mosaic_rows(builder, "2026-01-01 00:00:00")
     changed = np.argwhere(rendered(settings, rows, builder) != 100)
     assert changed[:, 0].max() < 80
     assert changed[:, 1].min() > 800
     assert changed[:, 1].max() < 1280
-    assert len(builder.mosaic_rows("")) == 0
-    hidden = config(4)
-    assert len(OverlayBuilder(hidden, place_tiles(hidden)).mosaic_rows("12:00:00")) == 0
+    assert np.array_equal(mosaic_rows(builder, "2026-01-01 00:00:00"), rows)
+    assert not np.array_equal(mosaic_rows(builder, "2026-01-01 00:00:01"), rows)
+    assert len(mosaic_rows(builder, "")) == 0
+    assert len(mosaic_rows(OverlayBuilder(config(4)), "12:00:00")) == 0
 
 
 def test_opacity_fades_the_overlay_with_its_tile():
@@ -256,9 +272,9 @@ def test_opacity_fades_the_overlay_with_its_tile():
         }
     )
     tiles = place_tiles(settings)
-    builder = OverlayBuilder(settings, tiles)
+    builder = OverlayBuilder(settings)
     view = fit_picture(tiles[0], PICTURE)
-    full, half = (builder.tile_rows(i, tiles[i], view, shown([(50, 50, 90, 150)])) for i in range(2))
+    full, half = (tile_rows(builder, i, tiles[i], view, shown([(50, 50, 90, 150)])) for i in range(2))
     assert len(full) > 10
     assert (half[:, ALPHA] < full[:, ALPHA]).all()
 
@@ -284,5 +300,81 @@ def test_same_inputs_same_rows():
     first, second = build(settings, what), build(settings, what)
     assert np.array_equal(first[0], second[0])
     tile = second[2]
-    again = second[1].tile_rows(0, tile, fit_picture(tile, PICTURE), what)
+    again = tile_rows(second[1], 0, tile, fit_picture(tile, PICTURE), what)
     assert np.array_equal(again, second[0])
+
+
+NAMES = ("person", "", "traffic light, the name of which is too long for any room", "e\u0301te\u0301 日本語\t\u0301x")
+
+
+def random_tracks(rng: np.random.Generator, size: tuple[int, int], count: int, pts: int) -> Tracks:
+    """Boxes in, across and outside the picture, some huge, some of no size; scores and ids of all lengths."""
+    corner = rng.uniform(-0.4, 1.2, (count, 2)) * size
+    extent = rng.choice([0, 0.02, 0.2, 0.8, 500], (count, 2)) * rng.uniform(0, 1, (count, 2)) * size
+    xyxy = np.concatenate([corner, corner + extent], 1)
+    whole = rng.random(count) < 0.3
+    xyxy[whole] = np.round(xyxy[whole] * 2) / 2   # ties
+    xyxy[rng.random(count) < 0.05] *= 1e6
+    ids = 1 + np.unique((2.0 ** rng.uniform(0, 31, 2 * count)).astype(np.int64) - 1)
+    ids = np.sort(rng.permutation(np.append(ids[:-1], 2**31 - 1))[:count])
+    n = len(ids)
+    score = rng.uniform(0, 1, n).round(int(rng.integers(2, 6)))
+    score[rng.random(n) < 0.1] = rng.choice([0, 1, 0.005, 0.015, 0.995, 12.5, -0.5])
+    kinds = rng.choice([0, 0, 0, 1, 2, 3, 4, 79, 2**31 - 1, -1], n)
+    boxes, score = xyxy[:n].astype(np.float32), score.astype(np.float32)
+    return Tracks(pts, ids.astype(np.int32), boxes, score, kinds.astype(np.int32))
+
+
+def random_history(rng: np.random.Generator, tracks: Tracks) -> np.ndarray:
+    """Walks of tracks shown and gone, mostly in order, some of them at rest."""
+    parts = [np.zeros((0, 4))]
+    ids = np.unique(np.append(tracks.track_id[tracks.track_id < 2**24], rng.integers(1, 50, 3)))
+    for track in ids:
+        points = int(rng.integers(0, 60))
+        step = rng.choice([0, 0.1, 9])
+        walk = np.cumsum(rng.normal(0, step, (points, 2)), axis=0) + rng.uniform(-50, 700, 2)
+        age = np.arange(points) / rng.choice([10, 15, 30, 60]) + rng.choice([0, 0.3])
+        parts.append(np.column_stack([np.full(points, track), walk, age]))
+    rows = np.concatenate(parts).astype(np.float32)
+    return rng.permutation(rows) if rng.random() < 0.1 else rows
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_rows_are_those_of_the_reference(seed: int) -> None:
+    rng = np.random.default_rng(seed if seed < 50 else None)
+    overlay = {name: bool(rng.random() < 0.8) for name in ("boxes", "labels", "trails", "titles", "fps")}
+    overlay |= {"trail_s": float(rng.choice([0.1, 0.7, 2.0, 12.3]))}
+    overlay |= {"line_px": int(rng.choice([0, 0, 1, 7])), "text_px": int(rng.choice([0, 0, 0, 9, 33]))}
+    width, height = ((1920, 1080), (640, 360), (200, 600), (3840, 2160))[seed % 4]
+    tiles = [{"source": "a", "opacity": 0.37}, {"source": "a", "rect": [-70, -50, width // 2, height // 2]}]
+    tiles += [{"source": "a", "fit": fit, "crop": [0.1, 0.25, 0.7, 0.5]} for fit in ("contain", "cover", "stretch")]
+    settings = Config.model_validate(
+        {"sources": [{"id": "a", "uri": "a.mp4"}], "tiles": tiles, "overlay": overlay,
+         "mosaic": {"width": width, "height": height, "gap_px": 2}}
+    )  # fmt: skip
+    placed = place_tiles(settings)
+    names = NAMES[: int(rng.integers(0, 5))]
+    atlas = Atlas(20)
+    builder, reference = OverlayBuilder(settings, names, atlas), ReferenceOverlay(settings, placed, names, atlas)
+    rows, expected = Rows(), []
+    for i in rng.permutation(len(placed)).tolist() * 2:
+        size = tuple(rng.integers(2, 2000, 2).tolist())
+        tracks = random_tracks(rng, size, int(rng.choice([0, 1, 5, 40])), int(rng.integers(0, 2**33)))
+        state = State(int(rng.choice([*State, *[State.LIVE] * 5])))
+        what = TileInput(frame(), tracks, state, float(rng.uniform(0, 99)), random_history(rng, tracks))
+        view = fit_picture(placed[i], size)
+        begin = rows.count
+        builder.draw_tile(builder.canvas(i, placed[i], view), what, rows)
+        expected.append(reference.tile_rows(placed[i], view, what))
+        np.testing.assert_array_equal(rows.written[begin:], expected[-1], f"tile {i}")
+    np.testing.assert_array_equal(rows.written, np.concatenate(expected))   # what came later left it alone
+
+
+def test_tables_of_any_layout_are_taken() -> None:
+    settings = config()
+    what = shown([(10, 20, 90, 200), (60, 70, 300, 250)], history=[(1.0, 50.0 + i, 200.0, i / 10) for i in range(9)])
+    wide = np.repeat(what.tracks.xyxy, 2, 1)[:, ::2]
+    ids = np.repeat(what.tracks.track_id, 3)[::3]
+    tracks = Tracks(what.tracks.pts, ids, wide, what.tracks.score, what.tracks.class_id.astype(np.int64))   # type: ignore[arg-type]
+    other = TileInput(what.frame, tracks, what.state, what.fps, np.asfortranarray(what.history))
+    assert np.array_equal(build(settings, what)[0], build(settings, other)[0])

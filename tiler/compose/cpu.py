@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from tiler.compose.rows import Rows
 from tiler.compose.scene import Bounds, Scene, bounds, fills, shown_pts
 from tiler.config.models import Config
 from tiler.kernels.compose_cpu import (
@@ -78,6 +79,7 @@ class CpuCompositor:
         self._stained: list[Bounds | None] = [whole] * RING
         self._translucent = [bounds(tile) for tile in self.tiles if tile.opacity < 1]
         self._table = np.zeros((len(self.tiles) + 2, TILE_COLUMNS), np.int64)
+        self._rows = Rows()
         self._axes = np.zeros(1, np.int32)
         self._axes_at = [0] * len(self.tiles)
         self._samples = 1
@@ -93,22 +95,21 @@ class CpuCompositor:
         if self._scene.place(sources):
             self._pack_tables()
 
+        rows = self._rows
+        rows.clear()
+        rows.add(self._restore(turn))
         table[:, PLANES] = 0
-        parts = [self._restore(turn)]
-        at = table[0, OVER] = table[0, END] = len(parts[0])
-        for row, table_at, drawn in zip(table[1:], self._axes_at, self._scene.draw(sources), strict=False):
+        table[0, OVER] = table[0, END] = rows.count
+        for row, table_at, drawn in zip(table[1:], self._axes_at, self._scene.draw(sources, rows), strict=False):
             if drawn.frame is not None and drawn.geometry is not None:
                 pack_picture(row, drawn.frame, drawn.geometry, table_at, drawn.opacity)
-            parts += (drawn.bars, drawn.overlay)
-            row[UNDER], row[OVER] = at, at + len(drawn.bars)
-            at = row[END] = at + len(drawn.bars) + len(drawn.overlay)
-        over_all = self._scene.overlay.mosaic_rows(clock)
-        parts.append(over_all)
-        table[-1, UNDER] = table[-1, OVER] = at
-        table[-1, END] = at + len(over_all)
-        self._stained[turn] = extent(over_all, self._size)
+            row[UNDER], row[OVER], row[END] = drawn.under, drawn.over, drawn.end
+        table[-1, UNDER] = table[-1, OVER] = rows.count
+        self._scene.overlay.draw_mosaic(clock, rows)
+        table[-1, END] = rows.count
+        self._stained[turn] = extent(rows.array[table[-1, OVER] : rows.count], self._size)
 
-        self._draw(buffer, np.concatenate(parts))
+        self._draw(buffer, rows.written)
         return Mosaic(tick, (buffer.y, buffer.u, buffer.v), shown_pts(sources))
 
     def close(self) -> None:

@@ -8,11 +8,12 @@ has long ended; that is waited for on the host, and lets go of the pictures it r
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Self
 
 import cupy
 import numpy as np
 
+from tiler.compose.rows import Rows
 from tiler.compose.scene import Drawn, Scene, bounds, shown_pts
 from tiler.config.models import Config
 from tiler.kernels.compose_cpu import COLOURS
@@ -36,7 +37,7 @@ from tiler.kernels.compose_cuda import (
     scale_mode,
 )
 from tiler.observe.copies import Copies
-from tiler.types import Frame, Int32, Mosaic, TileInput
+from tiler.types import Frame, Mosaic, TileInput
 
 RING = 4
 """Mosaics in the ring: one composed, one waiting, one encoded, one whose packet is on its way."""
@@ -47,7 +48,10 @@ class _Turn:
     """One mosaic of the ring and all that its launch uses."""
 
     def __init__(self, size: tuple[int, int], tiles: int) -> None:
-        self.nv12 = cupy.empty((size[1] * 3 // 2, size[0]), cupy.uint8)
+        width, height = size
+        self.nv12 = cupy.empty((height * 3 // 2, width), cupy.uint8)
+        chroma = self.nv12[height:].reshape(height // 2, width // 2, 2)
+        self.planes = self.nv12[:height], chroma[:, :, 0], chroma[:, :, 1]
         self.ready = cupy.cuda.Event(block=True, disable_timing=True)
         self.frames: list[Frame] = []
         self._table_bytes = -(-tiles * TILE_COLUMNS * 8 // 256) * 256  # what follows keeps its alignment
@@ -100,6 +104,7 @@ class CudaCompositor:
             self._atlas = cupy.zeros((1, 1), cupy.uint8)
             cupy.cuda.get_current_stream().synchronize()
         self._atlas_version = -1
+        self._rows = Rows()
         self._table = np.zeros((len(self.tiles) + 1, TILE_COLUMNS), np.int64)
         self._modes = [Mode(0)] * len(self.tiles)
         self._table[:, COLOUR] = -1
@@ -115,15 +120,17 @@ class CudaCompositor:
             self._let_go()
             if self._scene.place(sources):
                 self._upload_tables()
-            drawn = self._scene.draw(sources)
+            self._rows.clear()
+            drawn = self._scene.draw(sources, self._rows)
+            self._scene.overlay.draw_mosaic(clock, self._rows)
             self._wait_for(drawn)
-            rows = self._fill(turn, drawn, self._scene.overlay.mosaic_rows(clock))
+            rows = self._fill(turn, drawn)
             self._upload_glyphs()
             self._upload(turn, rows)
             self._launch(turn, rows)
             turn.ready.record(self._stream)
         turn.frames = [tile.frame for tile in drawn if tile.frame is not None]
-        return _mosaic(tick, turn, self._size, shown_pts(sources))
+        return Mosaic(tick, turn.planes, shown_pts(sources), turn.nv12, turn.ready)
 
     def close(self) -> None:
         """Wait for the last launch and let go of its pictures; may be called twice."""
@@ -149,20 +156,15 @@ class CudaCompositor:
             if event is not None:
                 self._stream.wait_event(event)
 
-    def _fill(self, turn: _Turn, drawn: Sequence[Drawn], over_all: Int32) -> int:
+    def _fill(self, turn: _Turn, drawn: Sequence[Drawn]) -> int:
         """Write this tick's table and primitives to pinned memory; the number of primitives."""
-        table, at = self._table, 0
-        parts: list[Int32] = []
+        table, rows = self._table, self._rows.written
+        table[:, PLANES] = 0
         for row, tile, mode in zip(table, drawn, self._modes, strict=False):
-            row[PLANES] = 0
             if tile.frame is not None:
                 pack_picture(row, tile.frame, mode)
-            under, end = at + len(tile.bars), at + len(tile.bars) + len(tile.overlay)
-            row[UNDER : END + 1] = at, under, end
-            parts += (tile.bars, tile.overlay)
-            at = end
-        table[-1, UNDER : END + 1] = at, at, at + len(over_all)
-        rows = np.concatenate([*parts, over_all])
+        spans = [(tile.under, tile.over, tile.end) for tile in drawn]
+        table[:, UNDER : END + 1] = [*spans, (spans[-1][2], spans[-1][2], len(rows))]
         if len(rows) > turn.capacity:
             turn.reserve(len(table), 2 * len(rows))
         turn.table[...] = table
@@ -204,10 +206,3 @@ class CudaCompositor:
             self._atlas = cupy.asarray(atlas.texture)
             self._atlas_version = atlas.version
             self._copies.add("glyphs", "up", self._atlas.nbytes)
-
-
-def _mosaic(tick: int, turn: Any, size: tuple[int, int], sources: tuple[int | None, ...]) -> Mosaic:
-    width, height = size
-    chroma = turn.nv12[height:].reshape(height // 2, width // 2, 2)
-    planes = turn.nv12[:height], chroma[:, :, 0], chroma[:, :, 1]
-    return Mosaic(tick, planes, sources, turn.nv12, turn.ready)

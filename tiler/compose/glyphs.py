@@ -11,6 +11,7 @@ import logging
 import struct
 import unicodedata
 from collections import OrderedDict
+from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -30,6 +31,18 @@ FONTS = ("DejaVuSans.ttf", "DroidSansFallback.ttf")
 WIDTH, FIRST_HEIGHT, MAX_HEIGHT = 1024, 128, 4096
 _CACHED_TEXTS = 4096
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs"})
+
+
+class Glyph(NamedTuple):
+    """One character: a rectangle of the texture (w is 0 without ink), and where it goes from the pen on."""
+
+    x: int
+    y: int
+    w: int
+    h: int
+    dx: int
+    dy: int
+    advance: float
 
 
 class TextRun(NamedTuple):
@@ -66,7 +79,7 @@ class Atlas:
         if font is not None:
             _coverage(str(font))
         self._faces: dict[tuple[str, int], ImageFont.FreeTypeFont] = {}
-        self._glyphs: dict[tuple[str, int], tuple[int, int, int, int, int, int, float]] = {}
+        self._glyphs: dict[tuple[str, int], Glyph] = {}
         self._texts: OrderedDict[tuple[str, int], TextRun] = OrderedDict()
         self._x = self._y = self._shelf = 0
         self._full = False
@@ -84,11 +97,7 @@ class Atlas:
             self._texts.move_to_end(key)
             return run
         pen, rows = 0.0, []
-        for character in unicodedata.normalize("NFC", text):
-            character = " " if character in "\t\n\r\v\f\u2028\u2029" else character
-            if unicodedata.category(character) in _INVISIBLE or "\ufe00" <= character <= "\ufe0f":
-                continue
-            x, y, w, h, dx, dy, advance = self._glyph(character, key[1])
+        for x, y, w, h, dx, dy, advance in self.characters(*key):
             if w:
                 rows.append((x, y, w, h, round(pen) + dx, dy))
             pen += advance
@@ -97,6 +106,13 @@ class Atlas:
         if len(self._texts) > _CACHED_TEXTS:
             self._texts.popitem(last=False)
         return run
+
+    def characters(self, text: str, height_px: int) -> Iterator[Glyph]:
+        """The characters of one line, as `layout_text` takes them."""
+        for character in unicodedata.normalize("NFC", text):
+            character = " " if character in "\t\n\r\v\f\u2028\u2029" else character
+            if unicodedata.category(character) not in _INVISIBLE and not "\ufe00" <= character <= "\ufe0f":
+                yield self._glyph(character, height_px)
 
     def shorten(self, text: str, room: int, height_px: int = 0) -> str:
         """`text`, or as much of its start as fits in `room` pixels with an ellipsis; "" if nothing does."""
@@ -108,7 +124,7 @@ class Atlas:
                 return short
         return ""
 
-    def _glyph(self, character: str, height_px: int) -> tuple[int, int, int, int, int, int, float]:
+    def _glyph(self, character: str, height_px: int) -> Glyph:
         key = (character, height_px)
         glyph = self._glyphs.get(key)
         if glyph is None:
@@ -121,7 +137,7 @@ class Atlas:
             x, y = self._place(coverage) if coverage.size else (0, 0)
             if x < 0:
                 w = h = x = y = 0
-            glyph = self._glyphs[key] = (x, y, w, h, dx, dy, advance)
+            glyph = self._glyphs[key] = Glyph(x, y, w, h, dx, dy, advance)
         return glyph
 
     def _face(self, path: str, height_px: int) -> ImageFont.FreeTypeFont:

@@ -71,11 +71,16 @@ class View:
     dst: Box
     src: tuple[float, float, float, float]
 
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Mosaic pixels a picture pixel, across and down."""
+        x0, y0, x1, y1 = self.src
+        return self.dst[2] / (x1 - x0), self.dst[3] / (y1 - y0)
+
     def to_mosaic(self, x: Any, y: Any) -> tuple[Any, Any]:
         """Map points (floats or arrays) from picture pixels to mosaic pixels."""
-        dst_x, dst_y, w, h = self.dst
-        x0, y0, x1, y1 = self.src
-        return (x - x0) * (w / (x1 - x0)) + dst_x, (y - y0) * (h / (y1 - y0)) + dst_y
+        across, down = self.scale
+        return (x - self.src[0]) * across + self.dst[0], (y - self.src[1]) * down + self.dst[1]
 
 
 def place_tiles(config: Config) -> tuple[PlacedTile, ...]:

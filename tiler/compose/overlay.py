@@ -1,59 +1,80 @@
 """What is drawn over the pictures at a tick, as rows of primitives (`tiler.kernels.primitives`).
 
-Pure: the same inputs give the same rows. Everything per track is built with NumPy in one go;
-what stays the same from tick to tick (captions, slates, the text of labels) is kept.
+Pure: the same inputs give the same rows. What tracks bring is written by one compiled call a tile;
+what stays the same from tick to tick (captions, slates, the letters of labels) is kept.
 """
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from tiler.compose.glyphs import Atlas
 from tiler.compose.layout import PlacedTile, View
-from tiler.compose.palette import BLACK, INK, track_colours
-from tiler.compose.pen import (
-    Pen,
-    Rectangle,
-    blend,
-    no_rows,
-    plate_baseline,
-    plate_height,
-    plate_padding,
-)
+from tiler.compose.lettering import lettering
+from tiler.compose.palette import BLACK, INK, TRACKS, Ycc
+from tiler.compose.pen import Pen, Rectangle, blend, plate_baseline, plate_height, plate_padding
+from tiler.compose.rows import Rows, no_rows
 from tiler.compose.slate import draw_badge, draw_caption, draw_clock, draw_slate
 from tiler.config.models import Config
-from tiler.kernels.primitives import ALPHA, CLIP_X0, COLUMNS, CR, KIND, LUMA, X0, X1, Y1, A, Kind
+from tiler.kernels.overlay_cpu import (
+    BASELINE_PX,
+    BOXES,
+    FROM,
+    LABELS,
+    OPACITY,
+    PAD_PX,
+    PICTURE,
+    PIECES_A_SECOND,
+    PLACE_COLUMNS,
+    PLATE_PX,
+    ROOM,
+    SCALE,
+    TO,
+    TRAIL_ALPHA,
+    TRAIL_PX,
+    TRAIL_S,
+    VIEW_COLUMNS,
+    VISIBLE,
+    Float64,
+    Int64,
+    Lettering,
+    draw_tracks,
+    most_rows,
+)
+from tiler.kernels.primitives import Kind
 from tiler.types import CLOCK_HZ, Float32, Int32, State, TileInput, Tracks
 
 TRAIL_PARTS = 16
 """Straight pieces of a trail at most."""
 
-Key = TypeVar("Key")
-Value = TypeVar("Value")
-
 _KEPT = 8192
-_FAR = 1 << 20   # pixels: keeps coordinates of wild boxes within int32 at 1/16 px
 _SLATES = (State.WAITING, State.NO_SIGNAL)
+_NO_TRAILS: Float32 = np.empty((0, 4), np.float32)
 
 
-class _Style(NamedTuple):
-    """Sizes within one tile, px."""
+class Canvas(NamedTuple):
+    """Where and how to draw over a tile, as long as its pictures stay of one kind.
 
+    Attributes:
+        number, tile: which tile.
+        text: height of its text, px.
+        visible: the tile within the mosaic.
+        picture: its picture within that; None without a picture.
+        looks, place, view: as `draw_tracks` takes them.
+    """
+
+    number: int
+    tile: PlacedTile
     text: int
-    line: int
     visible: Rectangle
-
-
-class _Words(NamedTuple):
-    """Part of a label: rows at the origin, and the advance."""
-
-    rows: Int32
-    width: int
+    picture: Rectangle | None
+    looks: Int32
+    place: Int64
+    view: Float64
 
 
 class OverlayBuilder:
@@ -63,17 +84,10 @@ class OverlayBuilder:
         atlas: the glyphs that GLYPH rows refer to; look at `atlas.version` after building.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        tiles: tuple[PlacedTile, ...],
-        class_names: tuple[str, ...] = (),
-        atlas: Atlas | None = None,
-    ) -> None:
+    def __init__(self, config: Config, class_names: tuple[str, ...] = (), atlas: Atlas | None = None) -> None:
         """
         Args:
             config: the whole config; `overlay` and `mosaic` are used.
-            tiles: as `place_tiles` gives them.
             class_names: what the detector calls its classes; others are shown as `class 7`.
             atlas: glyphs to share; built from `overlay.font` when absent.
 
@@ -83,204 +97,104 @@ class OverlayBuilder:
         self._overlay = overlay = config.overlay
         self._mosaic: Rectangle = (0, 0, config.mosaic.width, config.mosaic.height)
         self._class_names = class_names
-        self._styles = {tile: self._style(tile) for tile in tiles}
         self._clock_px = overlay.text_px or text_height(config.mosaic.width, config.mosaic.height)
         self.atlas = atlas or Atlas(self._clock_px, Path(overlay.font) if overlay.font else None)
-        self._stills: dict[object, Int32] = {}
-        self._words: dict[tuple[int, int, int], _Words] = {}
-        self._scores: dict[tuple[int, int], _Words] = {}
+        self._stills: dict[tuple[int, Rectangle | None, State, str], Int32] = {}
+        self._letters: dict[int, Lettering] = {}
+        self._clock = "", no_rows()
+        self._marks_tracks = overlay.boxes or overlay.labels or overlay.trails
+        if class_names and self._marks_tracks:   # no tick is to pay for first use
+            canvas = self.canvas(-1, PlacedTile(0, *self._mosaic), View(self._mosaic, self._mosaic))
+            self._draw_tracks(canvas, Tracks.empty(), _NO_TRAILS, Rows())
 
-    def tile_rows(self, i: int, tile: PlacedTile, view: View | None, shown: TileInput) -> Int32:
-        """The overlay of one tile, clipped to it.
+    def canvas(self, number: int, tile: PlacedTile, view: View | None) -> Canvas:
+        """What lasts while a tile shows pictures through this view; no view: no picture.
 
         Args:
-            i: index of the tile, as given to the constructor.
+            number: tells the tile from others.
             tile: that tile.
-            view: where its picture is; None without a picture.
-            shown: what its source shows.
-
-        Returns:
-            (n, COLUMNS) int32 rows, in drawing order. Not to be written to.
+            view: where its picture is.
         """
-        style = self._styles[tile]
-        x0, y0, x1, y1 = style.visible
+        overlay = self._overlay
+        text = overlay.text_px or max(text_height(tile.w, tile.h), round(self._mosaic[3] / 120))
+        visible = _intersection(self._mosaic, (tile.x, tile.y, tile.w, tile.h))
+        place, table = np.zeros(PLACE_COLUMNS, np.int64), np.zeros(VIEW_COLUMNS)
+        if view is None:
+            return Canvas(number, tile, text, visible, None, no_rows(), place, table)
+        picture = _intersection(visible, view.dst)
+        line, pad = overlay.line_px or max(2, round(text / 7)), plate_padding(text)
+        place[VISIBLE : VISIBLE + 4], place[PICTURE : PICTURE + 4] = visible, picture
+        place[PAD_PX], place[PLATE_PX], place[BASELINE_PX] = pad, plate_height(text), plate_baseline(text)
+        place[BOXES], place[LABELS] = overlay.boxes, overlay.labels
+        table[FROM:SCALE], table[SCALE:TO], table[TO:ROOM] = view.src[:2], view.scale, view.dst[:2]
+        table[ROOM] = (visible[2] - visible[0]) * 0.45 - 2 * pad
+        table[TRAIL_S], table[PIECES_A_SECOND] = overlay.trail_s, TRAIL_PARTS / overlay.trail_s
+        table[TRAIL_PX], table[TRAIL_ALPHA], table[OPACITY] = line, 235, tile.opacity
+        looks = blend(_looks(line, visible, picture), tile.opacity)
+        return Canvas(number, tile, text, visible, picture, looks, place, table)
+
+    def draw_tile(self, canvas: Canvas, shown: TileInput, rows: Rows) -> None:
+        """Add the overlay of one tile, clipped to it, in drawing order.
+
+        Args:
+            canvas: of the tile and its picture.
+            shown: what its source shows.
+            rows: where to add it.
+        """
+        x0, y0, x1, y1 = canvas.visible
         if x0 >= x1 or y0 >= y1:
-            return no_rows()
-        if view is None or shown.state in _SLATES:
+            return
+        if canvas.picture is None or shown.state in _SLATES:
             state = State.NO_SIGNAL if shown.state is State.NO_SIGNAL else State.WAITING
-            return blend(self._still(i, tile, style, None, state, ""), tile.opacity)
-        picture = _intersection(style.visible, view.dst)
-        parts = []
-        if self._overlay.trails and len(shown.history) > 1:
-            parts.append(self._trails(view, picture, style, shown.history, shown.tracks.pts))
-        if len(shown.tracks) and (self._overlay.boxes or self._overlay.labels):
-            parts += self._tracks(view, picture, style, shown.tracks)
+            rows.add(self._still(canvas, None, state, ""))
+            return
+        history = shown.history if self._overlay.trails else _NO_TRAILS
+        if self._marks_tracks and (len(shown.tracks) or len(history)):
+            self._draw_tracks(canvas, shown.tracks, history, rows)
         fps = f"{shown.fps:.1f} fps" if self._overlay.fps and shown.state is State.LIVE else ""
-        parts.append(self._still(i, tile, style, picture, shown.state, fps))
-        return blend(np.concatenate(parts), tile.opacity)
+        rows.add(self._still(canvas, canvas.picture, shown.state, fps))
 
-    def mosaic_rows(self, clock: str) -> Int32:
-        """The overlay of the whole mosaic, to draw last: the wall clock."""
+    def draw_mosaic(self, clock: str, rows: Rows) -> None:
+        """Add the overlay of the whole mosaic, to draw last: the wall clock."""
         if not self._overlay.clock or not clock:
-            return no_rows()
-        pen = Pen(self.atlas)
-        draw_clock(pen, self._mosaic, clock, self._clock_px)
-        return pen.rows(self._mosaic)
+            return
+        if self._clock[0] != clock:
+            pen = Pen(self.atlas)
+            draw_clock(pen, self._mosaic, clock, self._clock_px)
+            self._clock = clock, pen.rows(self._mosaic)
+        rows.add(self._clock[1])
 
-    def _style(self, tile: PlacedTile) -> _Style:
-        text = self._overlay.text_px or max(text_height(tile.w, tile.h), round(self._mosaic[3] / 120))
-        line = self._overlay.line_px or max(2, round(text / 7))
-        return _Style(text, line, _intersection(self._mosaic, (tile.x, tile.y, tile.w, tile.h)))
+    def _draw_tracks(self, canvas: Canvas, tracks: Tracks, history: Float32, rows: Rows) -> None:
+        """Trails, boxes and labels."""
+        letters = self._letters.get(canvas.text)
+        if letters is None:
+            letters = self._letters[canvas.text] = lettering(self.atlas, self._class_names, canvas.text)
+        rows.make_room(most_rows(len(tracks), len(history), letters))
+        rows.count = draw_tracks(
+            rows.array, rows.count, canvas.looks, canvas.place, canvas.view,
+            np.ascontiguousarray(history, np.float32), tracks.pts / CLOCK_HZ,
+            np.ascontiguousarray(tracks.track_id, np.int32), np.ascontiguousarray(tracks.xyxy, np.float32),
+            np.ascontiguousarray(tracks.score, np.float32), np.ascontiguousarray(tracks.class_id, np.int32),
+            letters,
+        )  # fmt: skip
 
-    def _still(
-        self, i: int, tile: PlacedTile, style: _Style, picture: Rectangle | None, state: State, fps: str
-    ) -> Int32:
+    def _still(self, canvas: Canvas, picture: Rectangle | None, state: State, fps: str) -> Int32:
         """Caption and badge, or the slate when there is no picture."""
-        key = (i, picture, state, fps)
+        key = canvas.number, picture, state, fps
         rows = self._stills.get(key)
         if rows is None:
-            pen = Pen(self.atlas)
+            pen, tile, visible = Pen(self.atlas), canvas.tile, canvas.visible
             if picture is None:
-                draw_slate(pen, style.visible, state, tile.title, style.text)
+                draw_slate(pen, visible, state, tile.title, canvas.text)
             else:
                 if state is not State.LIVE:
-                    draw_badge(pen, picture, style.visible, state, style.text)
+                    draw_badge(pen, picture, visible, state, canvas.text)
                 title = tile.title if self._overlay.titles else ""
-                draw_caption(pen, style.visible, title, fps, style.text)
-            rows = _keep(self._stills, key, pen.rows(style.visible))
+                draw_caption(pen, visible, title, fps, canvas.text)
+            if len(self._stills) >= _KEPT:   # costs less than to keep them in order
+                self._stills.clear()
+            rows = self._stills[key] = blend(pen.rows(visible), tile.opacity)
         return rows
-
-    def _trails(self, view: View, picture: Rectangle, style: _Style, history: Float32, pts: int) -> Int32:
-        """Fading lines through the foot points, thinner towards the past.
-
-        Points are averaged over equal spans of *absolute* time: that keeps a trail at TRAIL_PARTS
-        pieces and takes the detector's jitter out, and its corners stay put from tick to tick.
-        """
-        span = self._overlay.trail_s
-        points = history[history[:, 3] <= span].astype(np.float64)
-        if len(points) < 2:
-            return no_rows()
-        ids = points[:, 0]
-        if (ids[1:] < ids[:-1]).any():
-            points = points[np.argsort(ids, kind="stable")]
-            ids = points[:, 0]
-        part = np.floor(points[:, 3] * (-TRAIL_PARTS / span) + pts / CLOCK_HZ * (TRAIL_PARTS / span))
-        first = np.ones(len(ids), bool)   # of its id: the newest point, which is kept as it is
-        np.not_equal(ids[1:], ids[:-1], out=first[1:])
-        begins = first.copy()
-        begins[1:] |= first[:-1] | (part[1:] != part[:-1])
-        starts = np.flatnonzero(begins)
-        count = np.append(starts[1:], len(ids)) - starts
-        points = np.add.reduceat(points, starts) / count[:, None]
-        ids = points[:, 0]
-        ends = np.empty((len(points), 2))
-        ends[:, 0], ends[:, 1] = view.to_mosaic(points[:, 1], points[:, 2])
-        ends = np.rint(ends.clip(-_FAR, _FAR) * 16)
-        apart = np.abs(ends[1:] - ends[:-1]).max(axis=1) >= 4
-        new = np.flatnonzero(apart & (ids[1:] == ids[:-1]))
-        fade = 1 - np.minimum(points[new + 1, 3] / span, 1)
-        rows = _blank(len(new), Kind.LINE, picture)
-        rows[:, X0:X1], rows[:, X1:A] = ends[new], ends[new + 1]
-        rows[:, A] = np.rint(style.line * 16 * (0.5 + 0.6 * fade))
-        rows[:, LUMA : CR + 1] = track_colours(ids[new].astype(np.int32))
-        rows[:, ALPHA] = np.rint(235 * fade)
-        return rows
-
-    def _tracks(self, view: View, picture: Rectangle, style: _Style, tracks: Tracks) -> list[Int32]:
-        """Boxes, then labels, both from the far end of the scene (high up) to the near one."""
-        corners = tracks.xyxy.astype(np.float64)
-        corners[:, 0::2], corners[:, 1::2] = view.to_mosaic(corners[:, 0::2], corners[:, 1::2])
-        boxes = np.rint(np.clip(corners, -_FAR, _FAR)).astype(np.int32)
-        boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 2)
-        inside = (boxes[:, 0] < picture[2]) & (boxes[:, 2] > picture[0])
-        inside &= (boxes[:, 1] < picture[3]) & (boxes[:, 3] > picture[1])
-        order = np.flatnonzero(inside)
-        order = order[np.argsort(boxes[order, 3], kind="stable")]
-        boxes, colours = boxes[order], track_colours(tracks.track_id[order])
-        parts = []
-        if self._overlay.boxes:
-            rows = _blank(2 * len(order), Kind.FRAME, picture)
-            rows[0::2, X0 : Y1 + 1] = boxes + np.array([-1, -1, 1, 1], np.int32)
-            rows[0::2, A], rows[0::2, LUMA : CR + 1], rows[0::2, ALPHA] = style.line + 2, BLACK, 90
-            rows[1::2, X0 : Y1 + 1] = boxes
-            rows[1::2, A], rows[1::2, LUMA : CR + 1], rows[1::2, ALPHA] = style.line, colours, 245
-            parts.append(rows)
-        if self._overlay.labels and len(order):
-            parts.append(self._labels(boxes, colours, style, tracks, order))
-        return parts
-
-    def _labels(
-        self,
-        boxes: Int32,
-        colours: npt.NDArray[np.uint8],
-        style: _Style,
-        tracks: Tracks,
-        order: npt.NDArray[np.intp],
-    ) -> Int32:
-        """`#id name score` on a plate in the track's colour: above the box, or within its top."""
-        size, left, top = style.text, style.visible[0], style.visible[1]
-        pad, height = plate_padding(size), plate_height(size)
-        room = (style.visible[2] - left) * 0.45 - 2 * pad
-        percent = np.rint(tracks.score[order] * 100).astype(np.int32).tolist()
-        names, scores = [], []
-        for track, kind, score in zip(
-            tracks.track_id[order].tolist(), tracks.class_id[order].tolist(), percent, strict=True
-        ):
-            name, value = self._name(track, kind, size), self._score(score, size)
-            if name.width + value.width > room:
-                value = self._score(-1, size)
-                if name.width > room:
-                    name = self._name(track, -1, size)
-            names.append(name)
-            scores.append(value)
-
-        text_width = np.array([part.width for part in names])
-        width = text_width + [part.width for part in scores] + 2 * pad
-        x = np.maximum(np.minimum(boxes[:, 0], style.visible[2] - width), left)
-        above = boxes[:, 1] - height
-        y = np.where(above >= top, above, np.maximum(boxes[:, 1], top))
-        y = np.maximum(np.minimum(y, style.visible[3] - height), top)
-
-        blocks = [part.rows for pair in zip(names, scores, strict=True) for part in pair]
-        lengths = np.array([len(block) for block in blocks])
-        rows = np.concatenate(blocks)
-        origins = np.empty((len(names), 2, 2), np.int32)   # name and score; x and baseline
-        origins[:, 0, 0] = x + pad
-        origins[:, 1, 0] = x + pad + text_width
-        origins[:, :, 1] = (y + plate_baseline(size))[:, None]
-        origins = np.repeat(origins.reshape(-1, 2), lengths, axis=0)
-        rows[:, X0:X1] += origins
-        rows[:, X1:A] += origins
-        plates = (np.cumsum(lengths) - lengths)[0::2]   # each name begins with its plate
-        rows[plates, X0 : Y1 + 1] = np.stack([x, y, x + width, y + height], 1)
-        rows[plates, LUMA : CR + 1] = colours
-        rows[:, CLIP_X0:] = style.visible
-        return rows
-
-    def _name(self, track: int, kind: int, size: int) -> _Words:
-        """The plate (to be placed) and `#id name`; the id alone for class -1."""
-        key = (track, kind, size)
-        words = self._words.get(key)
-        if words is None:
-            text = f"#{track}"
-            if kind >= 0:
-                known = kind < len(self._class_names)
-                text = f"{text} {self._class_names[kind] if known else f'class {kind}'}"
-            pen = Pen(self.atlas)
-            pen.fill(0, 0, 0, 0, INK, 235)
-            width = pen.text(0, 0, text, size, INK)
-            words = _keep(self._words, key, _Words(pen.rows((0, 0, 0, 0)), width))
-        return words
-
-    def _score(self, percent: int, size: int) -> _Words:
-        """` 0.93`, or nothing for -1."""
-        key = (percent, size)
-        words = self._scores.get(key)
-        if words is None:
-            pen = Pen(self.atlas)
-            width = pen.text(0, 0, f" {percent / 100:.2f}", size, INK) if percent >= 0 else 0
-            words = _keep(self._scores, key, _Words(pen.rows((0, 0, 0, 0)), width))
-        return words
 
 
 def text_height(width: int, height: int) -> int:
@@ -288,23 +202,24 @@ def text_height(width: int, height: int) -> int:
     return max(11, round(26 * math.pow(min(height, width * 9 / 16) / 1080, 0.55)))
 
 
+def _looks(line: int, visible: Rectangle, picture: Rectangle) -> Int32:
+    """How what comes with tracks looks, see `kernels/overlay_cpu.py`: of trails, the colour only."""
+
+    def look(kind: Kind, width: int, colour: Ycc, alpha: int, clip: Rectangle) -> tuple[int, ...]:
+        return (kind, 0, 0, 0, 0, width, 0, *colour, alpha, *clip)
+
+    looks = [look(Kind.FRAME, line + 2, BLACK, 90, picture), look(Kind.GLYPH, 0, INK, 255, visible)]
+    for colour in TRACKS:
+        looks += [
+            look(Kind.LINE, 0, colour, 0, picture),
+            look(Kind.FRAME, line, colour, 245, picture),
+            look(Kind.FILL, 0, colour, 235, visible),
+        ]
+    return np.array(looks, np.int32)
+
+
 def _intersection(bounds: Rectangle, box: tuple[int, int, int, int]) -> Rectangle:
     """The part of (x, y, w, h) within x0, y0, x1, y1."""
     x0, y0 = max(bounds[0], box[0]), max(bounds[1], box[1])
     x1, y1 = min(bounds[2], box[0] + box[2]), min(bounds[3], box[1] + box[3])
     return x0, y0, max(x0, x1), max(y0, y1)
-
-
-def _blank(count: int, kind: Kind, clip: Rectangle) -> Int32:
-    rows = np.zeros((count, COLUMNS), np.int32)
-    rows[:, KIND] = kind
-    rows[:, CLIP_X0:] = clip
-    return rows
-
-
-def _keep(store: dict[Key, Value], key: Key, value: Value) -> Value:
-    """Remember a value; a full store is emptied, which costs less than keeping it in order."""
-    if len(store) >= _KEPT:
-        store.clear()
-    store[key] = value
-    return value

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from functools import cache
 
-import numpy as np
-
-from tiler.types import Int32, UInt8
-
 Ycc = tuple[int, int, int]
 
 
@@ -45,7 +41,8 @@ outline carries them on a bright one. Hues follow the blue/orange axis that the 
 colour-vision deficiencies leave intact first; the id in the label says the rest.
 """
 
-_TABLE = np.array([ycc(colour) for colour in TRACK_COLOURS], np.uint8)
+TRACKS = tuple(ycc(colour) for colour in TRACK_COLOURS)
+"""TRACK_COLOURS as the mosaic stores them: an id has that of `id mod 12`."""
 
 TEXT = ycc("#F2F5F8")
 MUTED = ycc("#9AA7B4")
@@ -57,9 +54,3 @@ SLATE_LINE = ycc("#2A333D")
 WARNING = ycc("#FFB000")
 ALERT = ycc("#FF5A52")
 BLACK = ycc("#000000")
-
-
-def track_colours(track_id: Int32) -> UInt8:
-    """(n, 3) uint8 Y, Cb, Cr of each id: `id mod 12`, so ids in a row never look alike."""
-    colours: UInt8 = _TABLE[np.asarray(track_id) % len(_TABLE)]
-    return colours

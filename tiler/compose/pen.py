@@ -6,6 +6,7 @@ import numpy as np
 
 from tiler.compose.glyphs import Atlas
 from tiler.compose.palette import PLATE, Ycc
+from tiler.compose.rows import no_rows
 from tiler.kernels.primitives import (
     ALPHA,
     CLIP_X0,
@@ -19,11 +20,6 @@ Rectangle = tuple[int, int, int, int]
 
 CAP_HEIGHT = 0.73
 """Height of a capital letter of the built-in font, in ems: text is centred by it."""
-
-
-def no_rows() -> Int32:
-    """An overlay of nothing."""
-    return np.empty((0, COLUMNS), np.int32)
 
 
 class Pen:
@@ -106,5 +102,3 @@ def blend(rows: Int32, opacity: float) -> Int32:
     faded = rows.copy()
     faded[:, ALPHA] = np.rint(rows[:, ALPHA] * opacity)
     return faded
-
-

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from tiler.compose.layout import PlacedTile, View, fit_picture, place_tiles
-from tiler.compose.overlay import OverlayBuilder
+from tiler.compose.overlay import Canvas, OverlayBuilder
 from tiler.compose.palette import Ycc, ycc
+from tiler.compose.rows import Rows
 from tiler.config.models import Config
 from tiler.kernels.primitives import ALPHA, CLIP_X0, COLUMNS, CR, KIND, LUMA, X0, Y1, Kind
 from tiler.kernels.scaling import Geometry, geometry
@@ -20,27 +21,28 @@ Bounds = tuple[int, int, int, int]
 """x0, y0, x1, y1 in mosaic pixels, half-open."""
 
 _SLATES = (State.WAITING, State.NO_SIGNAL)
-_Kind = tuple[tuple[int, int], Fraction, int]
-"""Size, pixel aspect and rotation of a picture."""
+_Kind = tuple[tuple[int, ...], Fraction, int]
+"""Shape, sample aspect and rotation of a frame."""
 
 
 class Placement(NamedTuple):
     """How a tile shows pictures of one kind: kept until the kind changes."""
 
     kind: _Kind | None
-    view: View | None
     geometry: Geometry | None
+    canvas: Canvas
     bars: Int32
 
 
 class Drawn(NamedTuple):
-    """One tile at a tick: bars, then the picture (unless None), then the overlay."""
+    """One tile at a tick: the rows [under, over), then the picture (unless None), then [over, end)."""
 
     frame: Frame | None
     geometry: Geometry | None
     opacity: int
-    bars: Int32
-    overlay: Int32
+    under: int
+    over: int
+    end: int
 
 
 class Scene:
@@ -58,37 +60,42 @@ class Scene:
         self.tiles = place_tiles(config)
         self.size = config.mosaic.width, config.mosaic.height
         self.background: Ycc = ycc(config.mosaic.background)
-        self.overlay = OverlayBuilder(config, self.tiles, class_names)
-        self.placements = [self._placement(tile, None) for tile in self.tiles]
+        self.overlay = OverlayBuilder(config, class_names)
+        self._opacities = [round(255 * tile.opacity) for tile in self.tiles]
+        self.placements = [self._placement(i, None) for i in range(len(self.tiles))]
 
     def place(self, sources: Sequence[TileInput]) -> bool:
         """Renew the placements of tiles whose pictures changed size or shape; whether any did."""
         changed = False
         for i, tile in enumerate(self.tiles):
             frame = visible(sources[tile.source])
-            kind = (frame.picture_size, frame.picture_aspect, frame.rotation) if frame else None
+            kind = (frame.y.shape, frame.sample_aspect, frame.rotation) if frame else None
             if kind != self.placements[i].kind:
-                self.placements[i] = self._placement(tile, kind)
+                self.placements[i] = self._placement(i, frame)
                 changed = True
         return changed
 
-    def draw(self, sources: Sequence[TileInput]) -> list[Drawn]:
-        """Every tile at this tick, after `place` with the same sources."""
+    def draw(self, sources: Sequence[TileInput], rows: Rows) -> list[Drawn]:
+        """Every tile at this tick, after `place` with the same sources; adds what lies around and over the pictures."""
         drawn = []
-        for i, (tile, placed) in enumerate(zip(self.tiles, self.placements, strict=True)):
-            shown, opacity = sources[tile.source], round(255 * tile.opacity)
+        for tile, placed, opacity in zip(self.tiles, self.placements, self._opacities, strict=True):
+            shown = sources[tile.source]
             frame = visible(shown) if placed.geometry is not None and opacity else None
-            overlay = self.overlay.tile_rows(i, tile, placed.view, shown)
-            drawn.append(Drawn(frame, placed.geometry, opacity, placed.bars, overlay))
+            under = rows.count
+            rows.add(placed.bars)
+            over = rows.count
+            self.overlay.draw_tile(placed.canvas, shown, rows)
+            drawn.append(Drawn(frame, placed.geometry, opacity, under, over, rows.count))
         return drawn
 
-    def _placement(self, tile: PlacedTile, kind: _Kind | None) -> Placement:
-        if kind is None:
-            return Placement(None, None, None, self._bars(tile, None))
-        size, aspect, rotation = kind
-        view = fit_picture(tile, size, aspect)
-        tables = geometry(size, rotation, view.src, view.dst, self.size)
-        return Placement(kind, view, tables, self._bars(tile, view))
+    def _placement(self, i: int, frame: Frame | None) -> Placement:
+        tile = self.tiles[i]
+        if frame is None:
+            return Placement(None, None, self.overlay.canvas(i, tile, None), self._bars(tile, None))
+        view = fit_picture(tile, frame.picture_size, frame.picture_aspect)
+        tables = geometry(frame.picture_size, frame.rotation, view.src, view.dst, self.size)
+        kind = frame.y.shape, frame.sample_aspect, frame.rotation
+        return Placement(kind, tables, self.overlay.canvas(i, tile, view), self._bars(tile, view))
 
     def _bars(self, tile: PlacedTile, view: View | None) -> Int32:
         """Background around the picture of a tile; all over it without one."""
