@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
+from track_reference import ReferenceTracker, ReferenceTrails
 
 from tiler.config.models import TrackerConfig
+from tiler.kernels.assign_cpu import best_pairs
 from tiler.track.assignment import assign, box_iou
 from tiler.track.bytetrack import ByteTracker
 from tiler.track.kalman import BoxFilter, from_corners
@@ -119,6 +121,59 @@ def test_two_trackers_interleaved_are_each_as_if_alone(
         if index < len(second):
             pts_b += second[index][0]
             assert_equal(b.update(second[index][1], pts_b), alone[1][index])
+
+
+def assert_as_reference(scene: list[tuple[int, Detections | None]], **config: float) -> list[Tracks]:
+    """Equal ids, scores and classes, and boxes to a rounding, all along the scene."""
+    reference = ReferenceTracker(TrackerConfig.model_validate(config), SCORE)
+    shown = play(scene, tracker(**config))
+    pts = 0
+    for (step, detections), tracks in zip(scene, shown, strict=True):
+        pts += step
+        expected = reference.update(detections, pts)
+        assert ids(tracks) == ids(expected)
+        np.testing.assert_array_equal(tracks.score, expected.score)
+        np.testing.assert_array_equal(tracks.class_id, expected.class_id)
+        np.testing.assert_allclose(tracks.xyxy, expected.xyxy, rtol=1e-6, atol=1e-6)
+    return shown
+
+
+@given(scenes, st.integers(1, 3))
+def test_every_scene_is_that_of_the_reference(scene: list[tuple[int, Detections | None]], confirm: int) -> None:
+    assert_as_reference(scene, confirm=confirm, lost_s=0.5)
+
+
+def street(seed: int, pictures: int, every: int, people: int = 12) -> list[tuple[int, Detections | None]]:
+    """People who come, cross, hide and go, seen by a detector that misses, doubts and invents."""
+    rng = np.random.default_rng(seed)
+    scene: list[tuple[int, Detections | None]] = []
+    place, speed = rng.uniform(0, 500, (people, 2)), rng.normal(0, 90, (people, 2))
+    size, class_id = rng.uniform(30, 120, (people, 2)), rng.integers(0, 3, people)
+    for k in range(pictures):
+        step = int(rng.choice([1500, 3000, 3000, 3003, 9000, 60_000], p=[0.2, 0.3, 0.2, 0.2, 0.09, 0.01]))
+        place += speed * step / CLOCK_HZ
+        gone = (np.abs(place - 250) > 300).any(axis=1) | (rng.random(people) < 0.003)
+        place[gone], speed[gone] = rng.uniform(0, 500, (gone.sum(), 2)), rng.normal(0, 90, (gone.sum(), 2))
+        boxes = np.concatenate((place, place + size), axis=1) + rng.normal(0, 2, (people, 4))
+        score = np.clip(rng.normal(0.55, 0.25, people), 0.01, 1)
+        seen = rng.random(people) > 0.1
+        ghosts = rng.uniform(0, 500, (2, 2))
+        rows = [(*box, s, c) for box, s, c in zip(boxes[seen], score[seen], class_id[seen], strict=True)]
+        rows += [(*ghost, *(ghost + 60), rng.random(), 0) for ghost in ghosts]
+        scene.append((step, see(*rows) if k % every == 0 else None))
+    return scene
+
+
+@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_busy_street_is_that_of_the_reference(seed: int, every: int) -> None:
+    shown = assert_as_reference(street(seed, 400, every), confirm=1 + seed % 3)
+    assert max(ids(tracks)[-1] for tracks in shown if len(tracks)) > 20
+    trails, reference = Trails(0.7), ReferenceTrails(0.7)
+    for tracks in shown:
+        trails.add(tracks)
+        reference.add(tracks)
+        np.testing.assert_array_equal(trails.rows(tracks.pts), reference.rows(tracks.pts))
 
 
 def test_none_predicts_along_constant_velocity() -> None:
@@ -322,6 +377,16 @@ def test_assign_is_the_best_above_the_gate(n: int, m: int, gate: float, seed: in
     assert (similarity[rows, columns] - gate).sum() == pytest.approx(best)
 
 
+@given(st.integers(0, 9), st.integers(0, 9), st.sampled_from([2, 3, 5, 0]), st.integers(0, 2**32 - 1))
+def test_the_best_pairs_are_those_of_scipy_in_ties_too(n: int, m: int, values: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    gain = rng.integers(0, values, (n, m)).astype(float) if values else np.maximum(rng.uniform(-1, 1, (n, m)), 0)
+    rows, columns = linear_sum_assignment(gain, maximize=True)
+    expected = np.full(n, -1)
+    expected[rows] = np.where(gain[rows, columns] > 0, columns, -1)
+    np.testing.assert_array_equal(best_pairs(gain), expected)
+
+
 def test_box_iou() -> None:
     a = np.array([[0.0, 0, 10, 10]])
     b = np.array([[0.0, 0, 10, 10], [5, 0, 15, 10], [10, 0, 20, 10], [2, 2, 4, 4]])
@@ -371,12 +436,15 @@ who_when = st.tuples(st.integers(0, 40_000), st.sets(st.integers(1, 6)))
 @given(st.lists(who_when, max_size=120), st.floats(0.1, 3))
 @settings(max_examples=50)
 def test_trails_are_bounded_sorted_and_not_too_old(steps: list[tuple[int, set[int]]], seconds: float) -> None:
-    trails = Trails(seconds)
+    trails, reference = Trails(seconds), ReferenceTrails(seconds)
     pts = 0
     for step, present in steps:
         pts += step
-        trails.add(at(pts, **{f"t{track_id}": (track_id, pts % 1000) for track_id in present}))
+        tracks = at(pts, **{f"t{track_id}": (track_id, pts % 1000) for track_id in present})
+        trails.add(tracks)
+        reference.add(tracks)
         rows = trails.rows(pts)
+        np.testing.assert_array_equal(rows, reference.rows(pts))
         assert (rows[:, 3] <= np.float32(seconds)).all()
         found, counts = np.unique(rows[:, 0], return_counts=True)
         assert (counts <= POINTS).all()

@@ -13,7 +13,7 @@ import av.error
 
 from tiler import __version__, cuda
 
-_PACKAGES = ("av", "numba", "numpy", "onnxruntime", "scipy", "pydantic", "click", "PyYAML", "Pillow", "rich")
+_PACKAGES = ("av", "numba", "numpy", "onnxruntime", "pydantic", "click", "PyYAML", "Pillow", "rich")
 _DECODERS = ("h264", "hevc", "vp9", "libdav1d", "mjpeg")
 
 

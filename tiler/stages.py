@@ -30,7 +30,7 @@ STAGES = ("decode", "preprocess", "infer", "track", "compose", "encode", "output
 Feed = OfflineFeed | LiveFeed
 
 _log = logging.getLogger(__name__)
-_TRACKER = "ByteTrack (NumPy, SciPy)"
+_TRACKER = "ByteTrack (Numba)"
 _HOST = ("track", "output")
 """Stages that work on a few numbers or on packets: the host is their place."""
 

@@ -69,7 +69,7 @@ def build_cuda(loaded: LoadedConfig, index: int, threads: int, *, warm: bool) ->
             opened += [preprocessor.close, detector.close]
             trackers = tuple(ByteTracker(config.tracker, config.detector.score) for _ in feeds)
             choices += [Choice("preprocess", f"cuda:{index}", "CUDA kernel", "one launch for all streams"), infer]
-            choices.append(Choice("track", "cpu", "ByteTrack (NumPy, SciPy)", "host by design"))
+            choices.append(Choice("track", "cpu", "ByteTrack (Numba)", "host by design"))
         compositor = CudaCompositor(config, index, copies, detector.class_names if detector else ())
         opened.append(compositor.close)
         choices.append(Choice("compose", f"cuda:{index}", "CUDA kernel", "one launch for the whole mosaic"))

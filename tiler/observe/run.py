@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tiler.config.models import Config
     from tiler.stages import Choice, Feed
 
-_PACKAGES = ("av", "numba", "numpy", "onnxruntime", "scipy", "pydantic")
+_PACKAGES = ("av", "numba", "numpy", "onnxruntime", "pydantic")
 
 
 class RunObserver:

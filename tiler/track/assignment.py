@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linear_sum_assignment
 
-from tiler.track.kalman import Float64
+from tiler.kernels import assign_cpu
+from tiler.kernels.assign_cpu import Float64
 
 Indices = npt.NDArray[np.intp]
 
@@ -16,12 +16,7 @@ def box_iou(a: Float64, b: Float64) -> Float64:
 
     Boxes must have a positive area.
     """
-    size = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
-    np.maximum(size, 0.0, out=size)
-    shared = size[..., 0] * size[..., 1]
-    area_a = (a[:, 2] - a[:, 0]) * (a[:, 3] - a[:, 1])
-    area_b = (b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1])
-    iou: Float64 = shared / (area_a[:, None] + area_b[None, :] - shared)
+    iou: Float64 = assign_cpu.box_iou(a, b)
     return iou
 
 
@@ -38,10 +33,6 @@ def assign(similarity: Float64, gate: float) -> tuple[Indices, Indices]:
     Returns:
         Rows and columns, equally long, rows ascending.
     """
-    if similarity.size == 0:
-        none = np.empty(0, np.intp)
-        return none, none
-    gain = np.maximum(similarity - gate, 0.0)
-    rows, columns = linear_sum_assignment(gain, maximize=True)
-    made = gain[rows, columns] > 0
-    return rows[made], columns[made]
+    pairs = assign_cpu.best_pairs(np.maximum(similarity - gate, 0.0))
+    rows = np.flatnonzero(pairs >= 0)
+    return rows, pairs[rows]
