@@ -1,10 +1,9 @@
-"""NVENC through PyAV without a GPU: the real library on an emulated driver (see fakes/nvenc_driver.c)."""
+"""NVENC through PyAV without a GPU: the real library on an emulated driver (tools/nvenc_emulator)."""
 
 from __future__ import annotations
 
 from ctypes.util import find_library
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import av
@@ -17,46 +16,73 @@ pytest_plugins = ("fakes.nvenc_fixtures",)
 
 
 def calls(result: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    return [line for line in result["log"] if line["call"] == name]
+    return [line for line in result["log"] if line["call"] == f"nvEnc{name}"]
 
 
 def told(result: dict[str, Any]) -> dict[str, Any]:
     """What the one session was initialised with."""
     assert "error" not in result, result
-    (line,) = calls(result, "initialize")
-    return line
+    (line,) = calls(result, "InitializeEncoder")
+    init, config, own = line["init"], line["config"], line["codecConfig"]
+    rates = config["rcParams"]
+    vui = own if line["codec"] == "av1" else own[f"{line['codec']}VUIParameters"]
+    return {
+        "codec": line["codec"],
+        "size": [init["encodeWidth"], init["encodeHeight"]],
+        "fps": [init["frameRateNum"], init["frameRateDen"]],
+        "preset": init["presetGUID"].removeprefix("NV_ENC_PRESET_").removesuffix("_GUID"),
+        "tuning": init["tuningInfo"].removeprefix("NV_ENC_TUNING_INFO_"),
+        "split": init["splitEncodeMode"],
+        "profile": config["profileGUID"],
+        "gop": config["gopLength"],
+        "idr_period": own["idrPeriod"],
+        "b_frames": config["frameIntervalP"] - 1,
+        "rate_control": rates["rateControlMode"].removeprefix("NV_ENC_PARAMS_RC_"),
+        "average": rates["averageBitRate"],
+        "maximum": rates["maxBitRate"],
+        "buffer": rates["vbvBufferSize"],
+        "quality": rates["targetQuality"],
+        "lookahead": rates["enableLookahead"],
+        "zero_delay": rates["zeroReorderDelay"],
+        "colour": [value.rpartition("_")[2] if isinstance(value, str) else value for value in (
+            vui.get("colourPrimaries") or vui["colorPrimaries"], vui["transferCharacteristics"],
+            vui.get("colourMatrix") or vui["matrixCoefficients"], vui.get("videoFullRangeFlag", vui.get("colorRange")),
+        )],
+        "signalled": vui.get("videoSignalTypePresentFlag", 1) & vui.get("colourDescriptionPresentFlag", 1),
+        "repeats": own["repeatSeqHdr" if line["codec"] == "av1" else "repeatSPSPPS"],
+    }  # fmt: skip
 
 
-P1, P4, P7 = "3e8d0afc", "26b8a790", "128c8484"
-HIGH = "09c3cbe7"
+HIGH = "NV_ENC_H264_PROFILE_HIGH_GUID"
 KEYS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     (
         "quality",
         {},
-        {"codec": "h264", "preset": P4, "profile": HIGH, "tuning": 1, "rate_control": 1, "quality": 22, "average": 0,
-         "maximum": 0, "gop": 60, "idr_period": 60, "b_frames": 2, "zero_delay": 0, "lookahead": 0, "split": 0},
+        {"codec": "h264", "preset": "P4", "profile": HIGH, "tuning": "HIGH_QUALITY", "rate_control": "VBR",
+         "quality": 22, "average": 0, "maximum": 0,
+         "gop": 60, "idr_period": 60, "b_frames": 2, "zero_delay": 0, "lookahead": 0, "split": 0},
     ),
     (
         "low latency",
         {"profile": "low_latency", "bitrate": "20M"},
-        {"preset": P1, "tuning": 3, "rate_control": 2, "average": 20_000_000, "maximum": 20_000_000,
-         "buffer": 666_666, "quality": 0, "b_frames": 0, "zero_delay": 1, "lookahead": 0},
+        {"preset": "P1", "tuning": "ULTRA_LOW_LATENCY", "rate_control": "CBR", "average": 20_000_000,
+         "maximum": 20_000_000, "buffer": 666_666, "quality": 0, "b_frames": 0, "zero_delay": 1, "lookahead": 0},
     ),
-    ("low latency, no bitrate", {"profile": "low_latency"}, {"rate_control": 1, "quality": 22, "average": 0}),
+    ("low latency, no bitrate", {"profile": "low_latency"}, {"rate_control": "VBR", "quality": 22, "average": 0}),
     (
         "bitrate",
         {"bitrate": "20M"},
-        {"rate_control": 1, "average": 20_000_000, "maximum": 30_000_000, "buffer": 40_000_000, "quality": 0},
+        {"rate_control": "VBR", "average": 20_000_000, "maximum": 30_000_000, "buffer": 40_000_000, "quality": 0},
     ),
     (
         "cbr",
         {"bitrate": "20M", "rate_control": "cbr"},
-        {"rate_control": 2, "average": 20_000_000, "maximum": 20_000_000, "buffer": 40_000_000},
+        {"rate_control": "CBR", "average": 20_000_000, "maximum": 20_000_000, "buffer": 40_000_000},
     ),
-    ("vbr", {"bitrate": "20M", "rate_control": "vbr", "profile": "low_latency"}, {"rate_control": 1}),
-    ("cq", {"rate_control": "cq", "quality": 30}, {"rate_control": 1, "quality": 30, "average": 0, "maximum": 0}),
-    ("preset", {"preset": "p7"}, {"preset": P7}),
-    ("tuning", {"profile": "low_latency", "tuning": "ll"}, {"tuning": 2, "b_frames": 0}),
+    ("vbr", {"bitrate": "20M", "rate_control": "vbr", "profile": "low_latency"}, {"rate_control": "VBR"}),
+    ("cq", {"rate_control": "cq", "quality": 30}, {"rate_control": "VBR", "quality": 30, "average": 0, "maximum": 0}),
+    ("preset", {"preset": "p7"}, {"preset": "P7"}),
+    ("tuning", {"profile": "low_latency", "tuning": "ll"}, {"tuning": "LOW_LATENCY", "b_frames": 0}),
     ("gop", {"gop_s": 0.5}, {"gop": 15, "idr_period": 15}),
     ("hevc", {"codec": "hevc"}, {"codec": "hevc", "b_frames": 2, "split": 0}),
     ("hevc split", {"codec": "hevc", "split": 2}, {"split": 2}),
@@ -70,8 +96,9 @@ def test_every_key_reaches_nvenc(play: Play) -> None:
         said = told(result)
         assert {key: said[key] for key in expected} == expected, name
         assert said["size"] == [WIDTH, HEIGHT]
-        assert (said["colour"], said["signalled"], said["repeats"]) == ([1, 1, 1, 0], 1, 1), name
-        assert result["sessions"] == len(calls(result, "open")) == len(calls(result, "destroy")) == 1
+        assert (said["colour"], said["signalled"], said["repeats"]) == (["BT709", "BT709", "BT709", 0], 1, 1), name
+        assert result["sessions"] == 1
+        assert len(calls(result, "OpenEncodeSessionEx")) == len(calls(result, "DestroyEncoder")) == 1
 
 
 def test_low_latency_gives_each_packet_with_its_picture(play: Play) -> None:
@@ -86,7 +113,7 @@ def test_low_latency_gives_each_packet_with_its_picture(play: Play) -> None:
 
 def read_right(result: dict[str, Any], ticks: list[int]) -> None:
     """NVENC read every picture's own bytes, although the mosaics were overwritten as soon as that was allowed."""
-    read = {line["pts"]: (line["first"], line["last"]) for line in calls(result, "packet")}
+    read = {line["pts"]: tuple(line["corners"]) for line in calls(result, "LockBitstream")}
     assert read.pop(-1) == (128, 128)  # the grey picture that opened the session
     assert read == {tick: (50 + tick, 51 + tick) for tick in ticks}
     assert result["held"] == []
@@ -113,7 +140,7 @@ def test_a_keyframe_asked_for_among_b_frames_starts_a_group(play: Play) -> None:
     (result,) = play({"config": {}, "ticks": list(range(12)), "keyframes": [5]})
     packets = [packet for part in result["packets"] for packet in part]
     assert [pts for pts, _, keyframe in packets if keyframe] == [0, 5]
-    flags = {line["pts"]: line["flags"] for line in calls(result, "encode")}
+    flags = {line["pts"]: line["flags"] for line in calls(result, "EncodePicture") if "pts" in line}
     assert [pts for pts, flag in flags.items() if flag] == [0, 5]
     read_right(result, list(range(12)))
 
@@ -121,30 +148,30 @@ def test_a_keyframe_asked_for_among_b_frames_starts_a_group(play: Play) -> None:
 def test_a_ring_of_fixed_size_serves_a_whole_run_and_grows_only_if_the_driver_holds_more(play: Play) -> None:
     usual, slow = play(
         {"config": {}, "ticks": list(range(20))},
-        {"config": {}, "ticks": list(range(20)), "driver": {"NVENC_EXTRA": "6"}},
+        {"config": {}, "ticks": list(range(20)), "driver": {"NVENC_EMULATOR_HOLD": "6"}},
     )
     assert usual["buffers"] == 4
-    assert len(calls(usual, "register")) <= 4
-    assert len(calls(slow, "register")) > 4
+    assert len(calls(usual, "RegisterResource")) <= 4
+    assert len(calls(slow, "RegisterResource")) > 4
     for result in (usual, slow):
         read_right(result, list(range(20)))
 
 
 def test_a_picture_held_back_at_low_latency_is_an_error_and_never_a_wrong_picture(play: Play) -> None:
-    (result,) = play({"config": {"profile": "low_latency"}, "ticks": [0, 1], "driver": {"NVENC_EXTRA": "1"}})
+    (result,) = play({"config": {"profile": "low_latency"}, "ticks": [0, 1], "driver": {"NVENC_EMULATOR_HOLD": "1"}})
     assert result["error"] == "StageError"
     assert "holds a picture back" in result["text"]
 
 
 def test_a_chip_without_b_frames_does_without(play: Play) -> None:
-    (result,) = play({"config": {}, "ticks": [0, 1, 2], "driver": {"NVENC_B": "0"}})
+    (result,) = play({"config": {}, "ticks": [0, 1, 2], "driver": {"NVENC_EMULATOR_B_FRAMES": "0"}})
     assert told(result)["b_frames"] == 0
     assert result["sessions"] == 1
     assert [packet for part in result["packets"] for packet in part] == [[0, 0, True], [1, 1, False], [2, 2, False]]
 
 
 def test_the_lookahead_of_a_preset_is_off(play: Play) -> None:
-    (result,) = play({"config": {"preset": "p7"}, "driver": {"NVENC_PRESET_LOOKAHEAD": "16"}})
+    (result,) = play({"config": {"preset": "p7"}, "driver": {"NVENC_EMULATOR_PRESET_LOOKAHEAD": "16"}})
     assert told(result)["lookahead"] == 0
 
 
@@ -155,14 +182,18 @@ def test_an_option_that_this_ffmpeg_does_not_know_is_an_error(play: Play) -> Non
     )  # fmt: skip
 
 
+def fail(call: str, status: int) -> dict[str, str]:
+    return {"NVENC_EMULATOR_FAIL": f"nvEnc{call}={status}"}
+
+
 MESSAGES: list[tuple[dict[str, str], str, bool | None, str]] = [
-    ({"NVENC_OPEN": "2"}, "NvencMissingError", True, "this GPU has no NVENC (OpenEncodeSessionEx failed: unsupported"),
-    ({"NVENC_OPEN": "1"}, "NvencMissingError", True, "this GPU has no NVENC"),
-    ({"NVENC_OPEN": "15"}, "NvencMissingError", False, "the NVIDIA driver is too old for it"),
-    ({"NVENC_API": "193"}, "NvencMissingError", False, "Required: 13.0 Found: 12.1"),
-    ({"NVENC_OPEN": "21"}, "InputError", None, "encoder: no NVENC session is left: other programs"),
-    ({"NVENC_OPEN": "10"}, "InputError", None, "end one of them, or set encoder.driver: x264"),
-    ({"NVENC_INIT": "8"}, "InputError", None, "encoder: NVENC refuses these parameters: InitializeEncoder failed"),
+    (fail("OpenEncodeSessionEx", 2), "NvencMissingError", True, "no NVENC (OpenEncodeSessionEx failed: unsupported"),
+    (fail("OpenEncodeSessionEx", 1), "NvencMissingError", True, "this GPU has no NVENC"),
+    (fail("OpenEncodeSessionEx", 15), "NvencMissingError", False, "the NVIDIA driver is too old for it"),
+    ({"NVENC_EMULATOR_API": "12.1"}, "NvencMissingError", False, "Required: 13.0 Found: 12.1"),
+    (fail("OpenEncodeSessionEx", 21), "InputError", None, "encoder: no NVENC session is left: other programs"),
+    (fail("OpenEncodeSessionEx", 10), "InputError", None, "end one of them, or set encoder.driver: x264"),
+    (fail("InitializeEncoder", 8), "InputError", None, "NVENC refuses these parameters: InitializeEncoder failed"),
 ]
 
 
@@ -175,7 +206,7 @@ def test_what_the_driver_refuses_is_said_with_what_to_do(play: Play) -> None:
 
 def test_more_refusals_name_the_key_or_the_way_out(play: Play) -> None:
     codec, wide, other = play(
-        {"config": {"codec": "av1"}, "driver": {"NVENC_AV1": "0"}},
+        {"config": {"codec": "av1"}, "driver": {"NVENC_EMULATOR_CODECS": "h264,hevc"}},
         {"config": {}, "mosaic": {"width": 5000}},
         {"config": {}, "device": 1},
     )
@@ -185,9 +216,8 @@ def test_more_refusals_name_the_key_or_the_way_out(play: Play) -> None:
 
 
 @pytest.mark.skipif(find_library("nvidia-encode") is not None, reason="the library is here")
-def test_a_driver_without_the_nvenc_library_is_explained(play: Play, tmp_path: Path, driver_folder: Path) -> None:
-    (tmp_path / "libcuda.so.1").symlink_to(driver_folder / "driver.so")
-    (missing,) = play({"config": {}}, folder=tmp_path)
+def test_a_driver_without_the_nvenc_library_is_explained(play: Play) -> None:
+    (missing,) = play({"config": {}}, encode=False)
     assert (missing["error"], missing["final"]) == ("NvencMissingError", True)
     assert "libnvidia-encode.so.1 is not found; in a container, NVIDIA_DRIVER_CAPABILITIES" in missing["text"]
 

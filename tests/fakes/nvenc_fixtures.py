@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,31 +14,29 @@ import pytest
 
 from fakes import nvenc_cupy, nvenc_pynvc
 from fakes.nvenc_pictures import Load, Play
+from tools import nvenc_emulator
 
 _HERE = Path(__file__).parent
 _MODULES = ("pyav_nvenc_cuda", "pynvc_nvenc_cuda", "readback_cuda")
 
 
 @pytest.fixture(scope="session")
-def driver_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with libcuda.so.1 and libnvidia-encode.so.1, built from the C beside this file."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("the emulated NVIDIA driver is C: no C compiler (cc) here")
-    folder = tmp_path_factory.mktemp("driver")
-    source = _HERE / "nvenc_driver.c"
-    built = folder / "driver.so"
-    subprocess.run([compiler, "-w", "-O1", "-shared", "-fPIC", "-o", str(built), str(source)], check=True)
-    for name in ("libcuda.so.1", "libnvidia-encode.so.1"):
-        (folder / name).symlink_to(built)
-    return folder
+def driver_folder() -> Path:
+    """A folder with the libraries of the emulated driver."""
+    try:
+        return nvenc_emulator.build()
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")
 def play(driver_folder: Path) -> Play:
-    """Scenarios on the emulated driver, or on the libraries of another folder."""
+    """Scenarios on the emulated driver, without its libnvidia-encode if asked for."""
 
-    def run(*scenarios: dict[str, Any], folder: Path = driver_folder) -> list[dict[str, Any]]:
+    def run(*scenarios: dict[str, Any], encode: bool = True) -> list[dict[str, Any]]:
+        environment = nvenc_emulator.environment(host_cuda=True)
+        if not encode:
+            environment["LD_LIBRARY_PATH"] = str(driver_folder / "cuda")
         done = subprocess.run(
             [sys.executable, "-m", "fakes.nvenc_scenario"],
             input=json.dumps(scenarios),
@@ -48,7 +44,7 @@ def play(driver_folder: Path) -> Play:
             text=True,
             check=False,
             cwd=_HERE.parent,
-            env={**os.environ, "LD_LIBRARY_PATH": str(folder)},
+            env=environment,
         )
         assert done.returncode == 0, done.stderr
         results: list[dict[str, Any]] = json.loads(done.stdout)

@@ -31,13 +31,27 @@ def config(**values: Any) -> EncoderConfig:
     return EncoderConfig.model_validate(values)
 
 
-
 def picture(tick: int) -> np.ndarray:
     """NV12 (HEIGHT * 3 / 2, WIDTH): a ramp that moves, and chroma that changes."""
     y = (np.add.outer(np.arange(HEIGHT), np.arange(WIDTH) + 3 * tick) % 200 + 20).astype(np.uint8)
     uv = np.empty((HEIGHT // 2, WIDTH), np.uint8)
     uv[:, 0::2], uv[:, 1::2] = 100 + tick % 30, 150 - tick % 30
     return np.concatenate([y, uv])
+
+
+def flat(tick: int, width: int, height: int) -> np.ndarray:
+    """NV12 (height * 3 / 2, width) of two values: luma `50 + tick`, chroma one more."""
+    nv12 = np.full((height * 3 // 2, width), 50 + tick, np.uint8)
+    nv12[height:] += 1
+    return nv12
+
+
+def noise(tick: int, width: int, height: int) -> np.ndarray:
+    """NV12 (height * 3 / 2, width) of every value, with runs of zeros and small ones, which H.264 must escape."""
+    random = np.random.default_rng(tick)
+    nv12 = random.integers(0, 256, (height * 3 // 2, width), np.uint8)
+    small = random.random((height * 3 // 2, width)) < np.linspace(0, 1, width)
+    return np.where(small, nv12 // 64, nv12)
 
 
 class Compositor:
