@@ -5,14 +5,13 @@
 //
 // Two kernels, launched one after the other on one stream:
 //
-//   bound_rows   one thread per primitive: its clipped bounding box, and one box per 8 of them
+//   bound_rows   one thread per primitive: its clipped bounding box, and one box per 32 of them
 //   compose      one thread per 8 x 2 luma samples and their 4 chroma pairs, kept in registers from the
-//                background to the last primitive; a warp covers 64 x 8, a block 128 x 32
+//                background to the last primitive; a warp covers 64 x 8 and works for itself alone
 //
-// A block takes the tiles that reach it in drawing order. Of a tile's primitives each thread tests the box of
-// eight, then the eight of a box that met the block; what is left goes in order into shared memory, where
-// each warp picks what meets its own part: cost follows what is drawn. Strides are in bytes. The mosaic's
-// pitch is its width.
+// A warp looks for the tiles that reach it, and draws them in order. Of a tile's primitives it tests the
+// boxes of 32 first, then those of the groups that met it, and draws what is left in order: cost follows
+// what is drawn. Nothing waits for another warp. Strides are in bytes. The mosaic's pitch is its width.
 //
 // Samples are kept two to a register, 16 bits each: every product of this kernel's blending fits.
 
@@ -85,9 +84,7 @@ __device__ __forceinline__ bool meet(const Bounds& a, int x0, int y0, int x1, in
     return !outside && !in_hole;
 }
 
-#define GROUP 8             // primitives that share one box
-
-// One thread per primitive; blockDim.x is a multiple of 32. groups: one Bounds per GROUP rows.
+// One thread per primitive; blockDim.x is a multiple of 32. groups: one Bounds per 32 rows.
 extern "C" __global__ void bound_rows(const Row* rows, int count, int width, int height, Bounds* bounds,
                                       Bounds* groups)
 {
@@ -118,14 +115,14 @@ extern "C" __global__ void bound_rows(const Row* rows, int count, int width, int
         box.x0 = (short)x0, box.y0 = (short)y0, box.x1 = (short)x1, box.y1 = (short)y1;
         bounds[n] = box;
     }
-    for (int step = GROUP / 2; step; step >>= 1) {
+    for (int step = 16; step; step >>= 1) {
         x0 = min(x0, __shfl_xor_sync(~0u, x0, step));
         y0 = min(y0, __shfl_xor_sync(~0u, y0, step));
         x1 = max(x1, __shfl_xor_sync(~0u, x1, step));
         y1 = max(y1, __shfl_xor_sync(~0u, y1, step));
     }
-    if (n < count && n % GROUP == 0) {
-        groups[n / GROUP] = Bounds{(short)x0, (short)y0, (short)x1, (short)y1, 1, 1, 0, 0};
+    if (n < count && (threadIdx.x & 31) == 0) {
+        groups[n >> 5] = Bounds{(short)x0, (short)y0, (short)x1, (short)y1, 1, 1, 0, 0};
     }
 }
 
@@ -461,68 +458,40 @@ __device__ __forceinline__ void draw_row(Cell& cell, const Row& row, int x0, int
     }
 }
 
-#define CAPACITY 256        // rows that a block keeps at once
-
-struct Kept {
-    Row rows[CAPACITY];
-    Bounds bounds[CAPACITY];
-    int counts[THREADS / 32];
-};
-
-// Draw rows [begin, end), in order. Every thread of the block takes part; the block begins at (left, top), its
-// warp covers 64 x 8 from (warp_left, warp_top).
-__device__ __forceinline__ void draw_rows(Cell& cell, Kept& kept, const Row* rows, const Bounds* bounds,
-                                          const Bounds* groups, int begin, int end, const u8* atlas, int atlas_pitch,
-                                          int x, int y, int left, int top, int warp_left, int warp_top)
+// Draw rows [begin, end), in order. Every lane of the warp takes part; the warp covers 64 x 8 from (left, top).
+__device__ __forceinline__ void draw_rows(Cell& cell, const Row* rows, const Bounds* bounds, const Bounds* groups,
+                                          int begin, int end, const u8* atlas, int atlas_pitch, int x, int y, int left,
+                                          int top)
 {
-    if (begin >= end) return;   // all of the block
-    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, last = (end + GROUP - 1) / GROUP;
-    for (int first = begin / GROUP; first < last; first += THREADS) {
-        int group = first + threadIdx.x;
-        unsigned hits = 0;
-        if (group < last && meet(groups[group], left, top, left + BLOCK_WIDTH, top + BLOCK_HEIGHT)) {
-#pragma unroll
-            for (int k = 0; k < GROUP; ++k) {
-                int n = group * GROUP + k;
-                bool in = n >= begin && n < end;
-                if (in && meet(bounds[n], left, top, left + BLOCK_WIDTH, top + BLOCK_HEIGHT)) hits |= 1u << k;
+    int lane = threadIdx.x & 31, last = (end + 31) >> 5;
+    for (int first = begin >> 5; first < last; first += 32) {
+        bool met = first + lane < last && meet(groups[first + lane], left, top, left + 64, top + 8);
+        unsigned met_groups = __ballot_sync(~0u, met);
+        while (met_groups) {
+            int n = (first + __ffs(met_groups) - 1) * 32 + lane;
+            met_groups &= met_groups - 1;
+            Bounds mine = {0, 0, 0, 0, 0, 0, 0, 0};
+            if (n >= begin && n < end) mine = bounds[n];
+            bool hit = meet(mine, left, top, left + 64, top + 8);
+            unsigned hits = __ballot_sync(~0u, hit);
+            uint4 upper = make_uint4(0, 0, 0, 0), lower = upper;
+            if (hit) {   // all at once: then each row is handed round without waiting for memory
+                upper = ((const uint4*)(rows + n))[0];
+                lower = ((const uint4*)(rows + n))[1];
             }
-        }
-        // Where this thread's rows go: after those of the threads before it.
-        int mine = __popc(hits), before = mine;
-        for (int step = 1; step < 32; step *= 2) {
-            int other = __shfl_up_sync(~0u, before, step);
-            if (lane >= step) before += other;
-        }
-        __syncthreads();        // what the last round kept was drawn
-        if (lane == 31) kept.counts[warp] = before;
-        __syncthreads();
-        before -= mine;
-        int total = 0;
-#pragma unroll
-        for (int w = 0; w < THREADS / 32; ++w) {
-            before += w < warp ? kept.counts[w] : 0;
-            total += kept.counts[w];
-        }
-        for (int from = 0; from < total; from += CAPACITY) {
-            if (from) __syncthreads();
-            for (unsigned rest = hits, at = before - from; rest; rest &= rest - 1, ++at) {
-                if (at >= CAPACITY) continue;   // of another round; unsigned, so also those before
-                int n = group * GROUP + __ffs(rest) - 1;
-                kept.rows[at] = rows[n];
-                kept.bounds[at] = bounds[n];
-            }
-            __syncthreads();
-            int count = min(total - from, CAPACITY);
-            for (int base = 0; base < count; base += 32) {
-                bool hit = base + lane < count
-                        && meet(kept.bounds[base + lane], warp_left, warp_top, warp_left + 64, warp_top + 8);
-                for (unsigned rest = __ballot_sync(~0u, hit); rest; rest &= rest - 1) {
-                    int k = base + __ffs(rest) - 1;
-                    Bounds box = kept.bounds[k];
-                    if (meet(box, x, y, x + 8, y + 2)) {
-                        draw_row(cell, kept.rows[k], box.x0, box.y0, box.x1, box.y1, atlas, atlas_pitch, x, y);
-                    }
+            int corner0 = (unsigned short)mine.x0 | mine.y0 << 16, corner1 = (unsigned short)mine.x1 | mine.y1 << 16;
+            while (hits) {
+                int of = __ffs(hits) - 1;
+                hits &= hits - 1;
+                Row row;
+                row.colour = __shfl_sync(~0u, upper.x, of);
+                row.x0 = __shfl_sync(~0u, upper.y, of), row.y0 = __shfl_sync(~0u, upper.z, of);
+                row.x1 = __shfl_sync(~0u, upper.w, of), row.y1 = __shfl_sync(~0u, lower.x, of);
+                row.ab = __shfl_sync(~0u, lower.y, of);
+                int c0 = __shfl_sync(~0u, corner0, of), c1 = __shfl_sync(~0u, corner1, of);
+                int x0 = c0 & 0xffff, y0 = c0 >> 16, x1 = c1 & 0xffff, y1 = c1 >> 16;
+                if (x + 8 > x0 && x < x1 && y + 2 > y0 && y < y1) {
+                    draw_row(cell, row, x0, y0, x1, y1, atlas, atlas_pitch, x, y);
                 }
             }
         }
@@ -535,10 +504,10 @@ compose(u8* nv12, int width, int height, unsigned background, const i64* tiles, 
         const int* colours)
 {
     __shared__ Fresh fresh;
-    __shared__ Kept kept;
     int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
-    int block_left = blockIdx.x * BLOCK_WIDTH, block_top = blockIdx.y * BLOCK_HEIGHT;
-    int left = block_left + warp % WARPS_ACROSS * 64, top = block_top + warp / WARPS_ACROSS * 8;
+    int left = blockIdx.x * BLOCK_WIDTH + warp % WARPS_ACROSS * 64;
+    int top = blockIdx.y * BLOCK_HEIGHT + warp / WARPS_ACROSS * 8;
+    if (left >= width || top >= height) return;   // the whole warp
     int x = left + (lane & 7) * 8, y = top + (lane >> 3) * 2;
     Cell cell;
 #pragma unroll
@@ -548,18 +517,20 @@ compose(u8* nv12, int width, int height, unsigned background, const i64* tiles, 
     }
 
     for (int first = 0; first < tile_count; first += 32) {
-        bool met = false;       // the same in every warp
+        bool met = false;
         if (first + lane < tile_count) {
             i64 reach = tiles[(first + lane) * TILE_COLUMNS + REACH];
-            met = (short)reach < block_left + BLOCK_WIDTH && (short)(reach >> 32) > block_left
-               && (short)(reach >> 16) < block_top + BLOCK_HEIGHT && (short)(reach >> 48) > block_top;
+            met = (short)reach < left + 64 && (short)(reach >> 32) > left && (short)(reach >> 16) < top + 8
+               && (short)(reach >> 48) > top;
         }
-        for (unsigned rest = __ballot_sync(~0u, met); rest; rest &= rest - 1) {
-            const i64* tile = tiles + (first + __ffs(rest) - 1) * TILE_COLUMNS;
+        unsigned met_tiles = __ballot_sync(~0u, met);
+        while (met_tiles) {
+            const i64* tile = tiles + (first + __ffs(met_tiles) - 1) * TILE_COLUMNS;
+            met_tiles &= met_tiles - 1;
 #pragma unroll 1
             for (int part = UNDER; part < END; ++part) {   // [UNDER, OVER), the picture, [OVER, END)
-                draw_rows(cell, kept, rows, bounds, groups, (int)tile[part], (int)tile[part + 1], atlas, atlas_pitch,
-                          x, y, block_left, block_top, left, top);
+                draw_rows(cell, rows, bounds, groups, (int)tile[part], (int)tile[part + 1], atlas, atlas_pitch, x, y,
+                          left, top);
                 if (part == UNDER && tile[PLANES]) draw_picture(cell, fresh, tile, tables, colours, x, y);
             }
         }

@@ -68,7 +68,7 @@ class Report:
         driver = cupy.cuda.runtime.driverGetVersion()
         self.say(f"{time.strftime('%Y-%m-%d')}, {name}, CUDA {driver // 1000}.{driver % 1000 // 10}, CuPy "
                  f"{cupy.__version__}, Python {platform.python_version()}")
-        self.say(f"\n    {shlex.join(['python', *sys.argv])}\n")
+        self.say(f"\n    {shlex.join(['python', 'tools/bench_gpu.py', *sys.argv[1:]])}\n")
 
     def say(self, line: str) -> None:
         click.echo(line)
