@@ -3,9 +3,14 @@
 A stream has few boxes, so with NumPy the calls would be most of the cost. This matters as many
 streams share one interpreter.
 
-Note [Filter]: a box is (cx, cy, w, h), and each of the four has a position x, a velocity v, their
-variances xx and vv and their covariance xv: the 8 x 8 filter of SORT falls apart into these (see
-`tiler/track/kalman.py`). A row of `states` holds them by kind: x of the four, v of the four, and so on.
+Note [Filter]: a constant-velocity Kalman filter in seconds. A box is (cx, cy, w, h) in picture pixels.
+The filter of SORT and ByteTrack starts from a diagonal covariance and adds diagonal noise, and its
+motion model couples a coordinate with its own velocity only; so its 8 x 8 covariance is four 2 x 2
+blocks for ever, and no matrix is built or inverted. Each coordinate has a position x, a velocity v,
+their variances xx and vv and their covariance xv; a row of `states` holds x of the four, v of the four,
+and so on. Noise grows with the height of the box (DeepSORT, Wojke et al. 2017): h / 20 for a position
+and h / 160 per frame for a velocity, read at 30 frames a second and turned into rates: white noise on
+position and on acceleration. Predicting by a and then by b seconds is then predicting by a + b.
 
 Note [Order]: rows of tracks are in the order in which the tracks began, and so are the ids. Detections
 are sorted before anything is done with them, so their own order does not matter.

@@ -7,13 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
+from track_parts import BoxFilter, assign, box_iou, from_corners
 from track_reference import ReferenceTracker, ReferenceTrails
 
 from tiler.config.models import TrackerConfig
 from tiler.kernels.assign_cpu import best_pairs
-from tiler.track.assignment import assign, box_iou
 from tiler.track.bytetrack import ByteTracker
-from tiler.track.kalman import BoxFilter, from_corners
 from tiler.track.trails import POINTS, Trails
 from tiler.types import CLOCK_HZ, Detections, Tracks
 

@@ -1,23 +1,11 @@
-"""A constant-velocity Kalman filter for many boxes at once, in seconds.
-
-A box is (cx, cy, w, h) in picture pixels, each with its velocity. The filter of SORT and
-ByteTrack starts from a diagonal covariance and adds diagonal noise, and its motion model
-couples a coordinate with its own velocity only; so its 8 x 8 covariance is four 2 x 2
-blocks for ever, and the textbook equations become element-wise ones: no matrix is built
-or inverted.
-
-Noise grows with the height of the box (DeepSORT, Wojke et al. 2017): h / 20 for a
-position and h / 160 per frame for a velocity. Those are read here at 30 frames a second
-and turned into rates: white noise on position and on acceleration. Predicting by a and
-then by b seconds is then the same as predicting by a + b, whatever the frame rate.
-"""
+"""The tracker's compiled parts one by one, in arrays, for tests of each alone."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-from tiler.kernels import track_cpu
+from tiler.kernels import assign_cpu, track_cpu
 from tiler.kernels.track_cpu import STATE_COLUMNS, Float64, V
 
 Mask = npt.NDArray[np.bool_]
@@ -66,3 +54,33 @@ class BoxFilter:
         """Take in the measured boxes (m, 4) cx, cy, w, h of the m different `rows`."""
         for n, row in enumerate(rows.tolist()):
             track_cpu.correct(self._states, row, boxes, n)
+
+
+Indices = npt.NDArray[np.intp]
+
+
+def box_iou(a: Float64, b: Float64) -> Float64:
+    """Intersection over union of corner boxes a (n, 4) and b (m, 4): (n, m) in 0..1.
+
+    Boxes must have a positive area.
+    """
+    iou: Float64 = assign_cpu.box_iou(a, b)
+    return iou
+
+
+def assign(similarity: Float64, gate: float) -> tuple[Indices, Indices]:
+    """The pairs (row, column) that maximise the total of similarity - gate.
+
+    A pair at or below the gate is never made, nor does it stand in the way of another:
+    the sum runs over what exceeds the gate, which is the same as a linear assignment
+    where staying alone costs half a gate on each side.
+
+    Args:
+        similarity: (n, m), higher is better.
+
+    Returns:
+        Rows and columns, equally long, rows ascending.
+    """
+    pairs = assign_cpu.best_pairs(np.maximum(similarity - gate, 0.0))
+    rows = np.flatnonzero(pairs >= 0)
+    return rows, pairs[rows]
