@@ -49,11 +49,15 @@ _write = click.option("--write", type=click.Path(path_type=Path), help="Write wh
 class Report:
     """Markdown, printed as it comes and kept for a file."""
 
-    def __init__(self, threads: int, *parts: str) -> None:
+    def __init__(self, program: str, *machine: str) -> None:
+        """
+        Args:
+            program: how it was started, without the arguments.
+            machine: what gave the numbers.
+        """
         self._lines: list[str] = []
-        machine = [time.strftime("%Y-%m-%d"), _processor(), f"{threads} threads", f"Python {platform.python_version()}"]
-        self.say(", ".join([*machine, *parts]))
-        self.say(f"\n    {shlex.join(['python', *sys.argv])}\n")
+        self.say(", ".join([time.strftime("%Y-%m-%d"), *machine, f"Python {platform.python_version()}"]))
+        self.say(f"\n    {program} {shlex.join(sys.argv[1:])}\n")
 
     def say(self, line: str) -> None:
         click.echo(line)
@@ -73,7 +77,8 @@ def compose(rounds: int, threads: int, write: Path | None) -> None:
     """Decoded 1080p frames in memory -> one 4K picture in memory."""
     threads = threads or os.cpu_count() or 1
     version = ".".join(map(str, av.library_versions["libswscale"]))
-    report = Report(threads, f"PyAV {av.__version__}", f"libswscale {version}", f"NumPy {np.__version__}")
+    libraries = f"PyAV {av.__version__}", f"libswscale {version}", f"NumPy {np.__version__}"
+    report = Report("python tools/bench.py", _processor(), f"{threads} threads", *libraries)
     report.say("| case | tiler p50 ms | FFmpeg p50 ms | FFmpeg's threads: graph, scale | ratio | PSNR, dB |")
     report.say("| --- | ---: | ---: | --- | ---: | ---: |")
     for columns in (2, 3, 4):
@@ -109,7 +114,8 @@ def endtoend(seconds: tuple[float, float], rounds: int, write: Path | None) -> N
     if shutil.which("ffmpeg") is None:
         raise SystemExit("the ffmpeg program is needed for the comparison")
     version = subprocess.run(["ffmpeg", "-version"], check=True, capture_output=True, text=True).stdout.split()[2]
-    report = Report(threads, f"PyAV {av.__version__}", f"ffmpeg {version}")
+    libraries = f"PyAV {av.__version__}", f"ffmpeg {version}"
+    report = Report("python tools/bench.py", _processor(), f"{threads} threads", *libraries)
     with tempfile.TemporaryDirectory() as name:
         cases = [_case(Path(name), length, threads) for length in seconds]
         spent: dict[str, list[list[tuple[float, float]]]] = {program: [[], []] for program in cases[0].commands}

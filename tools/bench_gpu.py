@@ -1,8 +1,8 @@
 """Benchmarks of the CUDA path: correctness first, then times and ratios, with the machine that gave them.
 
-    python tools/bench_gpu.py kernels           # compose and preprocess against a copy of the same bytes
-    python tools/bench_gpu.py endtoend          # files -> detection -> 4K mosaic, against decoding alone
-    python tools/bench_gpu.py baseline          # against the usual script: everything per stream, on the host
+    python -m tools.bench_gpu kernels           # compose and preprocess against a copy of the same bytes
+    python -m tools.bench_gpu endtoend          # files -> detection -> 4K mosaic, against decoding alone
+    python -m tools.bench_gpu baseline          # against the usual script: everything per stream, on the host
 
 With --write FILE the table goes to a file too, such as docs/bench/kernels.md.
 """
@@ -10,8 +10,6 @@ With --write FILE the table goes to a file too, such as docs/bench/kernels.md.
 from __future__ import annotations
 
 import gc
-import platform
-import shlex
 import statistics
 import sys
 import tempfile
@@ -42,6 +40,7 @@ from tiler.preprocess.cpu import CpuPreprocessor
 from tiler.preprocess.cuda import RING as TENSORS
 from tiler.preprocess.cuda import CudaPreprocessor
 from tiler.types import Mosaic, Packet, State, TileInput, Tracks
+from tools.bench import Report
 
 WIDTH, HEIGHT = 3840, 2160
 BOXES = 40
@@ -59,25 +58,11 @@ _clips = click.option(
 _write = click.option("--write", type=click.Path(path_type=Path), help="Write what is printed to this file too.")
 
 
-class Report:
-    """Markdown, printed as it comes and kept for a file."""
-
-    def __init__(self) -> None:
-        self._lines: list[str] = []
-        name = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
-        driver = cupy.cuda.runtime.driverGetVersion()
-        self.say(f"{time.strftime('%Y-%m-%d')}, {name}, CUDA {driver // 1000}.{driver % 1000 // 10}, CuPy "
-                 f"{cupy.__version__}, Python {platform.python_version()}")
-        self.say(f"\n    {shlex.join(['python', 'tools/bench_gpu.py', *sys.argv[1:]])}\n")
-
-    def say(self, line: str) -> None:
-        click.echo(line)
-        self._lines.append(line)
-
-    def write(self, path: Path | None) -> None:
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("\n".join(self._lines) + "\n", encoding="utf-8")
+def _report() -> Report:
+    name = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
+    driver = cupy.cuda.runtime.driverGetVersion()
+    cuda = f"CUDA {driver // 1000}.{driver % 1000 // 10}"
+    return Report("python -m tools.bench_gpu", name, cuda, f"CuPy {cupy.__version__}")
 
 
 @main.command()
@@ -87,7 +72,7 @@ def kernels(write: Path | None) -> None:
 
     Inputs and outputs rotate through more memory than the second-level cache holds, for both sides.
     """
-    report = Report()
+    report = _report()
     report.say("| kernel | GPU us | copy of the same bytes, us | ratio | MB read + written |")
     report.say("| --- | ---: | ---: | ---: | ---: |")
     cases = [_compose(4, 0), _compose(4, BOXES), _compose(16, 0), _compose(16, BOXES), _preprocess(4), _preprocess(16)]
@@ -210,7 +195,7 @@ def endtoend(
     given: tuple[Path, ...], streams: tuple[int, ...], seconds: float, codecs: tuple[str, ...], write: Path | None
 ) -> None:
     """Whole runs with detection on every picture: as fast as they go, and paced; encoder off and libx264."""
-    report = Report()
+    report = _report()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         clips = {codec: _clip(folder, given, codec, seconds) for codec in codecs}
@@ -245,7 +230,7 @@ def baseline(given: tuple[Path, ...], streams: tuple[int, ...], seconds: float, 
     """tiler against `tools/usual_script.py`, same clips, model, runtime and machine; both with and without encoding."""
     from tools.usual_script import run_script
 
-    report = Report()
+    report = _report()
     report.say("| streams | encoding | usual script, decoded fps | tiler, decoded fps | ratio |")
     report.say("| ---: | --- | ---: | ---: | ---: |")
     with tempfile.TemporaryDirectory() as name:
