@@ -60,6 +60,8 @@ class Progress:
 
     def _summary(self) -> str:
         seen = self._observer
+        if seen.frames == 0:
+            return "no picture yet; a first run compiles its kernels, which takes up to a minute"
         of = f"/{self._total}" if self._total else ""
         parts = [f"mosaic {seen.frames}{of} frames", f"{seen.fps:.1f} fps"]
         if self._total and seen.fps > 0:
