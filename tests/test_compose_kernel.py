@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -435,3 +436,16 @@ def test_any_number_of_threads_gives_the_same_mosaic() -> None:
             results.append(np.concatenate([plane.ravel() for plane in mosaic.planes]))
     assert np.array_equal(results[0], results[1])
     assert np.array_equal(results[0], results[2])
+
+
+def test_a_mosaic_keeps_its_memory_when_ticks_are_left_out() -> None:
+    rng = np.random.default_rng(2)
+    config = Config(sources=[Source(id="a", uri="x")], mosaic=MosaicConfig(width=64, height=64))
+    shown = [TileInput(random_frame(rng, (64, 64)), Tracks.empty(), State.LIVE, 30.0, np.zeros((0, 4), np.float32))]
+    with CpuCompositor(config, 1) as compositor:
+        first = compositor.compose(0, shown)
+        before = first.planes[0].copy()
+        other = [replace(shown[0], frame=random_frame(rng, (64, 64)))]
+        for tick in (RING, 2 * RING, 3 * RING)[: RING - 1]:
+            compositor.compose(tick, other)
+    assert np.array_equal(first.planes[0], before)

@@ -22,7 +22,7 @@ from tiler.encode import cuda as ladder
 from tiler.encode.base import Encoder
 from tiler.encode.cpu import X264Encoder
 from tiler.encode.nvenc import NvencMissingError, failure
-from tiler.errors import InputError
+from tiler.errors import InputError, StageError
 from tiler.observe.copies import Copies
 from tiler.types import Mosaic, Packet
 
@@ -187,5 +187,5 @@ def test_libx264_in_place_of_nvenc_refuses_what_it_cannot_do_and_says_why_it_enc
 
 def test_more_than_one_session_is_a_fault_of_ours(rungs: Any) -> None:
     rungs(Opened("h264_nvenc (PyAV)", sessions=2), NONE)
-    with pytest.raises(AssertionError, match="opened 2 sessions"):
+    with pytest.raises(StageError, match="opened 2 sessions"):
         climb()

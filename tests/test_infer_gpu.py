@@ -57,6 +57,8 @@ def opened(request: pytest.FixtureRequest, model: ModelSpec) -> Any:
     try:
         network, _ = open_network(model, 5, 0, stream, batch_sizes=(1, 3, 5), runtimes=(request.param,))
     except InputError as error:
+        if "not installed" not in str(error) and "compute capability" not in str(error):
+            raise  # it is here, and does not work
         pytest.skip(str(error))
     yield network, stream
     network.close()

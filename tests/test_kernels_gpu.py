@@ -126,6 +126,21 @@ def test_more_primitives_than_a_block_lists_at_once() -> None:
     expect_equal(*compose_both(config, [shown], [device_twin(rng, shown)]))
 
 
+def test_a_mosaic_keeps_its_memory_when_ticks_are_left_out() -> None:
+    from tiler.compose.cuda import RING, CudaCompositor
+
+    rng = np.random.default_rng(2)
+    config = Config(sources=[Source(id="a", uri="x")], mosaic=MosaicConfig(width=640, height=360))
+    shown = [[device_twin(rng, random_shown(rng, 0, 3))] for _ in range(RING)]
+    with CudaCompositor(config, 0, Copies(), ("person",)) as compositor:
+        first = compositor.compose(0, shown[0])
+        first.ready.synchronize()
+        before = first.nv12.get()
+        for turn in range(1, RING):
+            compositor.compose(turn * RING, shown[turn]).ready.synchronize()
+    assert np.array_equal(first.nv12.get(), before)
+
+
 SPEC = InputSpec(channels="bgr", scale=1 / 58, mean=(0.4, 0.5, 0.1), std=(1.0, 0.9, 0.8), pad=114.0, align="center")
 
 

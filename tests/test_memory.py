@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tiler.config.models import Config, MosaicConfig, Source
 from tiler.engines.registry import load_model
 from tiler.errors import InputError
-from tiler.memory import SURFACES, plan_memory, surface_bytes
+from tiler.memory import SURFACES, Picture, plan_memory, surface_bytes
 
 GB = 1 << 30
 
@@ -22,24 +22,29 @@ def config(streams: int, **keys: object) -> Config:
 
 @given(st.integers(1, 64), st.integers(2, 4096), st.integers(2, 2304))
 def test_more_streams_take_more_and_the_sum_is_what_is_listed(streams: int, width: int, height: int) -> None:
-    few = plan_memory(config(streams), [(width, height)] * streams, None, 24 * GB)
-    more = plan_memory(config(streams), [(width, height)] * streams + [(width, height)], None, 24 * GB)
+    few = plan_memory(config(streams), [Picture(width, height)] * streams, None, 24 * GB)
+    more = plan_memory(config(streams), [Picture(width, height)] * (streams + 1), None, 24 * GB)
     assert few.needed_bytes == sum(size for _, size in few.items)
-    assert more.needed_bytes - few.needed_bytes >= SURFACES * surface_bytes((width, height))
+    assert more.needed_bytes - few.needed_bytes >= SURFACES * surface_bytes(width, height)
 
 
 def test_a_detector_takes_memory_and_the_lines_say_how_much() -> None:
     model = load_model("person-nano", Path())
-    plain = plan_memory(config(4), [(1920, 1080)] * 4, None, 24 * GB)
-    detecting = plan_memory(config(4), [(1920, 1080)] * 4, model, 24 * GB)
+    plain = plan_memory(config(4), [Picture(1920, 1080)] * 4, None, 24 * GB)
+    detecting = plan_memory(config(4), [Picture(1920, 1080)] * 4, model, 24 * GB)
     assert detecting.needed_bytes > plain.needed_bytes
-    assert any("person-nano" in line for line in detecting.render())
+    assert any("detector's weights" in line for line in detecting.render())
     assert detecting.render()[-1].endswith("of the GPU's 25.8 GB (at most 70%)")
+
+
+def test_ten_bits_take_twice_as_much() -> None:
+    eight, ten = (plan_memory(config(1), [Picture(640, 360, deep)], None, 8 * GB) for deep in (False, True))
+    assert ten.needed_bytes - eight.needed_bytes >= SURFACES * surface_bytes(640, 360)
 
 
 def test_a_plan_over_the_cap_is_refused_with_what_takes_most_and_what_to_change() -> None:
     wide = config(32, vram_fraction=0.5)
-    plan = plan_memory(wide, [(3840, 2160)] * 32, None, 8 * GB)
+    plan = plan_memory(wide, [Picture(3840, 2160)] * 32, None, 8 * GB)
     with pytest.raises(InputError) as refused:
         plan.check(wide)
     message = str(refused.value)
@@ -50,7 +55,7 @@ def test_a_plan_over_the_cap_is_refused_with_what_takes_most_and_what_to_change(
 
 def test_a_plan_within_the_cap_leaves_the_pool_what_is_not_taken_outside_it() -> None:
     small = config(2, mosaic=MosaicConfig(width=1280, height=720))
-    plan = plan_memory(small, [(1280, 720), None], None, 8 * GB)
+    plan = plan_memory(small, [Picture(1280, 720), None], None, 8 * GB)
     plan.check(small)
     assert 0 < plan.pool_bytes < plan.cap_bytes
 

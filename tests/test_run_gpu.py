@@ -28,6 +28,7 @@ sources:
   - {{id: plaza, uri: "sample://plaza"}}
   - {{id: duo, uri: "sample://duo"}}
 tracker: {{new_score: 0.6}}
+encoder: {{driver: x264}}
 outputs: [{{tracks: {device}.jsonl}}]
 """
 

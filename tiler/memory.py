@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 from tiler.config.models import Config
-from tiler.engines.registry import ModelSpec
 from tiler.errors import InputError
+
+if TYPE_CHECKING:
+    from tiler.engines.registry import ModelSpec
 
 SURFACES = 20
 """Decoded pictures of a stream at once: 5 with its reader, 3 at its feed, 8 on their way through the stages, and 4 held
 by the compositor until their launch has ended."""
 MOSAICS, TENSORS = 4, 3
+"""Rings of the compositor and of the preprocessor, on any device."""
 _CONTEXT = 600 << 20
 """CUDA's context, code and workspaces of its libraries."""
 _DECODER_PICTURES = 20
@@ -22,10 +26,18 @@ _ACTIVATIONS = 24
 """Bytes of activations for each byte of the detector's input: person-nano and person-small need less."""
 _CANDIDATES = 4096 * 32
 _OVERLAYS = 4 << 20
-UNKNOWN_SIZE = (1920, 1088)
-"""Assumed of a live source that was not reached yet."""
 
-Size = tuple[int, int]
+
+class Picture(NamedTuple):
+    """What the pictures of a source take: width, height, and whether a sample is 16 bits."""
+
+    width: int
+    height: int
+    sixteen_bit: bool = False
+
+
+UNKNOWN = Picture(1920, 1088)
+"""Assumed of a live source that was not reached yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,41 +93,45 @@ class MemoryPlan:
         )
 
 
-_OUTSIDE = ("CUDA context and libraries", "decoders' own pictures", "encoder")
-"""Items that are not taken from CuPy's pool."""
+_CONTEXT_ITEM, _DECODER_ITEM = "CUDA context and libraries", "decoders' own pictures"
+_NETWORK_ITEM = "detector's weights and activations"
+_OUTSIDE = (_CONTEXT_ITEM, _DECODER_ITEM, _NETWORK_ITEM)
+"""Items that are not taken from CuPy's pool, or not by every runtime."""
 
 
 def plan_memory(
-    config: Config, sizes: Sequence[Size | None], model: ModelSpec | None, total_bytes: int
+    config: Config, pictures: Sequence[Picture | None], model: ModelSpec | None, total_bytes: int
 ) -> MemoryPlan:
     """Count the device memory of a config.
 
     Args:
         config: the whole config.
-        sizes: (width, height) of each source's pictures; None where unknown.
+        pictures: of each source; None where unknown.
         model: the detector, None for `detector: none`.
         total_bytes: memory of the device.
     """
-    pictures = [surface_bytes(size or UNKNOWN_SIZE) for size in sizes]
-    width, height = config.mosaic.width, config.mosaic.height
-    mosaic = surface_bytes((width, height))
+    decoded = sum(surface_bytes(*(picture or UNKNOWN)) for picture in pictures)
+    mosaic = surface_bytes(config.mosaic.width, config.mosaic.height)
     items = [
-        ("CUDA context and libraries", _CONTEXT),
-        ("decoders' own pictures", _DECODER_PICTURES * sum(pictures)),
-        (f"decoded pictures ({SURFACES} a stream)", SURFACES * sum(pictures)),
+        (_CONTEXT_ITEM, _CONTEXT),
+        (_DECODER_ITEM, _DECODER_PICTURES * decoded),
+        (f"decoded pictures ({SURFACES} a stream)", SURFACES * decoded),
         (f"mosaics ({MOSAICS}) and overlays", MOSAICS * (mosaic + _OVERLAYS)),
         ("encoder", _ENCODER_PICTURES * mosaic),
     ]
     if model is not None:
-        tensor = len(sizes) * 3 * model.input_size[0] * model.input_size[1] * 2
+        tensor = len(pictures) * 3 * model.input_size[0] * model.input_size[1] * 2
         items.append((f"detector's input ({TENSORS} batches)", TENSORS * tensor))
-        items.append((f"{model.name}: weights and activations", 4 * model.path.stat().st_size + _ACTIVATIONS * tensor))
-        items.append(("candidate boxes", len(sizes) * _CANDIDATES))
+        items.append((_NETWORK_ITEM, 4 * model.path.stat().st_size + _ACTIVATIONS * tensor))
+        items.append(("candidate boxes", len(pictures) * _CANDIDATES))
     return MemoryPlan(tuple(items), total_bytes, config.vram_fraction)
 
 
-def surface_bytes(size: Size, sixteen_bit: bool = False) -> int:
-    """Bytes of one 4:2:0 picture in device memory."""
-    width, height = size
-    samples = width * height + 2 * ((width + 1) // 2) * ((height + 1) // 2)
-    return samples * (2 if sixteen_bit else 1)
+def row_samples(width: int) -> int:
+    """Samples from one row of a surface to the next: the width, made even for the chroma pairs."""
+    return width + width % 2
+
+
+def surface_bytes(width: int, height: int, sixteen_bit: bool = False) -> int:
+    """Bytes of one 4:2:0 picture in device memory, NV12 or P016."""
+    return row_samples(width) * (height + (height + 1) // 2) * (2 if sixteen_bit else 1)

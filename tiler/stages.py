@@ -79,6 +79,9 @@ def choose(loaded: LoadedConfig) -> tuple[Choice, ...]:
         Choice(stage, "cpu" if stage in _HOST else device, backend, "host by design" if stage in _HOST else reason)
         for stage, backend in zip(STAGES, backends, strict=True)
     ]
+    if index is not None and loaded.config.encoder.driver == "x264":
+        _check_cpu(loaded.config, "encode", "libx264", "encoder.driver: x264")
+        choices[5] = Choice("encode", "cpu", "libx264", "encoder.driver: x264")
     if loaded.config.detector == "none":
         choices = [c for c in choices if c.stage not in ("preprocess", "infer", "track")]
     return tuple(choices)
@@ -90,12 +93,16 @@ def refuse_cpu(config: Config, stage: Literal["decode", "infer", "encode"], back
     Raises:
         InputError: `device: cuda` without the stage in `allow_cpu`.
     """
+    _check_cpu(config, stage, backend, reason)
+    _log.warning("%s runs on the CPU (%s): %s", stage, backend, reason)
+
+
+def _check_cpu(config: Config, stage: Literal["decode", "infer", "encode"], backend: str, reason: str) -> None:
     if config.device != "auto" and stage not in config.allow_cpu:
         raise InputError(
             f"{stage} cannot run on {config.device}: {reason}; "
             f"accepted here: allow_cpu: [{stage}] ({backend} on the CPU), or device: auto"
         )
-    _log.warning("%s runs on the CPU (%s): %s", stage, backend, reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +145,7 @@ def build(loaded: LoadedConfig, *, opener: Opener | None = None, warm: bool = Tr
     if index is not None and opener is None:
         from tiler.stages_cuda import build_cuda
 
-        return build_cuda(loaded, index, threads, warm=warm)
+        return build_cuda(loaded, index, threads)
     from tiler.compose.cpu import CpuCompositor
     from tiler.encode.cpu import X264Encoder
 

@@ -14,6 +14,7 @@ from tiler.config.loader import LoadedConfig
 from tiler.config.models import Config, DetectorConfig
 from tiler.decode.cuda import CudaOpener
 from tiler.encode.cuda import open_cuda_encoder
+from tiler.encode.readback_cuda import ReadbackEncoder
 from tiler.engines.registry import ModelSpec, load_model
 from tiler.errors import InputError
 from tiler.infer.base import Detector
@@ -21,7 +22,7 @@ from tiler.infer.cpu import OrtDetector
 from tiler.infer.cuda import CudaDetector
 from tiler.infer.host_cuda import HostDetector
 from tiler.infer.network_cuda import open_network
-from tiler.memory import SURFACES, plan_memory
+from tiler.memory import SURFACES, Picture, plan_memory
 from tiler.observe.copies import Copies
 from tiler.preprocess.cuda import CudaPreprocessor
 from tiler.stages import Choice, Feed, Stages, open_feeds, refuse_cpu
@@ -36,7 +37,7 @@ def total_memory(index: int) -> int:
         return int(device.mem_info[1])
 
 
-def build_cuda(loaded: LoadedConfig, index: int, threads: int, *, warm: bool) -> Stages:
+def build_cuda(loaded: LoadedConfig, index: int, threads: int) -> Stages:
     """Open every stage on device `index`; see `tiler.stages.build`.
 
     Raises:
@@ -52,20 +53,23 @@ def build_cuda(loaded: LoadedConfig, index: int, threads: int, *, warm: bool) ->
     copies = Copies()
     opened: list[Callable[[], None]] = []
     try:
+        pool = cupy.get_default_memory_pool()
+        pool.set_limit(size=int(total_memory(index) * config.vram_fraction))
         opener = CudaOpener(index, copies, SURFACES, allow_cpu=may_use_cpu(config, "decode"))
         feeds: list[Feed] = open_feeds(loaded, threads, opener, opened)
         model = None
         if isinstance(config.detector, DetectorConfig):
             model = load_model(config.detector.model, loaded.folder)
-        sizes = [feed.reader.info.size if feed.reader.info else None for feed in feeds]
-        plan = plan_memory(config, sizes, model, total_memory(index))
+        infos = [feed.reader.info for feed in feeds]
+        pictures = [Picture(*info.size, info.sixteen_bit) if info is not None else None for info in infos]
+        plan = plan_memory(config, pictures, model, total_memory(index))
         plan.check(config)
-        cupy.get_default_memory_pool().set_limit(size=plan.pool_bytes)
-        choices = [Choice("decode", *decoders(opener, feeds), "; ".join(steps(opener)) or "first choice")]
+        pool.set_limit(size=plan.pool_bytes)
+        choices = [_decode_choice(index, opener, feeds)]
         preprocessor, detector, infer = None, None, None
         trackers: tuple[ByteTracker, ...] = ()
         if model is not None and isinstance(config.detector, DetectorConfig):
-            preprocessor, detector, infer = _open_analysis(config, model, index, threads, copies, warm)
+            preprocessor, detector, infer = _open_analysis(config, model, index, threads, copies)
             opened += [preprocessor.close, detector.close]
             trackers = tuple(ByteTracker(config.tracker, config.detector.score) for _ in feeds)
             choices += [Choice("preprocess", f"cuda:{index}", "CUDA kernel", "one launch for all streams"), infer]
@@ -75,14 +79,17 @@ def build_cuda(loaded: LoadedConfig, index: int, threads: int, *, warm: bool) ->
         choices.append(Choice("compose", f"cuda:{index}", "CUDA kernel", "one launch for the whole mosaic"))
         encoder, name, reason = open_cuda_encoder(config.mosaic, config.encoder, threads, index, copies)
         opened.append(encoder.close)
-        on_cpu = "x264" in name
+        on_cpu = isinstance(encoder, ReadbackEncoder)
         if on_cpu:
             refuse_cpu(config, "encode", name, reason)
         choices.append(Choice("encode", "cpu" if on_cpu else f"cuda:{index}", name, reason))
         choices.append(Choice("output", "cpu", "PyAV", "host by design"))
-    except BaseException:
+    except BaseException as error:
         for close in reversed(opened):
             close()
+        if isinstance(error, MemoryError):
+            share = f"vram_fraction: {config.vram_fraction:g}"
+            raise InputError(f"GPU memory: {error} ({share}); fewer or smaller sources need less") from error
         raise
     return Stages(tuple(feeds), preprocessor, detector, trackers, compositor, encoder, tuple(choices), copies)
 
@@ -92,20 +99,17 @@ def may_use_cpu(config: Config, stage: Any) -> bool:
     return config.device == "auto" or stage in config.allow_cpu
 
 
-def decoders(opener: CudaOpener, feeds: list[Feed]) -> tuple[str, str]:
-    """Device and technologies of the decode stage: on the CPU as soon as one stream is."""
-    names = sorted({feed.reader.info.decoder.split(" ")[0] for feed in feeds if feed.reader.info})
-    uploaded = any("upload" in feed.reader.info.decoder for feed in feeds if feed.reader.info)
-    return ("cpu" if uploaded else "cuda"), ", ".join(names) or "NVDEC, when reached"
-
-
-def steps(opener: CudaOpener) -> list[str]:
-    """Each step down the ladder of decoders, by source."""
-    return [f"{source}: no {backend} ({why})" for source, taken in opener.steps.items() for backend, why in taken]
+def _decode_choice(index: int, opener: CudaOpener, feeds: list[Feed]) -> Choice:
+    """Where the streams are decoded: on the CPU as soon as one video is. Images always are, and that is no step."""
+    infos = [feed.reader.info for feed in feeds if feed.reader.info is not None and not feed.reader.endless]
+    steps = [f"{source}: no {backend} ({why})" for source, taken in opener.steps.items() for backend, why in taken]
+    on_cpu = any("upload" in info.decoder for info in infos)
+    names = ", ".join(sorted({info.decoder.split(" ")[0] for info in infos})) or "NVDEC"
+    return Choice("decode", "cpu" if on_cpu else f"cuda:{index}", names, "; ".join(steps) or "first choice")
 
 
 def _open_analysis(
-    config: Config, model: ModelSpec, index: int, threads: int, copies: Copies, warm: bool
+    config: Config, model: ModelSpec, index: int, threads: int, copies: Copies
 ) -> tuple[CudaPreprocessor, Detector, Choice]:
     """Preprocessor and detector on one stream: what the first writes there the second reads."""
     assert isinstance(config.detector, DetectorConfig)
@@ -116,12 +120,11 @@ def _open_analysis(
         network, reason = open_network(model, streams, index, stream)
     except InputError as error:
         refuse_cpu(config, "infer", "ONNX Runtime", str(error))
-        host = OrtDetector(model, config.detector, threads, (1, streams) if warm else (), min_score=min_score)
+        host = OrtDetector(model, config.detector, threads, (1, streams), min_score=min_score)
         preprocessor = CudaPreprocessor(model.input_size, model.input, streams, np.float32, index, stream, copies)
         slow = HostDetector(host, streams, index, stream, copies)
         return preprocessor, slow, Choice("infer", "cpu", "ONNX Runtime", str(error))
     preprocessor = CudaPreprocessor(model.input_size, model.input, streams, network.input_dtype, index, stream, copies)
     detector = CudaDetector(model, network, config.detector, min_score, streams, index, stream, copies)
-    if warm:
-        detector.warm_up(preprocessor.tensors)
+    detector.warm_up(preprocessor.tensors)
     return preprocessor, detector, Choice("infer", f"cuda:{index}", network.name, reason)

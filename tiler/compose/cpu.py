@@ -41,9 +41,10 @@ from tiler.kernels.primitives import (
     Kind,
 )
 from tiler.kernels.scale_cpu import Scratch, scratch
+from tiler.memory import MOSAICS
 from tiler.types import Int32, Mosaic, TileInput, UInt8
 
-RING = 4
+RING = MOSAICS
 """Mosaics in the ring: the call of `compose` that comes this many later reuses a mosaic's memory."""
 
 BAND = 128
@@ -75,6 +76,7 @@ class CpuCompositor:
         self.tiles = self._scene.tiles
         self._size = self._scene.size
         self._ring = [_new_buffer(*self._size) for _ in range(RING)]
+        self._turn = -1
         whole = (0, 0, *self._size)
         self._stained: list[Bounds | None] = [whole] * RING
         self._translucent = [bounds(tile) for tile in self.tiles if tile.opacity < 1]
@@ -90,7 +92,8 @@ class CpuCompositor:
 
     def compose(self, tick: int, sources: Sequence[TileInput], clock: str = "") -> Mosaic:
         """Draw the mosaic of one tick; see `Compositor`."""
-        turn = tick % RING
+        # Not tick % RING: a live run leaves ticks out, and a mosaic that waits must keep its memory.
+        self._turn = turn = (self._turn + 1) % RING
         buffer, table = self._ring[turn], self._table
         if self._scene.place(sources):
             self._pack_tables()

@@ -36,10 +36,11 @@ from tiler.kernels.compose_cuda import (
     pack_rows,
     scale_mode,
 )
+from tiler.memory import MOSAICS
 from tiler.observe.copies import Copies
 from tiler.types import Frame, Mosaic, TileInput
 
-RING = 4
+RING = MOSAICS
 """Mosaics in the ring: one composed, one waiting, one encoded, one whose packet is on its way."""
 _FIRST_ROWS = 4096
 
@@ -104,6 +105,7 @@ class CudaCompositor:
             self._atlas = cupy.zeros((1, 1), cupy.uint8)
             cupy.cuda.get_current_stream().synchronize()
         self._atlas_version = -1
+        self._turn = -1
         self._rows = Rows()
         self._table = np.zeros((len(self.tiles) + 1, TILE_COLUMNS), np.int64)
         self._modes = [Mode(0)] * len(self.tiles)
@@ -115,7 +117,9 @@ class CudaCompositor:
         """Enqueue the mosaic of one tick; see `Compositor`. It is there after `Mosaic.ready`."""
         self._device.use()
         with self._stream:
-            turn = self._ring[tick % RING]
+            # Not tick % RING: a live run leaves ticks out, and a mosaic that waits must keep its memory.
+            self._turn = (self._turn + 1) % RING
+            turn = self._ring[self._turn]
             turn.ready.synchronize()
             self._let_go()
             if self._scene.place(sources):

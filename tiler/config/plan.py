@@ -11,11 +11,9 @@ from tiler.config.loader import LoadedConfig
 from tiler.config.models import DetectorConfig, FileOutput, Source, is_live
 from tiler.engines.registry import ModelSpec, load_model
 from tiler.errors import mask_uri
-from tiler.memory import MemoryPlan, plan_memory
+from tiler.memory import MOSAICS, TENSORS, MemoryPlan, Picture, plan_memory
 
 QUEUED_FRAMES = 4
-MOSAICS = 4
-TENSORS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +35,7 @@ class SourcePlan:
     fps: Fraction | None
     seconds: float | None
     codec: str
+    sixteen_bit: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,8 @@ class Plan:
 
     def device_memory(self, total_bytes: int) -> MemoryPlan:
         """The plan of a CUDA device that has `total_bytes`."""
-        return plan_memory(self.loaded.config, [source.size for source in self.sources], self.model, total_bytes)
+        pictures = [Picture(*plan.size, plan.sixteen_bit) if plan.size else None for plan in self.sources]
+        return plan_memory(self.loaded.config, pictures, self.model, total_bytes)
 
     def render(self) -> str:
         """The plan as lines of plain text."""
@@ -92,7 +92,8 @@ class Plan:
             lines += ["", f"detector  {self.model.name}: {width}x{height} {self.model.precision}, finds {names}"]
         lines += ["", "stages"]
         lines += [f"  {s.stage:<11} {s.device:<30} {s.reason}" for s in self.stages]
-        lines += ["", f"memory  about {self.memory_mb:.0f} MB in buffers ({QUEUED_FRAMES} frames a source, "
+        if not any(stage.device.startswith("cuda") for stage in self.stages):  # a GPU's has a table of its own
+            lines += ["", f"memory  about {self.memory_mb:.0f} MB in buffers ({QUEUED_FRAMES} frames a source, "
                       f"{MOSAICS} mosaics, {TENSORS} batches)"]
         lines.append("outputs")
         for output in config.outputs:
@@ -139,4 +140,6 @@ def _look(loaded: LoadedConfig, index: int) -> SourcePlan:
 
     with open_decoder(source, loaded.resolve(source.uri), index, 1) as decoder:
         info = decoder.info
-        return SourcePlan(source, shown, info.size, info.fps or None, info.duration_s, info.codec)
+        return SourcePlan(
+            source, shown, info.size, info.fps or None, info.duration_s, info.codec, info.sixteen_bit
+        )

@@ -7,6 +7,7 @@ from fractions import Fraction
 from types import TracebackType
 from typing import Protocol, Self
 
+from tiler.errors import InputError
 from tiler.types import Frame
 
 
@@ -20,6 +21,7 @@ class StreamInfo:
         duration_s: length of a file in seconds (after start_s / end_s), None when unknown or endless.
         codec: FFmpeg's name of the codec.
         decoder: what decodes it, for report and plan, e.g. "pyav h264".
+        sixteen_bit: a sample of its frames is uint16.
     """
 
     size: tuple[int, int]
@@ -27,6 +29,11 @@ class StreamInfo:
     duration_s: float | None
     codec: str
     decoder: str
+    sixteen_bit: bool = False
+
+
+class UndecodableError(InputError):
+    """No decoder that the config allows takes this source: trying again would not help."""
 
 
 class Decoder(Protocol):

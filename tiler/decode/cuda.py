@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tiler.config.models import Source
-from tiler.decode.base import Decoder
+from tiler.decode.base import Decoder, UndecodableError
 from tiler.decode.cpu import PyavDecoder
 from tiler.decode.keyframe import RefusedError
 from tiler.decode.nvdec_cuda import NvdecDecoder
@@ -41,7 +41,8 @@ class CudaOpener:
     """Opens sources for a run on one CUDA device; an `Opener` of `tiler.decode.source`.
 
     A source keeps its surfaces when it is opened again (a loop, a reconnection), and a
-    backend that has refused it is not asked again. Several threads may call it.
+    backend that has refused it is not asked again, unless it has decoded the source before: a live
+    source that came back damaged will be whole again. Several threads may call it.
 
     Attributes:
         steps: source id -> the backends that refused it, in order, each with its reason.
@@ -63,6 +64,7 @@ class CudaOpener:
         self._slots = slots
         self._allow_cpu = allow_cpu
         self._rings: dict[int, SurfaceRing] = {}
+        self._worked: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
 
     def __call__(self, source: Source, uri: str, stream: int, threads: int) -> Decoder:
@@ -83,16 +85,25 @@ class CudaOpener:
             (NVDEC, lambda: NvdecDecoder(source, uri, stream, self._ring(stream, self._slots), self._device)),
             (PYAV_CUDA, lambda: PyavCudaDecoder(source, uri, stream, self._device)),
         ]
+        refusals: list[str] = []
         for backend, opened in ladder:
             if any(backend == refused for refused, _ in self.steps.get(source.id, ())):
                 continue
             try:
-                return opened()
+                decoder = opened()
             except RefusedError as error:
-                self._step_down(source.id, backend, str(error))
+                refusals.append(f"{backend}: {error}")
+                if (source.id, backend) not in self._worked:
+                    self._step_down(source.id, backend, str(error))
+                continue
+            self._worked.add((source.id, backend))
+            return decoder
         if not self._allow_cpu:
-            reasons = "; ".join(f"{backend}: {reason}" for backend, reason in self.steps[source.id])
-            raise InputError(
+            known = [f"{backend}: {reason}" for backend, reason in self.steps.get(source.id, ())]
+            reasons = "; ".join(dict.fromkeys([*known, *refusals]))
+            if any(name == source.id for name, _ in self._worked):  # it did, before this damage
+                raise InputError(f"source {source.id}: the GPU does not decode it now ({reasons})")
+            raise UndecodableError(
                 f"source {source.id}: the GPU does not decode it ({reasons}); "
                 "to decode it on the CPU, list decode in allow_cpu"
             )

@@ -213,6 +213,7 @@ class DemuxedDecoder(ABC, Generic[PictureT]):
             duration_s=self._duration_s(),
             codec=video.codec.canonical_name,
             decoder=self._name(),
+            sixteen_bit=isinstance(first, Frame) and first.y.dtype.itemsize == 2,
         )
 
     def _fps(self) -> Fraction | None:

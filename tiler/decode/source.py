@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Self
 
 from tiler.config.models import Source, is_live
-from tiler.decode.base import Decoder, StreamInfo
+from tiler.decode.base import Decoder, StreamInfo, UndecodableError
 from tiler.decode.clock import LiveClock
 from tiler.decode.cpu import DEFAULT_FPS, PyavDecoder
 from tiler.decode.still import STILL_SUFFIXES, StillDecoder
@@ -273,6 +273,8 @@ class SourceReader:
                     now_s = time.monotonic()
                     self._put(replace(frame, pts=clock.stamp(frame.pts, now_s), arrival_s=now_s))
                 why = "it ended"
+            except UndecodableError as error:
+                raise StageError("decode", str(error), stream=self.source.id) from error
             except (InputError, StageError) as error:
                 why = str(error)
             if self._decoder is not None:

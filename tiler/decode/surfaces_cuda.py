@@ -18,20 +18,12 @@ from typing import Any
 import cupy
 import numpy as np
 
+from tiler.memory import row_samples, surface_bytes
+
 logger = logging.getLogger(__name__)
 
 _STOP_CHECK_S = 0.05
 _PATIENCE_S = 10.0
-
-
-def row_samples(width: int) -> int:
-    """Samples from one row of a surface to the next: the width, made even for the chroma pairs."""
-    return width + width % 2
-
-
-def surface_bytes(width: int, height: int, sixteen_bit: bool) -> int:
-    """Bytes of one surface, in luma samples of width x height."""
-    return row_samples(width) * (height + (height + 1) // 2) * (2 if sixteen_bit else 1)
 
 
 class Surface:

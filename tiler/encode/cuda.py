@@ -8,7 +8,7 @@ from tiler.config.models import EncoderConfig, MosaicConfig
 from tiler.encode.base import Encoder
 from tiler.encode.nvenc import NvencMissingError
 from tiler.encode.parameters import BACKEND_NAMES, Backend, refused
-from tiler.errors import InputError
+from tiler.errors import InputError, StageError
 from tiler.observe.copies import Copies
 
 
@@ -55,7 +55,8 @@ def open_cuda_encoder(
 
 
 def _checked(encoder: Encoder, reason: str) -> tuple[Encoder, str, str]:
-    assert encoder.sessions == 1, f"{encoder.name} opened {encoder.sessions} sessions"
+    if encoder.sessions != 1:
+        raise StageError("encode", f"{encoder.name} opened {encoder.sessions} sessions; one is what a run may have")
     return encoder, encoder.name, reason
 
 

@@ -99,6 +99,7 @@ class ReadbackEncoder:
     def close(self) -> None:
         """See `Encoder.close`."""
         self._encoder.close()
+        self._stream.synchronize()  # a copy into the pinned memory may still be on its way
         self._waiting = None
         self._pinned.clear()
 

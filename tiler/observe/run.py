@@ -7,7 +7,7 @@ import platform
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from tiler import __version__
@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from tiler.config.models import Config
     from tiler.stages import Choice, Feed
 
-_PACKAGES = ("av", "numba", "numpy", "onnxruntime", "pydantic")
+_PACKAGES = (
+    *("av", "numba", "numpy", "onnxruntime", "onnxruntime-gpu", "pydantic"),
+    *("cupy-cuda13x", "PyNvVideoCodec", "tensorrt-cu13", "tensorrt-rtx-cu13"),
+)
+"""Those that are installed are named in the report."""
 
 
 class RunObserver:
@@ -136,6 +140,13 @@ class RunObserver:
                 "tiler": __version__,
                 "python": platform.python_version(),
                 "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-                **{name: version(name) for name in _PACKAGES},
+                **{name: found for name in _PACKAGES if (found := _version(name))},
             },
         }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -14,10 +14,11 @@ import numpy.typing as npt
 
 from tiler.engines.registry import InputSpec
 from tiler.kernels.preprocess_cpu import preprocess_rows
+from tiler.memory import TENSORS
 from tiler.preprocess.letterbox import Letterbox, axis_tables, coefficients, letterbox, places
 from tiler.types import Batch, Float32, Frame, Plane, UInt8
 
-RING = 3
+RING = TENSORS
 """Tensors in the ring: the call of `prepare` that comes this many later reuses a batch's."""
 
 BANDS = 2

@@ -11,11 +11,12 @@ import numpy as np
 
 from tiler.engines.registry import InputSpec
 from tiler.kernels.preprocess_cuda import ENTRY, preprocess, ratio_of
+from tiler.memory import TENSORS
 from tiler.observe.copies import Copies
 from tiler.preprocess.letterbox import Letterbox, axis_tables, coefficients, letterbox, places
 from tiler.types import Batch, Frame, Plane
 
-RING = 3
+RING = TENSORS
 """Tensors in the ring: the call of `prepare` that comes this many later reuses a batch's."""
 
 _Axes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
