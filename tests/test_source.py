@@ -19,7 +19,7 @@ from pictures import number_of, write
 from PIL import Image
 
 from tiler.config.models import Source
-from tiler.decode.base import StreamInfo
+from tiler.decode.base import StreamInfo, UndecodableError
 from tiler.decode.source import QUEUE_DEPTH, SourceReader
 from tiler.errors import InputError, StageError
 from tiler.types import Frame
@@ -207,6 +207,15 @@ def test_live_source_that_is_not_there_yet_is_no_error() -> None:
         until(lambda: reader.latest() is not None)
         assert reader.counts.reconnects == 0
         assert reader.info is not None
+
+
+def test_live_source_that_nothing_may_decode_is_given_up_and_says_why() -> None:
+    never = UndecodableError("source cam: the GPU does not decode it; to decode it on the CPU, list decode in allow_cpu")
+    with reader_of(never, ListDecoder([0]), live=True, uri="rtsp://camera/main", reconnect_s=0.02) as reader:
+        reader.start()
+        until(lambda: reader.finished)
+        assert "list decode in allow_cpu" in str(reader.failure)
+        assert reader.latest() is None
 
 
 def test_image_ends_and_stays(tmp_path: Path) -> None:

@@ -221,22 +221,32 @@ def say_many(sequences: list[Sequence], scores: dict[str, dict[str, Any]], cost:
             click.echo("| " + " | ".join([name, *cells]) + " |")
 
 
-def say_pairs(data: Path, pairs: Path, count: int, seeds: int, fps: dict[str, float], running: list[Entrant]) -> None:
+def say_pairs(
+    data: Path,
+    pairs: Path,
+    fps: dict[str, float],
+    names: list[str],
+    lost_s: float | None,
+    count: int,
+    seeds: int,
+    jobs: int,
+) -> None:
     sequences = {s.name: (read_rows(s.truth), s.fps) for s in find_sequences(data, (), fps)}
     chosen = read_pairs(pairs, count)
     if missing := sorted({pair.sequence for pair in chosen} - set(sequences)):
         raise click.ClickException(f"{data}: no ground truth of {', '.join(missing)}, which {pairs} needs")
-    tallies = score_pairs(chosen, sequences, running, seeds)
+    tallies = score_pairs(chosen, sequences, names, lost_s, seeds, jobs)
+    noise = f"mean of {seeds} seeds (least to most)" if seeds > 1 else "one seed"
     crossings = sum(pair.crossings for pair in chosen)
-    click.echo(f"{len(chosen)} pairs, {crossings} crossings, mean of {seeds} seeds (least to most)\n")
+    click.echo(f"{len(chosen)} pairs, {crossings} crossings; {noise}\n")
     say_table("tracker", "id changes", "took the other's id", "pairs with a change", "pairs with a takeover")
-    for entrant in running:
-        table = np.array([tally.row() for tally in tallies[entrant.name]])
+    for name, own in tallies.items():
+        table = np.array([tally.row() for tally in own])
         cells = [
             f"{column.mean():.1f} ({column.min()} to {column.max()})" if seeds > 1 else str(column[0])
             for column in table.T
         ]
-        click.echo("| " + " | ".join([entrant.name, *cells]) + " |")
+        click.echo("| " + " | ".join([name, *cells]) + " |")
 
 
 def read_rates(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, float]:
@@ -272,6 +282,8 @@ def read_rates(context: click.Context, parameter: click.Parameter, given: tuple[
               help="Pairs to run, those with the most crossings.")
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True,
               help="Times to run the pairs, with other noise.")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True,
+              help="Processes to share the pairs.")
 def main(
     data: Path,
     results: Path | None,
@@ -283,6 +295,7 @@ def main(
     pairs: Path | None,
     count: int,
     seeds: int,
+    jobs: int,
 ) -> None:
     if peers and (results or every > 1):
         raise click.UsageError("--peers: not with --results; nor with --every, as peers do not predict between")
@@ -293,7 +306,7 @@ def main(
     if peers:
         click.echo(", ".join(dict.fromkeys(entrant.package for entrant in running)) + "\n")
     if pairs:
-        say_pairs(data, pairs, count, seeds, fps, running)
+        say_pairs(data, pairs, fps, [entrant.name for entrant in running], lost_s, count, seeds, jobs)
         return
     sequences = find_sequences(data, names, fps)
     if results is None:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from tracking_peers import Entrant
+from tracking_peers import Entrant, entrants
 
 from tiler.kernels.assign_cpu import best_pairs, box_iou
 from tiler.types import Detections
@@ -74,24 +75,42 @@ def read_pairs(path: Path, count: int) -> list[Pair]:
 
 
 def score_pairs(
-    pairs: Sequence[Pair], truth: Mapping[str, tuple[Rows, float]], running: Sequence[Entrant], seeds: int
+    pairs: Sequence[Pair],
+    truth: Mapping[str, tuple[Rows, float]],
+    names: Sequence[str],
+    lost_s: float | None,
+    seeds: int,
+    jobs: int,
 ) -> dict[str, list[Tally]]:
     """The tallies of each tracker, one per seed: 0, 1 and so on.
 
     Args:
         pairs: whom to look at.
         truth: MOT rows and frames a second of each sequence.
-        running: the trackers; all are given the same boxes.
+        names: of the trackers; all are given the same boxes.
+        lost_s: see `entrants`.
         seeds: of the noise.
+        jobs: processes to share the work.
     """
-    tallies = {entrant.name: [Tally() for _ in range(seeds)] for entrant in running}
-    for seed in range(seeds):
-        for number, pair in enumerate(pairs):
-            rows, fps = truth[pair.sequence]
-            scene = list(_detected(rows, pair, np.random.default_rng([seed, number])))
-            for entrant in running:
-                tallies[entrant.name][seed].add(*_mistakes(scene, entrant, fps))
+    tallies = {name: [Tally() for _ in range(seeds)] for name in names}
+    with ProcessPoolExecutor(jobs) as pool:
+        running = [
+            (seed, pool.submit(_mistakes, pair, *truth[pair.sequence], lost_s, names, [seed, number]))
+            for seed in range(seeds)
+            for number, pair in enumerate(pairs)
+        ]
+        for seed, task in running:
+            for name, mistakes in task.result().items():
+                tallies[name][seed].add(*mistakes)
     return tallies
+
+
+def _mistakes(
+    pair: Pair, rows: Rows, fps: float, lost_s: float | None, names: Sequence[str], seed: list[int]
+) -> dict[str, tuple[int, int]]:
+    """Id changes and takeovers of one pair by tracker."""
+    scene = list(_detected(rows, pair, np.random.default_rng(seed)))
+    return {entrant.name: _count(scene, entrant, fps) for entrant in entrants(lost_s)[0] if entrant.name in names}
 
 
 def _detected(rows: Rows, pair: Pair, rng: np.random.Generator) -> Iterator[tuple[list[int], Boxes]]:
@@ -109,7 +128,7 @@ def _detected(rows: Rows, pair: Pair, rng: np.random.Generator) -> Iterator[tupl
         yield there, noisy
 
 
-def _mistakes(scene: list[tuple[list[int], Boxes]], entrant: Entrant, fps: float) -> tuple[int, int]:
+def _count(scene: list[tuple[list[int], Boxes]], entrant: Entrant, fps: float) -> tuple[int, int]:
     """Id changes and takeovers of one pair."""
     update = entrant.start(fps)
     last: list[int | None] = [None, None]

@@ -1,4 +1,4 @@
-"""NVENC through PyNvVideoCodec: for drivers that are too old for PyAV's FFmpeg, and for a GPU that is not cuda:0.
+"""NVENC through PyNvVideoCodec: for a GPU that is not cuda:0, and where PyAV's FFmpeg has no NVENC.
 
 Its packets come three pictures late whatever the tuning, and it cannot say how the stream encodes colour:
 a bitstream filter writes that in. It copies each picture into memory of its own.
