@@ -210,7 +210,7 @@ def test_live_source_that_is_not_there_yet_is_no_error() -> None:
 
 
 def test_live_source_that_nothing_may_decode_is_given_up_and_says_why() -> None:
-    never = UndecodableError("source cam: the GPU does not decode it; to decode it on the CPU, list decode in allow_cpu")
+    never = UndecodableError("source cam: the GPU does not decode it; list decode in allow_cpu")
     with reader_of(never, ListDecoder([0]), live=True, uri="rtsp://camera/main", reconnect_s=0.02) as reader:
         reader.start()
         until(lambda: reader.finished)
