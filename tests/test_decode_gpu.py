@@ -262,7 +262,7 @@ def test_streams_side_by_side_do_not_mix(tmp_path: Path) -> None:
         for seen in pool.map(played, range(4)):
             assert seen == [index % 30 for index in range(150)]
     assert opener.steps == {}
-    from tiler.decode.surfaces_cuda import surface_bytes
+    from tiler.memory import surface_bytes
 
     planned = sum(surface_bytes(*size, False) for size in sizes) * (READER_SLOTS + 2)
     assert max(used) < planned * 1.1 + (16 << 20)
@@ -300,7 +300,8 @@ def test_ffmpegs_cuda_pictures_are_read_on_another_thread(tmp_path: Path) -> Non
     ("pix_fmt", "size"), [("yuv420p", (641, 361)), ("yuv420p10le", (640, 360)), ("yuv444p", (640, 360))]
 )
 def test_uploaded_pictures_are_exact(tmp_path: Path, pix_fmt: str, size: tuple[int, int]) -> None:
-    from tiler.decode.surfaces_cuda import SurfaceRing, surface_bytes
+    from tiler.decode.surfaces_cuda import SurfaceRing
+    from tiler.memory import surface_bytes
     from tiler.decode.upload_cuda import UploadDecoder
 
     path = write(tmp_path / "a.mkv", 20, codec="ffv1", pix_fmt=pix_fmt, size=size)

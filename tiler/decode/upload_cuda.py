@@ -16,8 +16,9 @@ import cupy
 import numpy as np
 
 from tiler.decode.base import Decoder
-from tiler.decode.surfaces_cuda import SurfaceRing, row_samples
+from tiler.decode.surfaces_cuda import SurfaceRing
 from tiler.errors import StageError
+from tiler.memory import row_samples
 from tiler.observe.copies import Copies
 from tiler.types import Frame
 
