@@ -301,8 +301,8 @@ def test_ffmpegs_cuda_pictures_are_read_on_another_thread(tmp_path: Path) -> Non
 )
 def test_uploaded_pictures_are_exact(tmp_path: Path, pix_fmt: str, size: tuple[int, int]) -> None:
     from tiler.decode.surfaces_cuda import SurfaceRing
-    from tiler.memory import surface_bytes
     from tiler.decode.upload_cuda import UploadDecoder
+    from tiler.memory import surface_bytes
 
     path = write(tmp_path / "a.mkv", 20, codec="ffv1", pix_fmt=pix_fmt, size=size)
     copies = Copies()
