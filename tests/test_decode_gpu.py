@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from pictures import number_of, write
 
+from tests.gpu import needs_gpu
 from tiler.config.models import Source
-from tiler.cuda import problem
 from tiler.decode.cpu import PyavDecoder
 from tiler.decode.keyframe import RefusedError
 from tiler.decode.source import SourceReader
@@ -22,6 +22,8 @@ from tiler.observe.copies import Copies
 from tiler.types import Frame
 
 DEVICE = 0
+pytestmark = needs_gpu
+
 H264 = {"bf": "3", "g": "12", "crf": "8", "preset": "veryfast"}
 
 
@@ -30,13 +32,6 @@ def absent(why: str) -> None:
     if os.environ.get("TILER_REQUIRE_CUDA") == "1":
         pytest.fail(why)
     pytest.skip(why)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _device() -> None:
-    why = problem(DEVICE)
-    if why is not None:
-        absent(why)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from io import BytesIO
 from typing import Any
 
@@ -10,8 +9,8 @@ import av
 import numpy as np
 import pytest
 
+from tests.gpu import needs_gpu
 from tiler.config.models import EncoderConfig, MosaicConfig
-from tiler.cuda import problem
 from tiler.encode.base import Encoder
 from tiler.encode.cpu import X264Encoder
 from tiler.encode.cuda import open_cuda_encoder
@@ -24,14 +23,7 @@ MOSAIC = MosaicConfig(width=WIDTH, height=HEIGHT)
 THREADS = 2
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _gpu() -> None:
-    reason = problem()
-    if reason is None:
-        return
-    if os.environ.get("TILER_REQUIRE_CUDA") == "1":
-        pytest.fail(f"TILER_REQUIRE_CUDA=1, and the GPU cannot be used: {reason}")
-    pytest.skip(reason)
+pytestmark = needs_gpu
 
 
 def picture(tick: int) -> np.ndarray:

@@ -714,11 +714,10 @@ def test_onnx_runtime_computes_into_the_buffers_that_it_gets(on_gpu: Any, fake_o
 
 def test_sessions_and_bindings_are_made_once(on_gpu: Any, fake_ort: Any, tmp_path: Path, caplog: Any) -> None:
     stream = new_stream()
-    network = on_gpu.ort.OrtCudaNetwork(small_model(tmp_path / "m.onnx"), 0, stream, (1, 4), 1 << 30)
+    network = on_gpu.ort.OrtCudaNetwork(small_model(tmp_path / "m.onnx"), 0, stream, (1, 4))
     options = fake_ort.calls.sessions[1]
     assert options["user_compute_stream"] == str(stream.ptr)
     assert options["enable_cuda_graph"] == options["prefer_nhwc"] == "0"
-    assert int(options["gpu_mem_limit"]) == (1 << 30) * 4 // 5
     images, head = pictures(8)
     network.prepare(images, head)
     bindings, waited = len(network._bindings), stream.synchronized

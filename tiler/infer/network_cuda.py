@@ -80,7 +80,6 @@ def open_network(
     *,
     batch_sizes: Sequence[int] = (),
     runtimes: Sequence[str] = RUNTIMES,
-    memory_limit_bytes: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[Network, str]:
     """The first runtime of the ladder that runs this model, warmed up, and why it is that one.
@@ -92,7 +91,6 @@ def open_network(
         stream: CuPy stream, not the default one; all work goes there.
         batch_sizes: sizes to prepare; those of `batch_ladder` when empty.
         runtimes: those to try, in this order.
-        memory_limit_bytes: of ONNX Runtime's own arenas together; TensorRT allocates from CuPy's pool.
         progress: told when an engine is built, which can take minutes; the log is, when absent.
 
     Raises:
@@ -108,7 +106,7 @@ def open_network(
             network: Network
             try:
                 if runtime == "onnxruntime":
-                    network = _open_onnxruntime(half, device, stream, few, memory_limit_bytes)
+                    network = _open_onnxruntime(half, device, stream, few)
                 else:
                     network = _open_tensorrt(runtime, half, max_batch, target, stream, sizes, progress)
             except (UnusableError, TilerError) as error:
@@ -180,8 +178,8 @@ def _open_tensorrt(
 
 
 def _open_onnxruntime(
-    model: ModelSpec, device: int, stream: Any, sizes: tuple[int, ...], memory_limit_bytes: int | None
+    model: ModelSpec, device: int, stream: Any, sizes: tuple[int, ...]
 ) -> Network:
     from tiler.infer.ort_cuda import OrtCudaNetwork
 
-    return OrtCudaNetwork(model, device, stream, sizes, memory_limit_bytes)
+    return OrtCudaNetwork(model, device, stream, sizes)

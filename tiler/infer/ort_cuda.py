@@ -42,8 +42,6 @@ PROVIDER_OPTIONS = {
     "enable_cuda_graph": "0",
 }
 
-_SMALLEST_LIMIT_BYTES = 64 << 20
-
 _Key = tuple[int, int, int]
 """Batch size, address of the images, address of the head."""
 
@@ -58,7 +56,6 @@ class OrtCudaNetwork:
         device: index of the CUDA device.
         stream: CuPy stream that everything is enqueued on.
         batch_sizes: to prepare, ascending.
-        memory_limit_bytes: of all sessions' arenas together.
 
     Raises:
         UnusableError: ONNX Runtime has no CUDA here, or does not run this model with it.
@@ -70,7 +67,6 @@ class OrtCudaNetwork:
         device: int,
         stream: Any,
         batch_sizes: tuple[int, ...],
-        memory_limit_bytes: int | None = None,
     ) -> None:
         _load_provider()
         self.name = f"ONNX Runtime {'.'.join(ort.__version__.split('.')[:2])} CUDA {model.precision.upper()}"
@@ -79,7 +75,6 @@ class OrtCudaNetwork:
         self._device = device
         self._stream = stream
         self._sizes = batch_sizes if model.dynamic_batch else (1,)
-        self._limit_bytes = memory_limit_bytes
         self._sessions: dict[int, Any] = {}
         self._bindings: dict[_Key, tuple[Any, Any]] = {}
         self._options = ort.RunOptions()
@@ -179,9 +174,6 @@ class OrtCudaNetwork:
             "device_id": str(self._device),
             "user_compute_stream": str(self._stream.ptr),
         }
-        if self._limit_bytes is not None:
-            share = self._limit_bytes * size // sum(self._sizes)
-            provider["gpu_mem_limit"] = str(max(share, _SMALLEST_LIMIT_BYTES))
         try:
             session = ort.InferenceSession(
                 str(self._model.path), options, providers=[(_PROVIDER, provider)], enable_fallback=False

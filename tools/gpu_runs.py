@@ -1,0 +1,183 @@
+"""Whole runs on a GPU, for `bench_gpu.py`: clips, decoding alone, and what a run reports."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import av.video.frame
+import cupy
+
+from tiler import stages
+from tiler.config.loader import load
+from tiler.observe.run import RunObserver
+from tiler.pipeline import Run
+from tiler.types import Mosaic, Packet
+
+
+def make_clip(folder: Path, given: tuple[Path, ...], codec: str, seconds: float) -> Path:
+    """The given clip in a codec, or one made of the first seconds of another."""
+    for clip in given:
+        with av.open(str(clip)) as container:
+            if container.streams.video[0].codec_context.name == codec:
+                return clip.resolve()
+    if given:
+        clip = given[0]
+    else:
+        from tiler.samples import resolve
+
+        clip = resolve("sample://plaza").path
+    made = folder / f"{codec}.mp4"
+    with av.open(str(clip)) as source, av.open(str(made), "w") as target:
+        out = target.add_stream({"h264": "libx264", "hevc": "libx265"}[codec], rate=30)
+        out.width, out.height, out.pix_fmt = 1920, 1080, "yuv420p"
+        quiet = {"x265-params": "log-level=error"} if codec == "hevc" else {}
+        out.options = {"preset": "veryfast", "crf": "23", **quiet}
+        for picture in source.decode(video=0):
+            if picture.time >= seconds:
+                break
+            picture.pict_type = av.video.frame.PictureType.NONE
+            target.mux(out.encode(picture))
+        target.mux(out.encode(None))
+    return made
+
+
+def decode_alone(path: Path, count: int) -> float:
+    """Decoded pictures a second of `count` threads that do nothing else with what NVDEC gives them."""
+    import PyNvVideoCodec
+
+    done = [0] * count
+    ready = threading.Barrier(count + 1)
+
+    def work(index: int) -> None:
+        with cupy.cuda.Device(0), av.open(str(path)) as container:
+            video = container.streams.video[0]
+            name = video.codec_context.name
+            bsf = av.BitStreamFilterContext(f"{name}_mp4toannexb", video)
+            stream = cupy.cuda.Stream(non_blocking=True)
+            codec = {"h264": PyNvVideoCodec.cudaVideoCodec.H264, "hevc": PyNvVideoCodec.cudaVideoCodec.HEVC}[name]
+            decoder = PyNvVideoCodec.CreateDecoder(gpuid=0, codec=codec, cudastream=int(stream.ptr), usedevicememory=1)
+            began = False
+            for packet in container.demux(video):
+                for part in bsf.filter(packet) if packet.size else [None]:
+                    data = PyNvVideoCodec.PacketData()
+                    if part is not None:
+                        data.bsl_data, data.bsl, data.pts = part.buffer_ptr, part.size, part.pts or 0
+                    found = len(decoder.Decode(data))
+                    done[index] += found if began else 0
+                    if found and not began:  # the hardware's session exists: from here on it is only decoding
+                        began = True
+                        ready.wait()
+            stream.synchronize()
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(count)]
+    for thread in threads:
+        thread.start()
+    ready.wait()
+    start = time.perf_counter()
+    for thread in threads:
+        thread.join()
+    return sum(done) / (time.perf_counter() - start)
+
+
+class NoEncoder:
+    """Waits for each mosaic and gives a packet of nothing: a run without the encoder's work."""
+
+    name, sessions = "off", 1
+
+    def encode(self, mosaic: Mosaic) -> list[Packet]:
+        mosaic.ready.synchronize()
+        return [Packet(b"", mosaic.tick, mosaic.tick, True)]
+
+    def flush(self) -> list[Packet]:
+        return []
+
+    def request_keyframe(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Row(NamedTuple):
+    """What one run measured."""
+
+    decoded_fps: float
+    fps: float
+    gpu_ms: float
+    host_ms: float
+    latency: str
+    vram_mb: float
+    copied_kb: float
+
+
+class GpuTimer:
+    """Events around the launches of a run, added up when it has ended."""
+
+    def __init__(self) -> None:
+        self._pairs: list[tuple[Any, Any]] = []
+
+    def wrap(self, owner: Any, name: str) -> None:
+        work = getattr(owner, name)
+
+        def timed(*arguments: Any) -> Any:
+            stream = cupy.cuda.get_current_stream()
+            start, end = cupy.cuda.Event(), cupy.cuda.Event()
+            start.record(stream)
+            result = work(*arguments)
+            end.record(stream)
+            self._pairs.append((start, end))
+            return result
+
+        setattr(owner, name, timed)
+
+    def total_ms(self) -> float:
+        return sum(cupy.cuda.get_elapsed_time(*pair) for pair in self._pairs)
+
+
+def whole_run(folder: Path, clip: Path, count: int, encoder: str, paced: bool) -> Row:
+    config = folder / "run.yaml"
+    entry = f"uri: {clip}, realtime: true" if paced else f"uri: {clip}"
+    config.write_text(
+        "device: auto\nencoder: {driver: x264, preset: p1}\nsources:\n"
+        + "".join(f"  - {{id: s{i}, {entry}}}\n" for i in range(count)),
+        encoding="utf-8",
+    )
+    loaded = load(config, []).with_outputs(folder / "out.mp4" if encoder != "off" else None, None)
+    before = cupy.cuda.Device(0).mem_info[0]
+    built = stages.build(loaded)
+    timer = GpuTimer()
+    timer.wrap(built.compositor, "_launch")
+    timer.wrap(built.preprocessor, "_launch")
+    timer.wrap(built.detector._network, "run")
+    if encoder == "off":
+        built.encoder.close()
+        built = replace(built, encoder=NoEncoder())
+    observer = RunObserver(loaded.config, built.choices, built.feeds, built.encoder.name, built.copies)
+    with Run(loaded, built, observer, overwrite=True) as run:
+        gc.collect()
+        gc.freeze()
+        busy = time.process_time()
+        run.start()
+        run.wait()
+        host = time.process_time() - busy
+    told = observer.report()
+    vram = (before - cupy.cuda.Device(0).mem_info[0]) / 1e6
+    ticks = told["frames"]
+    read = sum(stream["read"] for stream in told["streams"])
+    latency = " / ".join(f"{told['end_to_end'][key]:.1f}" for key in ("p50_ms", "p95_ms", "p99_ms"))
+    copies = told["copies"]
+    moved = sum(
+        row["bytes"] for name, row in copies["by_name"].items() if name != "mosaic for libx264"
+    )
+    stage = "  ".join(f"{name} {told['stages'][name]['mean_ms']:.2f}" for name in told["stages"])
+    print(f"      {count} {clip.stem} {encoder}: {stage} | {told['stages']['infer']['backend']}", file=sys.stderr)
+    cupy.get_default_memory_pool().free_all_blocks()
+    return Row(
+        read / told["seconds"], told["fps"], timer.total_ms() / ticks, host * 1000 / ticks, latency, vram,
+        moved / ticks / count / 1000,
+    )  # fmt: skip
