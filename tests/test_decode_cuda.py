@@ -30,6 +30,7 @@ from tiler.decode.cpu import PyavDecoder
 from tiler.decode.keyframe import RefusedError, headers_of, parameters_of
 from tiler.decode.source import SourceReader
 from tiler.errors import InputError, StageError
+from tiler.kernels import enqueue_cuda
 from tiler.observe.copies import Copies
 from tiler.types import Frame, Matrix
 
@@ -66,10 +67,12 @@ def gpu() -> Iterator[Gpu]:
     host = HostCupy()
     nvdec = HostNvdec(host)
     sys.modules["cupy"], sys.modules["PyNvVideoCodec"] = host.module, nvdec.module
+    driver_copy, enqueue_cuda.copy = enqueue_cuda.copy, host.copy
     try:
         modules = {name: importlib.import_module(f"tiler.decode.{name}") for name in MODULES}
         yield Gpu(host=host, nvdec=nvdec, **modules)
     finally:
+        enqueue_cuda.copy = driver_copy
         for name in names:
             sys.modules.pop(name, None)
             if before[name] is not None:

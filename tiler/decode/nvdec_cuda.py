@@ -41,6 +41,7 @@ from tiler.decode.keyframe import (
 from tiler.decode.picture import sample_aspect_of
 from tiler.decode.surfaces_cuda import SurfaceRing
 from tiler.errors import StageError
+from tiler.kernels import enqueue_cuda
 from tiler.types import Frame
 
 CODECS = {"h264": "H264", "hevc": "HEVC", "vp9": "VP9", "av1": "AV1"}
@@ -228,9 +229,7 @@ class NvdecDecoder(DemuxedDecoder[NvPicture]):
         luma = decoded.GetPtrToPlane(0)
         if decoded.GetPtrToPlane(1) - luma != surface.luma_bytes:
             raise self._refusal(f"its pictures are not {look.width}x{look.height} with {look.bits} bits, as the CPU's")
-        cupy.cuda.runtime.memcpyAsync(
-            surface.ptr, luma, surface.size_bytes, cupy.cuda.runtime.memcpyDeviceToDevice, ring.stream.ptr
-        )
+        enqueue_cuda.copy(surface.ptr, luma, surface.size_bytes, ring.stream)
         surface.ready.record(ring.stream)
         return Frame(
             stream=self._stream,

@@ -13,6 +13,7 @@ from tiler.config.models import DetectorConfig
 from tiler.engines.registry import ModelSpec
 from tiler.errors import StageError
 from tiler.infer.heads import wanted_classes
+from tiler.kernels import enqueue_cuda
 from tiler.kernels.decode_heads_cuda import CANDIDATE_BYTES, CAPACITY, FOUND, PLACE, detect
 from tiler.observe.copies import Copies
 from tiler.types import Batch, Detections
@@ -122,9 +123,7 @@ class CudaDetector:
         self._copy(self._places.data.ptr, places.ctypes.data, places.nbytes, "up", "pictures' places")
 
     def _copy(self, to: int, of: int, size: int, direction: Any, name: str) -> None:
-        runtime = cupy.cuda.runtime
-        kind = runtime.memcpyHostToDevice if direction == "up" else runtime.memcpyDeviceToHost
-        runtime.memcpyAsync(to, of, size, kind, self._stream.ptr)
+        enqueue_cuda.copy(to, of, size, self._stream)
         self._copies.add(name, direction, size)
 
     def _read(self, count: int) -> list[Detections]:

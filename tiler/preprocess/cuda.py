@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
-from typing import Any, Self
+from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple, Self
 
 import cupy
 import numpy as np
 
 from tiler.engines.registry import InputSpec
+from tiler.kernels import enqueue_cuda
+from tiler.kernels.plane_cuda import MOST_PICTURES, address, picture_key
 from tiler.kernels.preprocess_cuda import ENTRY, preprocess, ratio_of
 from tiler.memory import TENSORS
 from tiler.observe.copies import Copies
 from tiler.preprocess.letterbox import Letterbox, axis_tables, coefficients, letterbox, places
-from tiler.types import Batch, Frame, Plane
+from tiler.types import Batch, Frame, UInt8
 
 RING = TENSORS
 """Tensors in the ring: the call of `prepare` that comes this many later reuses a batch's."""
 
 _Axes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 """Where four axes begin in the tables, their taps and their lengths."""
+
+
+class _Known(NamedTuple):
+    """What was worked out for a picture: its place in the tensor, and the bytes of its ENTRY."""
+
+    box: Letterbox
+    entry: UInt8
+
 
 
 class CudaPreprocessor:
@@ -58,7 +67,8 @@ class CudaPreprocessor:
             self._pinned = [cupy.cuda.alloc_pinned_memory(size) for _ in range(RING)]
             self._used = [cupy.cuda.Event(block=True, disable_timing=True) for _ in range(RING)]
             self._tables = cupy.zeros(1, cupy.int32)
-        self._host = [np.frombuffer(memory, ENTRY, max_batch) for memory in self._pinned]
+        self._host = [np.frombuffer(memory, np.uint8, size).reshape(max_batch, -1) for memory in self._pinned]
+        self._known: dict[Hashable, _Known] = {}
         self._axes: dict[tuple[tuple[int, int], tuple[int, int]], _Axes] = {}
         self._packed: list[np.ndarray] = [np.zeros(1, np.int32)]
         self._turn = 0
@@ -72,25 +82,22 @@ class CudaPreprocessor:
         if len(frames) > self._max_batch:
             raise ValueError(f"{len(frames)} frames for a batch of at most {self._max_batch}")
         self._turn = turn = (self._turn + 1) % RING
-        boxes = [letterbox(f.picture_size, f.picture_aspect, self._size, self._spec.align) for f in frames]
         self._device.use()
         with self._stream:
-            self._used[turn].synchronize()  # the last launch from this pinned memory: long over
+            if not self._used[turn].done:  # the last launch from this pinned memory: long over
+                self._used[turn].synchronize()
             host = self._host[turn]
-            for entry, frame, box in zip(host, frames, boxes, strict=False):
-                self._pack(entry, frame, box)
-                if frame.ready is not None:
-                    self._stream.wait_event(frame.ready)
+            known = [self._know(frame) for frame in frames]
+            for entry, of in zip(host, known, strict=False):
+                entry[:] = of.entry
+            enqueue_cuda.wait(self._stream, (frame.ready for frame in frames))
             size = len(frames) * ENTRY.itemsize
-            cupy.cuda.runtime.memcpyAsync(
-                self._entries[turn].data.ptr, host.ctypes.data, size,
-                cupy.cuda.runtime.memcpyHostToDevice, self._stream.ptr,
-            )  # fmt: skip
+            enqueue_cuda.copy(self._entries[turn].data.ptr, host.ctypes.data, size, self._stream)
             self._copies.add("pictures' places", "up", size)
             tensor = self._ring[turn][: len(frames)]
             self._launch(tensor, turn)
             self._used[turn].record(self._stream)
-        return Batch(tensor, *places(frames, boxes), tuple(frame.stream for frame in frames))
+        return Batch(tensor, *places(frames, [of.box for of in known]), tuple(frame.stream for frame in frames))
 
     @property
     def tensors(self) -> Sequence[Any]:
@@ -112,12 +119,24 @@ class CudaPreprocessor:
         """The GPU's part of a tick, on the current stream."""
         preprocess(tensor, self._entries[turn], self._tables, self._affine, self._spec.pad)
 
+    def _know(self, frame: Frame) -> _Known:
+        key = picture_key(frame)
+        known = self._known.get(key)
+        if known is None:
+            if len(self._known) >= MOST_PICTURES:
+                self._known.clear()
+            entry = np.zeros(1, ENTRY)
+            box = letterbox(frame.picture_size, frame.picture_aspect, self._size, self._spec.align)
+            self._pack(entry[0], frame, box)
+            known = self._known[key] = _Known(box, entry.view(np.uint8))
+        return known
+
     def _pack(self, entry: Any, frame: Frame, box: Letterbox) -> None:
         turned = frame.rotation in (90, 270)
         axes, taps, outputs = self._axes_of(
             frame.y.shape, (box.width, box.height) if turned else (box.height, box.width)
         )
-        y, u, v = (_address(plane) for plane in (frame.y, frame.u, frame.v))
+        y, u, v = (address(plane) for plane in (frame.y, frame.u, frame.v))
         row, step = frame.u.strides
         entry["planes"] = y, u, v
         entry["luma_row"], entry["luma_step"] = frame.y.strides
@@ -148,9 +167,3 @@ class CudaPreprocessor:
             self._tables = cupy.asarray(np.concatenate(self._packed))
             self._copies.add("scaling tables", "up", self._tables.nbytes)
         return found
-
-
-def _address(plane: Plane) -> int:
-    """Of the first sample's 8-bit value: of 16 bits the high byte."""
-    high = plane.dtype.itemsize == 2 and sys.byteorder == "little"
-    return int(plane.data.ptr) + high
