@@ -494,8 +494,8 @@ def test_nvdec_that_does_not_scale_is_refused(tmp_path: Path, gpu: Gpu, monkeypa
     monkeypatch.setattr(PyNvDecoder, "setReconfigParams", lambda self, width, height, /: 1)
     with pytest.raises(RefusedError, match="its pictures are not 160x96 with 8 bits"):
         gpu.open(path, needed=halved)
+    monkeypatch.undo()
     with pytest.raises(RefusedError, match="Resize dimensions must be lower"):
-        monkeypatch.undo()
         gpu.open(path, needed=lambda stream, size, aspect: (size[0], size[1] + 2))
 
 

@@ -17,9 +17,12 @@ from pictures import mean_of_areas
 from tiler.compose.cpu import CpuCompositor
 from tiler.compose.layout import fit_picture, place_tiles
 from tiler.compose.scene import Scene
+from tiler.config.loader import load
 from tiler.config.models import Config
+from tiler.config.plan import Plan, SourcePlan
 from tiler.decode_size import SMALLEST, DecodeSizes
 from tiler.engines.registry import InputSpec, load_model
+from tiler.memory import SURFACES, surface_bytes
 from tiler.preprocess.cpu import CpuPreprocessor
 from tiler.types import Frame, State, TileInput, Tracks
 
@@ -74,6 +77,24 @@ def test_a_source_that_no_tile_shows_is_decoded_for_the_detector() -> None:
 
 def test_a_picture_on_its_side_fits_the_detector_upright() -> None:
     assert size_of(config_of(64), NANO, (1080, 1920)) == (216, 384)
+
+
+@pytest.mark.parametrize(
+    ("codec", "scaled", "expected"),
+    [("h264", "true", (640, 360)), ("h264", "false", FULL_HD), ("mpeg4", "true", FULL_HD)],
+)
+def test_the_plan_counts_what_nvdec_will_give_out(
+    tmp_path: Path, codec: str, scaled: str, expected: tuple[int, int]
+) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        f"scaled_decode: {scaled}\nmosaic: {{width: 640, height: 360}}\nsources: [{{id: a, uri: x.mp4}}]\n",
+        encoding="utf-8",
+    )
+    loaded = load(path, [])
+    source = SourcePlan(loaded.config.sources[0], "x.mp4", FULL_HD, Fraction(25), 1.0, codec)
+    items = dict(Plan(loaded, (source,), (), NANO).device_memory(8 << 30).items)
+    assert items[f"decoded pictures ({SURFACES} a stream)"] == SURFACES * surface_bytes(*expected)
 
 
 even = st.integers(1, 400).map(lambda n: 2 * n)
@@ -135,8 +156,8 @@ def smooth(size: tuple[int, int], **fields: Any) -> Frame:
 
 def shrunk(frame: Frame, width: int, height: int) -> Frame:
     """As a decoder gives it that scales: both even, before rotation."""
-    small = mean_of_areas(frame.y, width, height), *(mean_of_areas(p, width // 2, height // 2) for p in (frame.u, frame.v))
-    y, u, v = (np.round(plane).astype(np.uint8) for plane in small)
+    chroma = (mean_of_areas(plane, width // 2, height // 2) for plane in (frame.u, frame.v))
+    y, u, v = (np.round(plane).astype(np.uint8) for plane in (mean_of_areas(frame.y, width, height), *chroma))
     return replace(frame, y=y, u=u, v=v, source_size=frame.y.shape[::-1])
 
 
@@ -151,10 +172,10 @@ def composed(config: Config, frame: Frame) -> list[np.ndarray]:
 
 sources = st.tuples(st.integers(200, 420), st.integers(160, 300)).map(lambda s: (s[0] // 2 * 2, s[1] // 2 * 2))
 rotations = st.sampled_from([0, 90, 180, 270])
+corner, side = (st.integers(low, high).map(lambda n: 2 * n) for low, high in ((0, 20), (24, 48)))
 small_tile = st.fixed_dictionaries(
     {
-        "rect": st.tuples(*[st.integers(0, 20).map(lambda n: 2 * n)] * 2, *[st.integers(24, 48).map(lambda n: 2 * n)] * 2)
-        .map(list),
+        "rect": st.tuples(corner, corner, side, side).map(list),
         "fit": st.sampled_from(["contain", "cover", "stretch"]),
         "crop": st.sampled_from([[0.0, 0.0, 1.0, 1.0], [0.1, 0.3, 0.7, 0.7], [0.3, 0.0, 0.5, 0.7]]),
     }
