@@ -86,6 +86,7 @@ def test_a_picture_on_its_side_fits_the_detector_upright() -> None:
 def test_the_plan_counts_what_nvdec_will_give_out(
     tmp_path: Path, codec: str, scaled: str, expected: tuple[int, int]
 ) -> None:
+    (tmp_path / "x.mp4").touch()
     path = tmp_path / "c.yaml"
     path.write_text(
         f"scaled_decode: {scaled}\nmosaic: {{width: 640, height: 360}}\nsources: [{{id: a, uri: x.mp4}}]\n",
