@@ -13,6 +13,7 @@ from typing import Any
 
 import av
 import numpy as np
+from PIL import Image
 
 BARS = ((180, 90, 150), (120, 160, 80), (60, 128, 128), (220, 110, 200))
 """Y, Cb, Cr of the bars in 8 bits."""
@@ -112,3 +113,15 @@ def write(
             out.mux(stream.encode(picture))
         out.mux(stream.encode(None))
     return path
+
+
+def mean_of_areas(plane: np.ndarray, width: int, height: int) -> np.ndarray:
+    """The plane scaled down, each sample the mean of the area that it covers: (height, width) float32, in 8 bits."""
+    eight = np.ascontiguousarray(plane).astype(np.float32) / (256 if plane.dtype == np.uint16 else 1)
+    return np.asarray(Image.fromarray(eight).resize((width, height), Image.Resampling.BOX))
+
+
+def psnr_of(found: np.ndarray, expected: np.ndarray) -> float:
+    """In dB; `found` with 8 or 16 bits, `expected` in 8 bits as float."""
+    eight = found.astype(np.float32) / (256 if found.dtype == np.uint16 else 1)
+    return float(10 * np.log10(255**2 / max(1e-6, float(np.mean((eight - expected) ** 2)))))

@@ -229,6 +229,11 @@ class Config(Model):
     vram_fraction: float = Field(
         0.7, ge=0.05, le=0.75, description="share of the GPU's memory that a run may plan for, at most 0.75"
     )
+    scaled_decode: bool = Field(
+        False,
+        description="NVDEC scales pictures down to what tiles and detector need, where that at least halves them; "
+        "CUDA only, and not exactly the CPU's scaling",
+    )
     cpu_threads: int = Field(0, ge=0, le=256, description="threads for work on the CPU; 0: as many as there are cores")
     duration_s: float | None = Field(None, gt=0, description="stop after this many seconds of mosaic; "
                                                              "when absent, when every file has ended")

@@ -61,8 +61,20 @@ class Plan:
 
     def device_memory(self, total_bytes: int) -> MemoryPlan:
         """The plan of a CUDA device that has `total_bytes`."""
-        pictures = [Picture(*plan.size, plan.sixteen_bit) if plan.size else None for plan in self.sources]
+        pictures = [
+            Picture(*plan.size, plan.sixteen_bit, self._plane_size(index, plan)) if plan.size else None
+            for index, plan in enumerate(self.sources)
+        ]
         return plan_memory(self.loaded.config, pictures, self.model, total_bytes)
+
+    def _plane_size(self, index: int, plan: SourcePlan) -> tuple[int, int] | None:
+        """The size that NVDEC shall decode a source at, if it can: what it cannot is known at run time only."""
+        from tiler.decode.keyframe import CODECS
+        from tiler.decode_size import DecodeSizes
+
+        if not self.loaded.config.scaled_decode or plan.size is None or plan.codec not in CODECS:
+            return None
+        return DecodeSizes(self.loaded.config, self.model)(index, plan.size, Fraction(1))
 
     def render(self) -> str:
         """The plan as lines of plain text."""

@@ -214,6 +214,7 @@ class DemuxedDecoder(ABC, Generic[PictureT]):
             codec=video.codec.canonical_name,
             decoder=self._name(),
             sixteen_bit=isinstance(first, Frame) and first.y.dtype.itemsize == 2,
+            plane_size=_plane_size(first),
         )
 
     def _fps(self) -> Fraction | None:
@@ -357,6 +358,13 @@ class DemuxedDecoder(ABC, Generic[PictureT]):
 
     def _failure(self, message: str) -> StageError:
         return StageError("decode", message, stream=self._source.id)
+
+
+def _plane_size(first: Frame | StageError | None) -> tuple[int, int] | None:
+    if not isinstance(first, Frame) or first.source_size is None:
+        return None
+    height, width = first.y.shape
+    return width, height
 
 
 def said_by(error: Exception) -> str:

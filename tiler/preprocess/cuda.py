@@ -149,7 +149,7 @@ class CudaPreprocessor:
         entry["pairs"], entry["ratio"] = pairs, 0
         if pairs and frame.rotation == 0:
             place = (box.x, box.y, box.width, box.height)
-            entry["ratio"] = ratio_of(frame.picture_size, place, (y, *frame.y.strides), (u, row, step))
+            entry["ratio"] = ratio_of(frame.plane_size, place, (y, *frame.y.strides), (u, row, step))
 
     def _axes_of(self, stored: tuple[int, int], result: tuple[int, int]) -> _Axes:
         """The axes of pictures of one size, put on the device when such a picture comes first."""
