@@ -89,12 +89,16 @@ def slow(result: Result) -> list[str]:
     """
     found = whole(result)
     encoder, stages = result.report.get("encoder", {}), result.report.get("stages", {})
+    rate = result.report.get("fps", 0)
+    if rate > 1000 / _SLOW_MS * 1.05:
+        found.append(f"{rate} pictures a second, {1000 // _SLOW_MS} can be encoded")
     spent_ms = stages.get("encode", {}).get("p50_ms", 0)
-    if spent_ms < _SLOW_MS - 1:
+    if spent_ms < _SLOW_MS - 1 and not LAG[result.case.library, result.case.profile]:
         found.append(f"encode takes {spent_ms} ms, {_SLOW_MS} were put in")
     dropped = result.report.get("dropped_ticks", 0)
     wait_ms = encoder.get("queue_wait_ms", {}).get("p50_ms", 0)
-    if wait_ms < _SLOW_MS / 2:
+    others_ms = max((row["p50_ms"] for name, row in stages.items() if name != "encode"), default=0)
+    if wait_ms < _SLOW_MS / 2 and others_ms < _SLOW_MS / 2:  # a busy machine may have a slower stage than that
         found.append(f"composed pictures wait {wait_ms} ms for an encoder that is the slowest stage")
     if result.case.live and (not dropped or dropped + len(result.seen) != result.case.pictures):
         found.append(f"{dropped} dropped and {len(result.seen)} given of {result.case.pictures} ticks")
@@ -125,7 +129,7 @@ def _same(result: Result, count: int) -> list[str]:
     if len(found) != count:
         return [f"{len(found)} pictures in the file, {count} packets came out"]
     wrong = [index for index, (one, other) in enumerate(zip(composed, found, strict=True)) if one != other]
-    return [f"{len(wrong)} of {count} pictures are not what was composed, or not at its time: {wrong[:5]}"] if wrong else []
+    return [f"{len(wrong)} of {count} pictures are not the composed ones at their times: {wrong[:5]}"] if wrong else []
 
 
 def _times(result: Result) -> list[str]:
@@ -166,7 +170,7 @@ def _session(result: Result) -> list[str]:
     named = {"pyav": "PyAV", "pynvvideocodec": "PyNvVideoCodec"}[case.library]
     if encoder.get("sessions") != 1 or named not in encoder.get("name", ""):
         found.append(f"the report's encoder is {encoder.get('name')}, {encoder.get('sessions')} sessions")
-    if "encode" in report.get("cpu_fallback", []) and report.get("stages", {}).get("encode", {}).get("device") == "cpu":
+    if report.get("stages", {}).get("encode", {}).get("device") == "cpu":
         found.append("the encoder is on the CPU")
     copies = report.get("copies", {}).get("by_name", {})
     found += [

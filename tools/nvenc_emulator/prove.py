@@ -76,7 +76,7 @@ def alone() -> list[tuple[Case, Check]]:
     driver = {"NVENC_EMULATOR_SLOW_MS": "40"}
     return [
         (Case("40 ms a picture", library, pictures=pictures, streams=4, driver=driver, live=live), checks.slow)
-        for library in LIBRARIES for live, pictures in ((False, 40), (True, 60))
+        for library in LIBRARIES for live, pictures in ((False, 40), (True, 150))
     ]  # fmt: skip
 
 
