@@ -116,41 +116,6 @@ def test_pynvvideocodec_is_three_pictures_late(play: Play) -> None:
     clean(result)  # it opens a session to look at the chip and ends it before it opens its own
 
 
-PYNVC_KEYS: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = [
-    # config, what is seen in the session's parameters, what is seen in its rates
-    (
-        {},
-        {"presetGUID": "NV_ENC_PRESET_P4_GUID", "tuningInfo": "NV_ENC_TUNING_INFO_HIGH_QUALITY", "frameRateNum": 30,
-         "encodeGUID": "NV_ENC_CODEC_H264_GUID"},
-        {"rateControlMode": "NV_ENC_PARAMS_RC_VBR", "targetQuality": 22, "averageBitRate": 0, "maxBitRate": 0},
-    ),
-    (
-        {**LOW_LATENCY, "bitrate": "20M"},
-        {"presetGUID": "NV_ENC_PRESET_P1_GUID", "tuningInfo": "NV_ENC_TUNING_INFO_ULTRA_LOW_LATENCY"},
-        {"rateControlMode": "NV_ENC_PARAMS_RC_CBR", "averageBitRate": 20_000_000, "maxBitRate": 20_000_000,
-         "vbvBufferSize": 666_666, "targetQuality": 0},
-    ),
-    ({"codec": "hevc", "quality": 30}, {"encodeGUID": "NV_ENC_CODEC_HEVC_GUID"}, {"targetQuality": 30}),
-    (
-        {"codec": "av1", "bitrate": "8M", "preset": "p6"},
-        {"encodeGUID": "NV_ENC_CODEC_AV1_GUID", "presetGUID": "NV_ENC_PRESET_P6_GUID"},
-        {"averageBitRate": 8_000_000, "maxBitRate": 12_000_000},
-    ),
-]  # fmt: skip
-
-
-@needs_pynvvideocodec
-def test_every_key_reaches_nvenc_through_pynvvideocodec(play: Play) -> None:
-    results = play(*({"config": {**config, "gop_s": 0.5}, "library": "pynvvideocodec"} for config, *_ in PYNVC_KEYS))
-    for (config, init, rates), result in zip(PYNVC_KEYS, results, strict=True):
-        (line,) = of(result["log"], "InitializeEncoder")
-        assert {key: line["init"][key] for key in init} == init, config
-        assert {key: line["config"]["rcParams"][key] for key in rates} == rates, config
-        own = line["codecConfig"]
-        assert (line["config"]["gopLength"], own["idrPeriod"], line["config"]["frameIntervalP"]) == (15, 15, 1), config
-        assert own["repeatSeqHdr" if line["codec"] == "av1" else "repeatSPSPPS"] == 1
-
-
 @LIBRARIES
 def test_one_session_is_enough_and_none_is_said(library: str, play: Play) -> None:
     none, one, two = play(*(

@@ -101,8 +101,8 @@ def _with_b_frames(result: Result) -> Result:
 
 
 SPOILT: dict[str, tuple[Callable[[Result], Result], str]] = {
-    "a wrong sample": (lambda r: replace(r, played=[*r.played[:-1], replace(r.played[-1], sum="")]), "1 of 20 pictures"),
-    "two pictures swapped": (lambda r: replace(r, played=[r.played[1], r.played[0], *r.played[2:]]), "2 of 20 pictures"),
+    "a wrong sample": (lambda r: replace(r, played=[*r.played[:-1], replace(r.played[-1], sum="")]), "1 of 20"),
+    "two pictures swapped": (lambda r: replace(r, played=[r.played[1], r.played[0], *r.played[2:]]), "2 of 20"),
     "a picture lost": (lambda r: replace(r, played=r.played[:-1]), "19 pictures in the file"),
     "a late picture": (lambda r: replace(r, played=[*r.played[:-1], replace(r.played[-1], pts=0)]), "at their times"),
     "a wrong duration": (lambda r: replace(r, durations=[*r.durations[:-1], 1]), "durations"),

@@ -58,3 +58,43 @@ def leftovers(log: Log) -> list[str]:
         if first != second or not first:
             found.append(f"{first} {one}, {second} {other}")
     return found
+
+
+def told(log: Log) -> dict[str, Any]:
+    """What the one session was initialised with, in plain names.
+
+    Raises:
+        ValueError: none was initialised, or several were.
+    """
+    (line,) = of(log, "InitializeEncoder")
+    init, config, own = line["init"], line["config"], line["codecConfig"]
+    rates = config["rcParams"]
+    vui = own if line["codec"] == "av1" else own[f"{line['codec']}VUIParameters"]
+    colour = (
+        vui.get("colourPrimaries") or vui["colorPrimaries"],
+        vui["transferCharacteristics"],
+        vui.get("colourMatrix") or vui["matrixCoefficients"],
+        vui.get("videoFullRangeFlag", vui.get("colorRange")),
+    )
+    return {
+        "codec": line["codec"],
+        "size": [init["encodeWidth"], init["encodeHeight"]],
+        "fps": [init["frameRateNum"], init["frameRateDen"]],
+        "preset": init["presetGUID"].removeprefix("NV_ENC_PRESET_").removesuffix("_GUID"),
+        "tuning": init["tuningInfo"].removeprefix("NV_ENC_TUNING_INFO_"),
+        "split": init["splitEncodeMode"],
+        "profile": config["profileGUID"],
+        "gop": config["gopLength"],
+        "idr_period": own["idrPeriod"],
+        "b_frames": config["frameIntervalP"] - 1,
+        "rate_control": rates["rateControlMode"].removeprefix("NV_ENC_PARAMS_RC_"),
+        "average": rates["averageBitRate"],
+        "maximum": rates["maxBitRate"],
+        "buffer": rates["vbvBufferSize"],
+        "quality": rates["targetQuality"],
+        "lookahead": rates["enableLookahead"],
+        "zero_delay": rates["zeroReorderDelay"],
+        "colour": [value.rpartition("_")[2] if isinstance(value, str) else value for value in colour],
+        "signalled": vui.get("videoSignalTypePresentFlag", 1) & vui.get("colourDescriptionPresentFlag", 1),
+        "repeats": own["repeatSeqHdr" if line["codec"] == "av1" else "repeatSPSPPS"],
+    }

@@ -30,7 +30,7 @@ Build = Callable[..., Stages]
 
 def checksum(nv12: np.ndarray) -> str:
     """Of a picture: NV12, uint8 (H * 3 / 2, W), on the host."""
-    return hashlib.blake2b(np.ascontiguousarray(nv12), digest_size=16).hexdigest()
+    return hashlib.blake2b(np.ascontiguousarray(nv12).data, digest_size=16).hexdigest()
 
 
 def nv12_of(mosaic: Mosaic) -> np.ndarray:
