@@ -118,6 +118,7 @@ SPOILT: dict[str, tuple[Callable[[Result], Result], str]] = {
         lambda r: _reported(r, copies={"by_name": {"m": {"direction": "down", "bytes_per_tick": 10**6}}}),
         "m: 1000000 bytes a tick",
     ),
+    "stages on the CPU": (lambda r: replace(r, case=replace(r.case, config={"device": "cuda"})), "decoded by ['pyav']"),
     "a session never ended": (lambda r: replace(r, log=r.log[:-1]), "1 sessions opened, 0 ended"),
     "memory left mapped": (
         lambda r: _logged(r, "nvEncDestroyEncoder", left={"mapped": 2}), "2 mapped left in session 1",

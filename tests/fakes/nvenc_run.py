@@ -37,14 +37,10 @@ class Lifted:
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
-        self.name = encoder.name
+        self.name, self.sessions = encoder.name, encoder.sessions
         with nvenc_cupy.Device(0):
             self._stream = nvenc_cupy.Stream(non_blocking=True)
         self._ring: list[nvenc_cupy.Array] = []
-
-    @property
-    def sessions(self) -> int:
-        return self._encoder.sessions
 
     def encode(self, mosaic: Mosaic) -> list[Packet]:
         host = watched.nv12_of(mosaic)

@@ -24,9 +24,7 @@ def whole(result: Result) -> list[str]:
     """The run succeeded, and its file is what was composed, picture by picture, in one session that ended well."""
     count = len(result.seen)
     found = _ended(result, 0, "")
-    found += _same(result, count)
-    found += _times(result)
-    found += _session(result)
+    found += _same(result, count) + _times(result) + _session(result) + _landed(result)
     found += calls.faults(result.log) + calls.leftovers(result.log)
     if result.report.get("frames") != count:
         found.append(f"the report says {result.report.get('frames')} pictures, {count} were given")
@@ -170,8 +168,6 @@ def _session(result: Result) -> list[str]:
     named = {"pyav": "PyAV", "pynvvideocodec": "PyNvVideoCodec"}[case.library]
     if encoder.get("sessions") != 1 or named not in encoder.get("name", ""):
         found.append(f"the report's encoder is {encoder.get('name')}, {encoder.get('sessions')} sessions")
-    if report.get("stages", {}).get("encode", {}).get("device") == "cpu":
-        found.append("the encoder is on the CPU")
     copies = report.get("copies", {}).get("by_name", {})
     found += [
         f"{name}: {row['bytes_per_tick']} bytes a tick go to the host" for name, row in copies.items()
@@ -188,6 +184,21 @@ def _session(result: Result) -> list[str]:
     if [index for index in forced if index != opening or index in expected] != expected:
         found.append(f"IDR forced at pictures {forced}, not {expected}")
     return found + _lag(result, given)
+
+
+def _landed(result: Result) -> list[str]:
+    """On a GPU every stage that works on pixels is there, and NVDEC decodes."""
+    report, found = result.report, []
+    if result.case.yaml()["device"] != "cuda":
+        return []
+    if report.get("cpu_fallback") != []:
+        found.append(f"on the CPU: {report.get('cpu_fallback')}")
+    decoders = {str(stream["decoder"]).split(" ")[0] for stream in report.get("streams", [])}
+    if decoders != {"nvdec"}:
+        found.append(f"decoded by {sorted(decoders)}")
+    if not report.get("stages", {}).get("infer", {}).get("count"):
+        found.append("nothing was detected on")
+    return found
 
 
 def _lag(result: Result, given: calls.Log) -> list[str]:

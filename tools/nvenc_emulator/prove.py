@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def alone() -> list[tuple[Case, Check]]:
     ]  # fmt: skip
 
 
-HEAD = ("case", "library", "profile", "streams", "mosaic", "given", "exact", "sessions", "lag", "wait p50", "s", "")
+HEAD = ("case", "library", "profile", "streams", "mosaic", "given", "exact", "sessions", "flushed", "wait p50", "s", "")
 
 
 def row(result: Result, problems: list[str]) -> tuple[str, ...]:
@@ -102,10 +103,17 @@ def table(rows: list[tuple[str, ...]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _one(case: Case, check: Check, folder: Path) -> tuple[Result, list[str]]:
+def _one(case: Case, check: Check, folder: Path) -> tuple[tuple[str, ...], list[str]]:
+    """The line of a case, and what is wrong with it. A fault of the tool is one, too: the other cases still run."""
+    name = f"{case.name}, {case.library}, {case.profile}"
     folder.mkdir(parents=True)
-    result = perform(case, folder)
-    return result, check(result)
+    try:
+        result = perform(case, folder)
+        problems = check(result)
+    except Exception:
+        return (case.name, case.library, case.profile, *("" for _ in HEAD[4:]), "FAILED"), [traceback.format_exc()]
+    (folder / "stderr.txt").write_text(result.said, encoding="utf-8")
+    return row(result, problems), [f"{name}: {problem}" for problem in problems]
 
 
 @click.command()
@@ -114,23 +122,19 @@ def _one(case: Case, check: Check, folder: Path) -> tuple[Result, list[str]]:
 @click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Keep logs and reports in this folder.")
 def main(jobs: int, only: str, keep: Path | None) -> None:
     """Run every case, and say what is not as it must be."""
+    if keep is not None and keep.exists() and any(keep.iterdir()):
+        raise click.BadParameter(f"{keep} is not empty; logs are appended to", param_hint="--keep")
     build()
     prepare(list(CLIPS), lambda text: click.echo(text, err=True))
     began_s = time.monotonic()
-    rows, wrong = [], []
     with tempfile.TemporaryDirectory() as made, ThreadPoolExecutor(jobs) as pool:
         root = keep or Path(made)
-        numbered = [(case, check) for case, check in [*together(), *alone()] if only in case.name]
-        quick = len([case for case, _ in together() if only in case.name])
-        folders = [root / f"{index:02}" for index in range(len(numbered))]
-        tasks = [(case, check, folder) for (case, check), folder in zip(numbered, folders, strict=True)]
+        side, serial = ([one for one in cases if only in one[0].name] for cases in (together(), alone()))
+        tasks = [(*one, root / f"{index:02}") for index, one in enumerate([*side, *serial])]
         first = [_one(*task) for task in tasks[:1]]  # compiles the kernels, once
-        done = [*first, *pool.map(lambda task: _one(*task), tasks[1:quick])]
-        done += [_one(*task) for task in tasks[max(quick, 1) :]]
-        for result, problems in done:
-            rows.append(row(result, problems))
-            name = f"{result.case.name}, {result.case.library}, {result.case.profile}"
-            wrong += [f"{name}: {problem}" for problem in problems]
+        done = [*first, *pool.map(lambda task: _one(*task), tasks[1 : len(side)])]
+        done += [_one(*task) for task in tasks[max(len(side), 1) :]]
+    rows, wrong = [line for line, _ in done], [problem for _, problems in done for problem in problems]
     click.echo(table(rows))
     click.echo("\n".join([*wrong, f"{len(rows)} runs, {len(wrong)} problems, {time.monotonic() - began_s:.0f} s"]))
     sys.exit(1 if wrong else 0)

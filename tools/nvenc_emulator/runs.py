@@ -23,7 +23,7 @@ FPS = 30
 GOP = 15
 """Pictures from keyframe to keyframe."""
 CLIPS = ("sample://plaza", "sample://duo")
-_TIMEOUT_S = 300
+_TIMEOUT_S = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,17 +133,19 @@ def perform(
     ]
     base = {**os.environ, **case.driver}
     began_s = time.monotonic()
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S,
-        env=environment(host_cuda=host_cuda, log=paths["calls.jsonl"], base=base),
-    )  # fmt: skip
+    child = environment(host_cuda=host_cuda, log=paths["calls.jsonl"], base=base)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S, env=child)
+        exit_code, said = done.returncode, done.stderr
+    except subprocess.TimeoutExpired:
+        exit_code, said = -1, f"did not end within {_TIMEOUT_S} s"
     seconds = time.monotonic() - began_s
     report = json.loads(paths["report.json"].read_text(encoding="utf-8")) if paths["report.json"].exists() else {}
     seen = calls.read(paths["seen.jsonl"])
     played, durations, keyframes, colour = _play(paths["out.mp4"])
     paths["out.mp4"].unlink(missing_ok=True)  # at 4K a picture has 12 MB
     return Result(
-        case=case, exit_code=done.returncode, said=done.stderr, report=report, log=calls.read(paths["calls.jsonl"]),
+        case=case, exit_code=exit_code, said=said, report=report, log=calls.read(paths["calls.jsonl"]),
         seen=[line for line in seen if line["tick"] is not None],
         flushed=[packet for line in seen if line["tick"] is None for packet in line["packets"]],
         played=played, durations=durations, keyframes=keyframes, colour=colour, seconds=seconds,
@@ -165,8 +167,8 @@ def _play(path: Path) -> tuple[list[Picture], list[int], list[int], tuple[int, .
                 if packet.is_keyframe and packet.pts is not None:
                     keyframes.append(packet.pts)
             for frame in packet.decode():
-                nv12 = frame.to_ndarray(format="nv12")  # type: ignore[union-attr]
-                played.append(Picture(frame.pts or 0, checksum(nv12), bool(frame.key_frame)))  # type: ignore[union-attr]
+                nv12 = frame.to_ndarray(format="nv12")
+                played.append(Picture(frame.pts or 0, checksum(nv12), bool(frame.key_frame)))
         context = stream.codec_context
         colour = (context.color_primaries, context.color_trc, context.colorspace, context.color_range)
     return played, durations, keyframes, tuple(int(value) for value in colour)

@@ -53,13 +53,9 @@ class Watched:
 
     def __init__(self, encoder: Encoder, seen: Path, keyframes: tuple[int, ...]) -> None:
         self._encoder = encoder
-        self._seen = seen.open("w", encoding="utf-8")
+        self._seen = seen.open("w", encoding="utf-8", buffering=1)  # a run that crashes leaves its lines, too
         self._keyframes = keyframes
-        self.name = encoder.name
-
-    @property
-    def sessions(self) -> int:
-        return self._encoder.sessions
+        self.name, self.sessions = encoder.name, encoder.sessions
 
     def encode(self, mosaic: Mosaic) -> list[Packet]:
         if mosaic.tick in self._keyframes:
