@@ -15,14 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tiler.config.loader import LoadedConfig
-from tiler.config.models import Config, DetectorConfig, FileOutput, TracksOutput
+from tiler.config.models import Config, DetectorConfig, TracksOutput
 from tiler.decode.feed import Shown
 from tiler.errors import RunError, StageError
 from tiler.observe.metrics import RateMeter
 from tiler.observe.run import RunObserver
-from tiler.output.base import Output
-from tiler.output.file import FileWriter
-from tiler.output.tracks import TrackWriter, open_tracks
+from tiler.output.open import open_outlet
+from tiler.output.outlet import Outlet
+from tiler.output.tracks import TracksOutlet, open_tracks
 from tiler.stages import STAGES, Stages
 from tiler.track.trails import Trails
 from tiler.types import CLOCK_HZ, Batch, Detections, Mosaic, TileInput, Tracks
@@ -76,8 +76,9 @@ class Run:
         self._trails = [Trails(self._config.overlay.trail_s) for _ in range(count)]
         self._tracks = [Tracks.empty() for _ in range(count)]
         with ExitStack() as opened:
-            self._outputs, self._track_writers = _open_outputs(loaded, stages, opened, overwrite=overwrite)
+            self._outlets, self._track_outlets = _open_outputs(loaded, stages, observer, opened, overwrite=overwrite)
             self._close_outputs = opened.pop_all()
+        observer.outputs = [*self._outlets, *self._track_outlets]
         gathered, prepared, inferred, tracked = (Channel[Tick](1) for _ in range(4))
         composed = Channel[Tick](1, observer.encoder_wait.add)
         analysis = [
@@ -174,8 +175,8 @@ class Run:
         self._tracks[stream] = tracks
         self._trails[stream].add(tracks)
         self._observer.tracks[stream] = len(tracks)
-        for writer in self._track_writers:
-            writer.write(stream, tick.numbers[stream], tracks, shown.frame.picture_size)
+        for outlet in self._track_outlets:
+            outlet.put(stream, tick.numbers[stream], tracks, shown.frame.picture_size)
 
     def _compose(self, tick: Tick) -> Tick:
         with self._observer.stage("compose"):
@@ -193,10 +194,12 @@ class Run:
 
     def _deliver(self, packets: Sequence) -> None:  # type: ignore[type-arg]
         for packet in packets:
-            with self._observer.stage("output"):
-                for output in self._outputs:
-                    output.write(packet)
+            for outlet in self._outlets:
+                outlet.put(packet)
             self._observer.delivered(packet)
+        outputs: tuple[Outlet | TracksOutlet, ...] = (*self._outlets, *self._track_outlets)
+        if outputs and all(outlet.failed and outlet.stopped for outlet in outputs):
+            self.stop()  # nobody is left to run for
 
     # Start, stop and end
 
@@ -235,7 +238,7 @@ class Run:
         # Also after the encoder failed: what it took before that may still be in there.
         endings: list[Callable[[], None]] = [
             lambda: self._deliver(self._stages.encoder.flush()),
-            self._close_outputs.close,
+            self._end_outputs,
         ]
         error = failure.failure if failure is not None else None
         for end in endings:
@@ -251,6 +254,16 @@ class Run:
         stage = failure.stage if failure is not None else "encode"
         raise StageError(stage, f"{type(error).__name__}: {error}") from error
 
+    def _end_outputs(self) -> None:
+        """Finalise all of them, side by side; then say which failed."""
+        outputs: tuple[Outlet | TracksOutlet, ...] = (*self._outlets, *self._track_outlets)
+        for outlet in outputs:
+            outlet.finish()
+        self._close_outputs.close()
+        failed = [f"{outlet.kind} {outlet.name}: {outlet.error}" for outlet in outputs if outlet.failed]
+        if failed:
+            raise StageError("output", "; ".join(failed))
+
     def __enter__(self) -> Run:
         return self
 
@@ -261,22 +274,26 @@ class Run:
 
 
 def _open_outputs(
-    loaded: LoadedConfig, stages: Stages, opened: ExitStack, *, overwrite: bool
-) -> tuple[list[Output], list[TrackWriter]]:
+    loaded: LoadedConfig, stages: Stages, observer: RunObserver, opened: ExitStack, *, overwrite: bool
+) -> tuple[list[Outlet], list[TracksOutlet]]:
     config = loaded.config
     streams = [(source.id, index) for index, source in enumerate(config.sources)]
     names = stages.detector.class_names if stages.detector is not None else ()
-    files: list[Output] = []
-    tracks: list[TrackWriter] = []
+    outlets: list[Outlet] = []
+    tracks: list[TracksOutlet] = []
     for output in config.outputs:
-        if isinstance(output, FileOutput):
-            path = Path(loaded.resolve(output.file))
-            file = FileWriter(output, path, config.mosaic, config.encoder.codec, overwrite=overwrite)
-            files.append(opened.enter_context(file))
-        elif isinstance(output, TracksOutput):
+        if isinstance(output, TracksOutput):
             path = Path(loaded.resolve(output.tracks))
-            tracks.append(opened.enter_context(open_tracks(path, streams, names, overwrite=overwrite)))
-    return files, tracks
+            writer = open_tracks(path, streams, names, overwrite=overwrite)
+            tracks.append(TracksOutlet(writer, str(path)))
+            opened.callback(tracks[-1].close)
+        else:
+            outlet = open_outlet(
+                loaded, output, stages.encoder.request_keyframe, lambda: observer.stage("output"), overwrite=overwrite
+            )
+            outlets.append(outlet)
+            opened.callback(outlet.close)
+    return outlets, tracks
 
 
 def _clock_text(config: Config, index: int) -> str:
