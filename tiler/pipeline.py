@@ -15,11 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tiler.config.loader import LoadedConfig
-from tiler.config.models import Config, DetectorConfig, TracksOutput
+from tiler.config.models import Config, DetectorConfig
+from tiler.config.outputs import TracksOutput
 from tiler.decode.feed import Shown
-from tiler.errors import RunError, StageError
+from tiler.errors import InputError, RunError, StageError
 from tiler.observe.metrics import RateMeter
 from tiler.observe.run import RunObserver
+from tiler.output.clip import Preroll
 from tiler.output.open import open_outlet
 from tiler.output.outlet import Outlet
 from tiler.output.tracks import TracksOutlet, open_tracks
@@ -76,7 +78,9 @@ class Run:
         self._trails = [Trails(self._config.overlay.trail_s) for _ in range(count)]
         self._tracks = [Tracks.empty() for _ in range(count)]
         with ExitStack() as opened:
-            self._outlets, self._track_outlets = _open_outputs(loaded, stages, observer, opened, overwrite=overwrite)
+            self._outlets, self._track_outlets, self._clips = _open_outputs(
+                loaded, stages, observer, opened, overwrite=overwrite
+            )
             self._close_outputs = opened.pop_all()
         observer.outputs = [*self._outlets, *self._track_outlets]
         gathered, prepared, inferred, tracked = (Channel[Tick](1) for _ in range(4))
@@ -213,6 +217,20 @@ class Run:
         """Take no more ticks; what is on its way is still encoded. From any thread or signal handler."""
         self._stop.set()
 
+    def save_clip(self, path: Path | None = None) -> list[Path]:
+        """Write the last seconds of the mosaic, once for each `clip` output. From any thread.
+
+        Args:
+            path: of the clip, where there is one output for it; the config's next name when absent.
+
+        Raises:
+            InputError: the config has no `clip` output, or the file exists or cannot be written.
+            StageError: there is no picture yet, or the disk does not take it.
+        """
+        if not self._clips:
+            raise InputError("outputs: no clip is kept; add `- {clip: clip-{time}.mp4, preroll_s: 30}`")
+        return [clip.save(path) for clip in self._clips]
+
     def wait(self, poll: Callable[[], None] = lambda: None, every_s: float = 0.2) -> None:
         """Until the last tick is encoded and every output finalised.
 
@@ -275,25 +293,28 @@ class Run:
 
 def _open_outputs(
     loaded: LoadedConfig, stages: Stages, observer: RunObserver, opened: ExitStack, *, overwrite: bool
-) -> tuple[list[Outlet], list[TracksOutlet]]:
+) -> tuple[list[Outlet], list[TracksOutlet], list[Preroll]]:
     config = loaded.config
     streams = [(source.id, index) for index, source in enumerate(config.sources)]
     names = stages.detector.class_names if stages.detector is not None else ()
     outlets: list[Outlet] = []
     tracks: list[TracksOutlet] = []
+    clips: list[Preroll] = []
     for output in config.outputs:
         if isinstance(output, TracksOutput):
             path = Path(loaded.resolve(output.tracks))
-            writer = open_tracks(path, streams, names, overwrite=overwrite)
-            tracks.append(TracksOutlet(writer, str(path)))
+            text = open_tracks(path, streams, names, overwrite=overwrite)
+            tracks.append(TracksOutlet(text, str(path)))
             opened.callback(tracks[-1].close)
         else:
-            outlet = open_outlet(
+            outlet, writer = open_outlet(
                 loaded, output, stages.encoder.request_keyframe, lambda: observer.stage("output"), overwrite=overwrite
             )
             outlets.append(outlet)
             opened.callback(outlet.close)
-    return outlets, tracks
+            if isinstance(writer, Preroll):
+                clips.append(writer)
+    return outlets, tracks, clips
 
 
 def _clock_text(config: Config, index: int) -> str:
