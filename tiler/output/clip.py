@@ -33,7 +33,7 @@ class Preroll:
         self._mosaic, self._codec = mosaic, codec
         self._span = round(output.preroll_s * float(mosaic.fps))
         self._names = Names(pattern)
-        check_writable(hidden(self._names.free(time.time())), overwrite=True)
+        check_writable(hidden(pattern), overwrite=True)
         self._groups: deque[list[Packet]] = deque()
         self._lock, self._saving = threading.Lock(), threading.Lock()
 

@@ -7,7 +7,9 @@ from pathlib import Path
 from tiler.config.models import MosaicConfig
 from tiler.config.outputs import FileOutput
 from tiler.errors import InputError
-from tiler.output.mux import FRAGMENTED, Muxer
+from tiler.output.mux import FRAGMENTED, MATROSKA, Muxer
+
+_CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 
 
 class FileWriter(Muxer):
@@ -19,8 +21,8 @@ class FileWriter(Muxer):
         """Open the file for writing.
 
         Args:
-            output: whether it is fragmented.
-            path: its suffix says the format.
+            output: its suffix says the format; whether it is fragmented.
+            path: absolute, with links followed.
             mosaic: size and rate of the pictures.
             codec: of the packets.
             overwrite: replace a file that exists.
@@ -29,14 +31,15 @@ class FileWriter(Muxer):
         Raises:
             InputError: it exists and `overwrite` is False, cannot be written, or its format cannot hold the codec.
         """
-        if codec == "av1" and path.suffix.lower() == ".mov":
+        suffix = Path(output.file).suffix.lower()  # a link may lead to a file that is called otherwise
+        if codec == "av1" and suffix == ".mov":
             raise InputError(f"output {path}: a .mov file cannot hold AV1; accepted for it: .mp4, .mkv")
         self.path = path
-        options: dict[str, str] = {}
-        if path.suffix.lower() in (".mp4", ".mov"):
+        options = MATROSKA
+        if suffix != ".mkv":
             options = FRAGMENTED if output.fragmented else {"movflags": "faststart"}
         check_writable(path, overwrite=overwrite)
-        super().__init__(str(path), mosaic, codec, options=options, origin=origin)
+        super().__init__(str(path), mosaic, codec, container=_CONTAINERS[suffix], options=options, origin=origin)
 
 
 def check_writable(path: Path, *, overwrite: bool) -> None:

@@ -10,7 +10,7 @@ from tiler.config.models import MosaicConfig
 from tiler.config.outputs import HlsOutput, PipeOutput
 from tiler.errors import InputError, StageError
 from tiler.output.file import check_writable
-from tiler.output.mux import FRAGMENTED, Muxer
+from tiler.output.mux import FRAGMENTED, MATROSKA, Muxer
 
 PLAYLIST = "index.m3u8"
 
@@ -55,7 +55,7 @@ class PipeWriter(Muxer):
         self._descriptor = os.dup(1)
         os.dup2(2, 1)  # also what libraries print there
         formats = {"mpegts": "mpegts", "mp4": "mp4", "mkv": "matroska"}
-        options = {"mpegts": {"flush_packets": "1"}, "mp4": FRAGMENTED, "mkv": {"live": "1", "flush_packets": "1"}}
+        options = {"mpegts": {"flush_packets": "1"}, "mp4": FRAGMENTED, "mkv": {"live": "1", **MATROSKA}}
         super().__init__(f"pipe:{self._descriptor}", mosaic, codec, container=formats[output.format],
                          options=options[output.format])
         self._name = "stdout"

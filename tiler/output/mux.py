@@ -25,6 +25,8 @@ FRAGMENTED = {
     "flush_packets": "1",
 }
 """Options of an MP4 that plays up to a kill, and through a pipe."""
+MATROSKA = {"cluster_time_limit": str(round(_FRAGMENT_S * 1000)), "flush_packets": "1"}
+"""The same for Matroska, whose clusters are written when they are full."""
 
 
 class Muxer:

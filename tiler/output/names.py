@@ -21,12 +21,13 @@ class Names:
         """
         self.folder = pattern.parent
         self._stem, self._suffix = pattern.stem, pattern.suffix
-        self._next = 0
         parts = re.split(r"(\{time\}|\{index\})", self._stem)
-        places = {"{time}": r"\d{8}-\d{6}", "{index}": r"\d{6,}"}
+        places = {"{time}": r"\d{8}-\d{6}", "{index}": r"(\d{6,})"}
         self._made = re.compile(
-            "".join(places.get(part) or re.escape(part) for part in parts) + r"(-\d+)?" + re.escape(self._suffix)
+            "".join(places.get(part) or re.escape(part) for part in parts) + r"(?:-\d+)?" + re.escape(self._suffix)
         )
+        found = [self._made.fullmatch(path.name) for path in self.folder.iterdir()] if self.folder.is_dir() else []
+        self._next = max((1 + int(match[1]) for match in found if match and match.re.groups), default=0)
 
     def matches(self, name: str) -> bool:
         """Whether the pattern can have made this name."""

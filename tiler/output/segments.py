@@ -65,7 +65,7 @@ class SegmentWriter:
         """
         self._output, self._mosaic, self._codec = output, mosaic, codec
         self._names, self._index = Names(pattern), index
-        check_writable(hidden(self._names.free(time.time())), overwrite=True)
+        check_writable(hidden(pattern), overwrite=True)
         check_writable(index, overwrite=True)
         self._made = self._read_index()
         self._every = max(1, round(Fraction(output.every_s) * mosaic.fps))
