@@ -27,7 +27,8 @@ from fakes import nvenc_cupy
 sys.modules.update(nvenc_cupy.modules())
 
 from fakes.nvenc_pictures import HEIGHT, WIDTH, flat, noise  # noqa: E402
-from tiler.config.models import EncoderConfig, FileOutput, MosaicConfig  # noqa: E402
+from tiler.config.models import EncoderConfig, MosaicConfig  # noqa: E402
+from tiler.config.outputs import FileOutput  # noqa: E402
 from tiler.encode import pyav_nvenc_cuda, pynvc_nvenc_cuda  # noqa: E402
 from tiler.encode.cuda import open_cuda_encoder  # noqa: E402
 from tiler.encode.nvenc import NvencMissingError  # noqa: E402

@@ -8,7 +8,8 @@ from fractions import Fraction
 
 from tiler.compose.layout import draw_layout, fit_picture, place_tiles
 from tiler.config.loader import LoadedConfig
-from tiler.config.models import DetectorConfig, FileOutput, Source, is_live
+from tiler.config.models import DetectorConfig, Source, is_live
+from tiler.config.outputs import PipeOutput, kind_of, target_of
 from tiler.engines.registry import ModelSpec, load_model
 from tiler.errors import mask_uri
 from tiler.memory import MOSAICS, TENSORS, MemoryPlan, Picture, plan_memory
@@ -109,8 +110,8 @@ class Plan:
                       f"{MOSAICS} mosaics, {TENSORS} batches)"]
         lines.append("outputs")
         for output in config.outputs:
-            name = output.file if isinstance(output, FileOutput) else output.tracks
-            lines.append(f"  {self.loaded.resolve(name)}")
+            place = target_of(output) if isinstance(output, PipeOutput) else self.loaded.resolve(target_of(output))
+            lines.append(f"  {kind_of(output):<11} {mask_uri(place)}")
         if not config.outputs:
             lines.append("  none: give -o FILE to `tiler run`")
         return "\n".join(lines)

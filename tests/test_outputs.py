@@ -1,0 +1,370 @@
+"""What outputs leave on the disk: rows of files, clips, HLS folders; and what a full disk or a kill leaves of them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import pictures
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_encode import encode
+
+from tiler.config.loader import load
+from tiler.config.models import MosaicConfig
+from tiler.config.outputs import ClipOutput, HlsOutput, SegmentsOutput
+from tiler.errors import ConfigError, InputError, StageError
+from tiler.output.clip import Preroll
+from tiler.output.live import HlsWriter
+from tiler.output.names import Names
+from tiler.output.segments import SegmentWriter
+from tiler.types import Packet
+
+FPS = 10
+_CACHE: dict[tuple[int, float], tuple[list[Packet], MosaicConfig]] = {}
+
+
+def stream(count: int, gop_s: float = 1.0) -> tuple[list[Packet], MosaicConfig]:
+    """Packets of `count` pictures at 10 fps."""
+    if (count, gop_s) not in _CACHE:
+        parts, mosaic = encode(count, FPS, gop_s=gop_s)
+        _CACHE[count, gop_s] = [packet for part in parts for packet in part], mosaic
+    return _CACHE[count, gop_s]
+
+
+def counted(path: Path) -> tuple[int, bool, float]:
+    """Pictures that decode, whether the first is a keyframe, and the time of the first."""
+    with av.open(str(path)) as container:
+        frames = list(container.decode(video=0))
+        return len(frames), bool(frames[0].key_frame), float(frames[0].time or 0)
+
+
+def playable(path: Path) -> int:
+    """Pictures up to the place where a file is cut off."""
+    frames = 0
+    with av.open(str(path)) as container, contextlib.suppress(av.error.InvalidDataError):
+        for _ in container.decode(video=0):
+            frames += 1
+    return frames
+
+
+def segments(folder: Path, packets: list[Packet], mosaic: MosaicConfig, **keys: Any) -> list[dict[str, Any]]:
+    """Write them; gives the index."""
+    output = SegmentsOutput.model_validate({"segments": "s-{index}.mp4", **keys})
+    writer = SegmentWriter(output, folder / output.segments, folder / "s.jsonl", mosaic, "h264")
+    for packet in packets:
+        writer.write(packet)
+    writer.close()
+    return [json.loads(line) for line in (folder / "s.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "mov"])
+def test_segments_are_cut_at_keyframes_play_alone_and_are_listed(tmp_path: Path, suffix: str) -> None:
+    packets, mosaic = stream(75)
+    before_s = time.time()
+    rows = segments(tmp_path, packets, mosaic, segments=f"s-{{index}}.{suffix}", every_s=2)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"s.jsonl", *(f"s-{index:06}.{suffix}" for index in range(4))}
+    assert [row["duration_s"] for row in rows] == [2.0, 2.0, 2.0, 1.5]
+    assert [row["tick"] for row in rows] == [0, 20, 40, 60]
+    for row in rows:
+        path = tmp_path / row["name"]
+        frames, keyframe, first_s = counted(path)
+        assert (frames, keyframe) == (round(row["duration_s"] * FPS), True)
+        assert first_s == pytest.approx(0, abs=0.11)  # reordered pictures may delay it by one
+        assert row["bytes"] == path.stat().st_size
+    starts = [datetime.fromisoformat(row["start"]).timestamp() for row in rows]
+    assert starts[0] == pytest.approx(before_s, abs=5)
+    assert [after - starts[0] for after in starts] == pytest.approx([0, 2, 4, 6])
+
+
+def test_segments_by_size_stay_below_it(tmp_path: Path) -> None:
+    packets, mosaic = stream(75)
+    heavy = [Packet(packet.data + b"\0" * 9000, packet.pts, packet.dts, packet.keyframe) for packet in packets]
+    rows = segments(tmp_path, heavy, mosaic, max_bytes=250_000)
+    assert len(rows) == 4  # two groups of 100 kB each, and a last one
+    assert all(row["bytes"] < 250_000 for row in rows)
+    assert sum(row["duration_s"] for row in rows) == pytest.approx(7.5)
+
+
+@pytest.mark.parametrize(
+    ("keep", "left"),
+    [({"keep_count": 2}, 2), ({"keep_s": 0.001, "keep_count": 9}, 9), ({"keep_bytes": 100_000}, 2)],
+    ids=["count", "age", "bytes"],
+)
+def test_retention_deletes_the_oldest_of_its_own_and_nothing_else(
+    tmp_path: Path, keep: dict[str, Any], left: int
+) -> None:
+    packets, mosaic = stream(75)
+    heavy = [Packet(packet.data + b"\0" * 4000, packet.pts, packet.dts, packet.keyframe) for packet in packets]
+    strangers = [tmp_path / name for name in ("s-000000.mp4", "s-999999.mp4", "holiday.mp4", "s-.mp4")]
+    for stranger in strangers:
+        stranger.write_bytes(b"not ours")
+    rows = segments(tmp_path, heavy, mosaic, every_s=1, **keep)
+    assert all(stranger.read_bytes() == b"not ours" for stranger in strangers)
+    on_disk = {path.name for path in tmp_path.glob("s-*.mp4")} - {path.name for path in strangers}
+    assert on_disk == {row["name"] for row in rows}
+    assert len(rows) <= left
+    assert rows[-1]["tick"] == 70
+
+
+def test_a_file_that_was_changed_since_is_no_longer_its_own(tmp_path: Path) -> None:
+    packets, mosaic = stream(75)
+    rows = segments(tmp_path, packets, mosaic, every_s=1)
+    (tmp_path / rows[0]["name"]).write_bytes(b"edited")
+    rows = segments(tmp_path, packets, mosaic, every_s=1, keep_count=2)
+    assert (tmp_path / "s-000000.mp4").read_bytes() == b"edited"
+    assert len(list(tmp_path.glob("*.mp4"))) == 3
+    assert len(rows) == 2
+
+
+def test_a_later_run_goes_on_after_the_files_that_are_there(tmp_path: Path) -> None:
+    packets, mosaic = stream(75)
+    first = segments(tmp_path, packets, mosaic, every_s=5)
+    with (tmp_path / "s.jsonl").open("a") as index:
+        index.write('{"name": "s-0')  # a kill while the line was written
+    second = segments(tmp_path, packets, mosaic, every_s=5)
+    assert second[: len(first)] == first
+    assert [row["name"] for row in second] == [f"s-{index:06}.mp4" for index in range(4)]
+
+
+def test_an_index_that_is_something_else_is_left_alone(tmp_path: Path) -> None:
+    packets, mosaic = stream(75)
+    (tmp_path / "s.jsonl").write_text('{"stream": "plaza"}\n{"stream": "plaza"}\n')
+    with pytest.raises(InputError, match="line 1 is not of an index of segments"):
+        segments(tmp_path, packets, mosaic)
+    assert "plaza" in (tmp_path / "s.jsonl").read_text()
+
+
+@settings(max_examples=60)
+@given(
+    stem=st.lists(st.sampled_from(["{time}", "{index}", "a", "-", ".", "(", "+"]), min_size=1).map("".join),
+    other=st.text("abs-.0123456789(+", max_size=24),
+)
+def test_names_match_their_own_pattern_only(tmp_path_factory: pytest.TempPathFactory, stem: str, other: str) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    names = Names(folder / f"{stem}.mp4")
+    made = names.free(1e9)
+    assert names.matches(made.name)
+    assert made.parent == folder
+    assert not names.matches("x" + made.name)
+    if names.matches(other):
+        assert other.endswith(".mp4")
+
+
+@pytest.mark.parametrize("preroll_s", [1, 2.5, 4])
+def test_a_clip_holds_at_least_the_last_seconds_and_starts_at_a_keyframe(tmp_path: Path, preroll_s: float) -> None:
+    packets, mosaic = stream(75)
+    keeper = Preroll(ClipOutput(clip="c-{index}.mp4", preroll_s=preroll_s), tmp_path / "c-{index}.mp4", mosaic, "h264")
+    with pytest.raises(StageError, match="no picture yet"):
+        keeper.save()
+    for packet in packets:
+        keeper.write(packet)
+    paths = [keeper.save(), keeper.save(), keeper.save(tmp_path / "named.mkv")]
+    assert [path.name for path in paths] == ["c-000000.mp4", "c-000001.mp4", "named.mkv"]
+    for path in paths:
+        frames, keyframe, first_s = counted(path)
+        assert keyframe
+        assert preroll_s * FPS <= frames <= (preroll_s + 1) * FPS
+        assert first_s == pytest.approx(0, abs=0.11)
+    with pytest.raises(InputError, match="exists already"):
+        keeper.save(tmp_path / "named.mkv")
+
+
+@pytest.mark.parametrize("keep", [0, 3])
+def test_an_hls_folder_plays_and_keeps_what_it_should(tmp_path: Path, keep: int) -> None:
+    packets, mosaic = stream(75)
+    (tmp_path / "holiday.m4s").write_bytes(b"not ours")
+    writer = HlsWriter(HlsOutput(hls="x", segment_s=1, keep_count=keep), tmp_path, mosaic, "h264")
+    for packet in packets:
+        writer.write(packet)
+    writer.close()
+    playlist = (tmp_path / "index.m3u8").read_text()
+    listed = [line for line in playlist.splitlines() if line.endswith(".m4s")]
+    assert len(listed) == (keep or 8)
+    assert "#EXT-X-ENDLIST" in playlist
+    assert set(listed) <= {path.name for path in tmp_path.iterdir()}
+    assert len(list(tmp_path.glob("*.m4s"))) <= len(listed) + 2  # one that players may still be reading, and holiday
+    assert not list(tmp_path.glob("*.tmp"))
+    frames, keyframe, _ = counted(tmp_path / "index.m3u8")
+    assert keyframe
+    assert frames == (75 if keep == 0 else 25)
+
+
+# Whole runs, as a user starts them
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Callable[..., Path]:
+    pictures.write(tmp_path / "a.mp4", 50, rate=25)
+
+    def write(outputs: str, *, realtime: bool = False, more: str = "") -> Path:
+        source = "{id: a, uri: a.mp4, loop: true, realtime: true}" if realtime else "{id: a, uri: a.mp4}"
+        text = f"sources: [{source}]\nmosaic: {{width: 320, height: 192, fps: 25}}\ndetector: none\n{more}\n"
+        path = tmp_path / "c.yaml"
+        path.write_text(f"{text}outputs:\n{outputs}", encoding="utf-8")
+        return path
+
+    return write
+
+
+def command(path: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-c", "from tiler.cli import main; main()", "run", str(path), *arguments]
+
+
+def test_a_full_disk_stops_that_output_alone_and_the_exit_code_says_so(
+    tmp_path: Path, config: Callable[..., Path]
+) -> None:
+    (tmp_path / "full.mkv").symlink_to("/dev/full")
+    path = config("  - {file: full.mkv}\n  - {file: good.mp4}\n  - {segments: 's-{index}.mkv', every_s: 1}\n")
+    done = subprocess.run(
+        command(path, "--overwrite", "--report", str(tmp_path / "r.json")), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "file /dev/full: " in done.stderr
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    full, good, row = json.loads((tmp_path / "r.json").read_text())["outputs"]
+    assert (full["kind"], full["state"]) == ("file", "stopped")
+    assert "No space left on device" in full["error"]
+    assert (good["packets"], good["dropped"], good["error"]) == (50, 0, None)
+    assert row["packets"] == 50
+    assert counted(tmp_path / "good.mp4")[0] == 50
+
+
+def test_what_was_recorded_before_the_disk_was_full_plays(tmp_path: Path, config: Callable[..., Path]) -> None:
+    path = config("  - {file: big.mp4}\n", realtime=True, more="encoder: {quality: 1, gop_s: 0.2}\nduration_s: 60")
+    limit = 150_000
+
+    def small_disk() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    began_s = time.monotonic()
+    done = subprocess.run(command(path), capture_output=True, text=True, check=False, preexec_fn=small_disk)
+    assert done.returncode == 1
+    assert "File too large" in done.stderr
+    assert time.monotonic() - began_s < 50  # with nobody left to run for, it ends
+    assert (tmp_path / "big.mp4").stat().st_size <= limit
+    assert playable(tmp_path / "big.mp4") > 5
+
+
+def test_standard_output_carries_the_stream_and_nothing_else(tmp_path: Path, config: Callable[..., Path]) -> None:
+    for container in ("mpegts", "mp4", "mkv"):
+        path = config(f"  - {{pipe: stdout, format: {container}}}\n")
+        done = subprocess.run(command(path), capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert b"50 frames" in done.stderr
+        (tmp_path / "piped").write_bytes(done.stdout)
+        assert counted(tmp_path / "piped")[0] == 50
+        if container == "mpegts":
+            assert len(done.stdout) % 188 == 0
+            assert all(done.stdout[at] == 0x47 for at in range(0, len(done.stdout), 188))
+
+
+def test_a_reader_that_goes_away_ends_the_run_without_a_traceback(config: Callable[..., Path]) -> None:
+    path = config("  - {pipe: '-'}\n", realtime=True, more="duration_s: 60")
+    with subprocess.Popen(command(path), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.read(188)
+        process.stdout.close()
+        said = process.stderr.read().decode()
+    assert process.returncode == 1
+    assert "Broken pipe" in said
+    assert "Traceback" not in said
+
+
+def test_sigusr1_saves_the_last_seconds_and_the_run_goes_on(tmp_path: Path, config: Callable[..., Path]) -> None:
+    path = config("  - {clip: 'c-{index}.mp4', preroll_s: 1}\n", realtime=True, more="duration_s: 60")
+    with subprocess.Popen(command(path), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert any("frames" in line for line in process.stderr)
+        process.send_signal(signal.SIGUSR1)
+        assert any("wrote" in line for line in process.stderr)
+        assert counted(tmp_path / "c-000000.mp4")[1]
+        process.send_signal(signal.SIGINT)
+        process.stderr.read()
+    assert process.returncode == 130
+
+
+_RECORD = """
+import sys, time; sys.path.insert(0, sys.argv[2])
+from fractions import Fraction
+from pathlib import Path
+from test_encode import *
+from tiler.config.outputs import SegmentsOutput
+from tiler.output.outlet import Outlet, policy
+from tiler.output.segments import SegmentWriter
+folder, size = Path(sys.argv[1]), MosaicConfig(width=WIDTH, height=HEIGHT, fps=25)
+limits = policy(live=True, network=False, fps=size.fps)
+row = SegmentsOutput(segments='s-{index}.mp4', every_s=2)
+outlets = [
+    Outlet('file', 'a', FileWriter(FileOutput(file='a.mp4'), folder / 'a.mp4', size, 'h264', overwrite=True), limits),
+    Outlet('file', 'b', FileWriter(FileOutput(file='b.mkv'), folder / 'b.mkv', size, 'h264', overwrite=True), limits),
+    Outlet('segments', 's', SegmentWriter(row, folder / row.segments, folder / 's.jsonl', size, 'h264'), limits),
+]
+encoder = X264Encoder(size, EncoderConfig(gop_s=1.0), threads=2)
+begin = time.monotonic()
+for tick in range(10_000):
+    time.sleep(max(0, begin + tick / 25 - time.monotonic()))
+    for packet in encoder.encode(mosaic_of(tick)):
+        for outlet in outlets: outlet.put(packet)
+    print(tick + 1, flush=True)
+"""
+
+
+def test_a_kill_costs_at_most_the_last_second_and_finished_files_play(tmp_path: Path) -> None:
+    arguments = [sys.executable, "-c", _RECORD, str(tmp_path), str(Path(__file__).parent)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert any(int(line) >= 140 for line in process.stdout)
+        os.kill(process.pid, signal.SIGKILL)
+        recorded = 140 + len(process.stdout.read().split())
+    kept = counted(tmp_path / "a.mp4")[0]
+    print(f"{recorded} pictures encoded, {kept} kept in MP4, {counted(tmp_path / 'b.mkv')[0]} in Matroska")
+    assert recorded - kept <= 25
+    assert recorded - counted(tmp_path / "b.mkv")[0] <= 25
+    rows = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines()]
+    assert [counted(tmp_path / row["name"])[0] for row in rows] == [50, 50]
+    assert counted(tmp_path / ".s-000002.part.mp4")[1]
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ("{push: 'srt://h:9000'}", "outputs[0].push: the PyAV wheels have no SRT"),
+        ("{push: 'whip://h/x'}", "outputs[0].push: WHIP is not supported"),
+        ("{push: 'h:9000'}", "outputs[0].push: a URL that begins with rtsp://"),
+        ("{segments: 'a.mp4'}", "outputs[0].segments: {time} or {index} is needed in the file name"),
+        ("{segments: 'a-{date}.mp4'}", "outputs[0].segments: {time} or {index} is needed"),
+        ("{segments: '{index}/a-{time}.mp4'}", "outputs[0].segments: {time} and {index} are accepted, in the file"),
+        ("{segments: 'a-{time}.avi'}", "outputs[0].segments: a file name ending in .mp4, .mov, .mkv is needed"),
+        ("{segments: 'a-{time}.mp4', keep_bytes: 3}", "outputs[0].keep_bytes: expected 100k bytes or more"),
+        ("{segments: 'a-{time}.mp4', keep: 3}", "outputs[0].keep: unknown key; did you mean"),
+        ("{pipe: out.ts}", "outputs[0].pipe: must be 'stdout' or '-'"),
+        ("{clip: 'a-{time}.mp4', preroll_s: 0}", "outputs[0].preroll_s: must be greater than or equal to 1"),
+        ("[1]", "outputs[0]: must be a mapping such as {file: NAME.mp4}; the kinds are file, segments, hls, push, "),
+    ],
+)
+def test_outputs_that_cannot_be_are_told_with_what_is_accepted(tmp_path: Path, entry: str, expected: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(f"sources: [{{id: a, uri: 'sample://plaza'}}]\noutputs: [{entry}]\n", encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    (line,) = caught.value.findings
+    assert line.startswith(f"{path}:2: {expected}")
+
+
