@@ -246,7 +246,7 @@ def test_one_outlet_in_trouble_does_not_hold_up_the_others() -> None:
     for outlet in outlets:
         outlet.close()
     assert good.got == list(range(500))
-    assert longest_s < 0.1
+    assert longest_s < 0.5
     assert [outlet.failed for outlet in outlets] == [False, True, True, False, True]
     hangs.gate.set()
 

@@ -19,19 +19,23 @@ import av
 import av.error
 import pictures
 import pytest
+from consumers import free_port
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_encode import encode
 
+from tiler import stages
 from tiler.config.loader import load
 from tiler.config.models import MosaicConfig
-from tiler.config.outputs import ClipOutput, HlsOutput, SegmentsOutput
+from tiler.config.outputs import ClipOutput, FileOutput, HlsOutput, SegmentsOutput
 from tiler.errors import ConfigError, InputError, StageError
+from tiler.observe.run import RunObserver
 from tiler.output.clip import Preroll
 from tiler.output.live import HlsWriter
 from tiler.output.names import Names
 from tiler.output.segments import SegmentWriter
-from tiler.types import Packet
+from tiler.pipeline import Run
+from tiler.types import Mosaic, Packet
 
 FPS = 10
 _CACHE: dict[tuple[int, float], tuple[list[Packet], MosaicConfig]] = {}
@@ -202,6 +206,48 @@ def test_an_hls_folder_plays_and_keeps_what_it_should(tmp_path: Path, keep: int)
     frames, keyframe, _ = counted(tmp_path / "index.m3u8")
     assert keyframe
     assert frames == (75 if keep == 0 else 25)
+
+
+def test_a_recording_started_and_stopped_in_the_middle_of_a_run_plays_from_its_start(
+    tmp_path: Path, config: Callable[..., Path]
+) -> None:
+    loaded = load(config("  - {file: all.mp4}\n", more="encoder: {gop_s: 60.0}\nduration_s: 2"))
+    built = stages.build(loaded)
+    observer = RunObserver(loaded.config, built.choices, built.feeds, built.encoder.name)
+    with Run(loaded, built, observer) as runner:
+        encode_picture = built.encoder.encode
+        recordings = []
+
+        def encode_and_record(mosaic: Mosaic) -> list[Packet]:
+            if mosaic.tick == 10:
+                recordings.append(runner.start_recording(FileOutput(file=str(tmp_path / "part.mp4"))))
+            if mosaic.tick == 30:
+                runner.stop_recording(recordings[0])
+            return encode_picture(mosaic)
+
+        built.encoder.encode = encode_and_record  # type: ignore[method-assign]
+        runner.start()
+        runner.wait()
+    frames, keyframe, first_s = counted(tmp_path / "part.mp4")
+    assert keyframe
+    assert 5 <= frames <= 20  # less what the encoder held back
+    assert first_s == pytest.approx(0, abs=0.09)
+    assert counted(tmp_path / "all.mp4")[0] == 50
+    assert [row["name"].rpartition("/")[2] for row in observer.report()["outputs"]] == ["all.mp4", "part.mp4"]
+
+
+def test_a_push_that_nobody_ever_took_is_said_and_the_file_beside_it_is_whole(
+    tmp_path: Path, config: Callable[..., Path]
+) -> None:
+    entry = f"  - {{push: 'rtmp://user:secret@127.0.0.1:{free_port()}/x'}}\n  - {{file: good.mp4}}\n"
+    path = config(entry, realtime=True, more="duration_s: 8")
+    done = subprocess.run(command(path), capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "push rtmp://user:***@127.0.0.1" in done.stderr
+    assert "Connection refused" in done.stderr
+    assert "outputs 1 of 2 up" in done.stderr
+    assert "secret" not in done.stderr + done.stdout
+    assert counted(tmp_path / "good.mp4")[0] > 10
 
 
 # Whole runs, as a user starts them

@@ -105,7 +105,7 @@ def test_a_consumer_that_is_killed_and_comes_back_gets_pictures_within_3_s(
     assert frames_of(tmp_path / "a.mp4") == camera.frames
     assert camera.file.report()["dropped"] == 0
     assert camera.push.report()["restarts"] == (0 if scheme == "udp" else 1)
-    assert camera.longest_s < 0.1
+    assert camera.longest_s < 0.5  # a hang would be seconds
 
 
 def test_a_server_that_takes_nothing_is_cut_off_and_holds_nobody_up(tmp_path: Path, port: int) -> None:
@@ -118,7 +118,7 @@ def test_a_server_that_takes_nothing_is_cut_off_and_holds_nobody_up(tmp_path: Pa
             camera.close()
         assert time.monotonic() - began_s < 6
         connection.close()
-    assert camera.longest_s < 0.1
+    assert camera.longest_s < 0.5  # a hang would be seconds
     assert frames_of(tmp_path / "a.mp4") == camera.frames
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tiler.config.loader import LoadedConfig
 from tiler.config.models import Config, DetectorConfig
-from tiler.config.outputs import TracksOutput
+from tiler.config.outputs import FileOutput, TracksOutput
 from tiler.decode.feed import Shown
 from tiler.errors import InputError, RunError, StageError
 from tiler.observe.metrics import RateMeter
@@ -66,10 +66,12 @@ class Run:
         Raises:
             InputError: an output cannot be written.
         """
+        self._loaded = loaded
         self._config: Config = loaded.config
         self._stages = stages
         self._observer = observer
         self._stop = threading.Event()
+        self._changing = threading.Lock()  # of the list of outputs; who reads it takes it as it is
         self._analysed = isinstance(self._config.detector, DetectorConfig)
         self._every = self._config.detector.every if isinstance(self._config.detector, DetectorConfig) else 1
         count = len(self._config.sources)
@@ -216,6 +218,28 @@ class Run:
     def stop(self) -> None:
         """Take no more ticks; what is on its way is still encoded. From any thread or signal handler."""
         self._stop.set()
+
+    def start_recording(self, output: FileOutput) -> Outlet:
+        """Write the mosaic to one more file, from the next keyframe, which is asked for. From any thread.
+
+        Raises:
+            InputError: the file exists or cannot be written.
+        """
+        encoder, observer = self._stages.encoder, self._observer
+        outlet, _ = open_outlet(self._loaded, output, encoder.request_keyframe, lambda: observer.stage("output"),
+                                overwrite=False, origin=None)
+        with self._changing:
+            self._outlets = [*self._outlets, outlet]
+            observer.outputs = [*observer.outputs, outlet]
+            self._close_outputs.callback(outlet.close)
+        encoder.request_keyframe()
+        return outlet
+
+    def stop_recording(self, outlet: Outlet) -> None:
+        """Finalise what `start_recording` began; its row stays in the report. From any thread."""
+        with self._changing:
+            self._outlets = [other for other in self._outlets if other is not outlet]
+        outlet.close()
 
     def save_clip(self, path: Path | None = None) -> list[Path]:
         """Write the last seconds of the mosaic, once for each `clip` output. From any thread.

@@ -16,7 +16,14 @@ class FileWriter(Muxer):
     """One file (see `tiler.output.base.Output`)."""
 
     def __init__(
-        self, output: FileOutput, path: Path, mosaic: MosaicConfig, codec: str, *, overwrite: bool, origin: int = 0
+        self,
+        output: FileOutput,
+        path: Path,
+        mosaic: MosaicConfig,
+        codec: str,
+        *,
+        overwrite: bool,
+        origin: int | None = 0,
     ) -> None:
         """Open the file for writing.
 
@@ -26,7 +33,7 @@ class FileWriter(Muxer):
             mosaic: size and rate of the pictures.
             codec: of the packets.
             overwrite: replace a file that exists.
-            origin: the tick at which the file's own time begins.
+            origin: see `Muxer`.
 
         Raises:
             InputError: it exists and `overwrite` is False, cannot be written, or its format cannot hold the codec.

@@ -40,7 +40,7 @@ class Muxer:
         *,
         container: str | None = None,
         options: Mapping[str, str] | None = None,
-        origin: int = 0,
+        origin: int | None = 0,
     ) -> None:
         """Choose the container; it is opened with the first packet.
 
@@ -50,7 +50,7 @@ class Muxer:
             codec: of the packets.
             container: FFmpeg's name of the format; by the suffix when absent.
             options: of the format.
-            origin: the tick at which the container's own time begins.
+            origin: the tick at which the container's own time begins; that of the first packet when None.
 
         Raises:
             InputError: FFmpeg refuses it.
@@ -69,6 +69,8 @@ class Muxer:
 
     def write(self, packet: Packet) -> None:
         """See `Output.write`."""
+        if self._origin is None:
+            self._origin = packet.pts
         out = av.Packet(packet.data)
         out.stream = self._stream
         out.time_base = TIME_BASE  # the stream's own may change with the header
@@ -82,7 +84,7 @@ class Muxer:
             raise StageError("output", f"{self._name}: {error.strerror}") from error
 
     def _clock(self, ticks: int) -> int:
-        return round((ticks - self._origin) * self._tick * CLOCK_HZ)
+        return round((ticks - (self._origin or 0)) * self._tick * CLOCK_HZ)
 
     def close(self) -> None:
         """See `Output.close`."""

@@ -38,6 +38,7 @@ def open_outlet(
     measure: Callable[[], AbstractContextManager[None]],
     *,
     overwrite: bool,
+    origin: int | None = 0,
 ) -> tuple[Outlet, Output | None]:
     """Open one output.
 
@@ -47,6 +48,7 @@ def open_outlet(
         request_keyframe: see `Outlet`.
         measure: see `Outlet`.
         overwrite: replace a file that exists.
+        origin: of a file; see `tiler.output.mux.Muxer`.
 
     Returns:
         The outlet, and what writes behind it; None when the outlet opens that itself.
@@ -61,7 +63,7 @@ def open_outlet(
     finish_s = _FINISH_S
     match output:
         case FileOutput():
-            writer = FileWriter(output, Path(place), mosaic, codec, overwrite=overwrite)
+            writer = FileWriter(output, Path(place), mosaic, codec, overwrite=overwrite, origin=origin)
             finish_s = _FINISH_S if output.fragmented else _REWRITE_S
         case SegmentsOutput():
             index = Path(loaded.resolve(output.index)) if output.index else index_beside(Path(place))

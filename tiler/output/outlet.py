@@ -98,7 +98,8 @@ class Outlet:
         self._queue: deque[Packet] = deque()
         self._sample: Packet | None = None
         self._up = output is not None
-        self._wants_keyframe = self._closing = self._stopped = self._ended = self._failed = False
+        self._wants_keyframe = True  # an outlet may be added in the middle of a run
+        self._closing = self._stopped = self._ended = self._failed = False
         self._busy_since_s: float | None = None
         self._error: str | None = None
         self._pause_s, self._opened_s = _BACKOFF_S[0], 0.0
