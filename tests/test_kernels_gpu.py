@@ -54,6 +54,7 @@ def random_shown(rng: np.random.Generator, stream: int, tracks: int) -> TileInpu
         full_range=bool(rng.integers(2)),
         rotation=int(rng.choice([0, 0, 90, 180, 270])),
         sample_aspect=Fraction(int(rng.integers(1, 4)), int(rng.integers(1, 4))),
+        source_size=None if rng.integers(3) else (2 * size[0] + 1, 3 * size[1]),  # else the decoder has scaled it
     )
     seen = random_tracks(rng, frame.picture_size, tracks)
     state = State(int(rng.choice([State.LIVE, State.LIVE, State.LIVE, State.STALE, State.ENDED, State.NO_SIGNAL])))
@@ -170,6 +171,24 @@ def test_tensors_equal_those_of_the_cpu(seed: int) -> None:
     np.testing.assert_array_equal(host.sizes, device.sizes)
     code_value = 1 / 58 / 0.8
     assert np.abs(got - host.tensor).max() < code_value * (0.02 if dtype == np.float32 else 0.5)
+
+
+def test_the_samples_of_a_scaled_picture_are_counted_not_its_sources() -> None:
+    """The source is twice the tensor, which 2:1 has a way of its own for; the planes are as large as the tensor."""
+    import cupy
+
+    from tiler.preprocess.cuda import CudaPreprocessor
+
+    picture = random_picture(np.random.default_rng(2), (640, 360))
+    frame = replace(picture, source_size=(1280, 720))
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with CpuPreprocessor((640, 384), SPEC, 1, 1) as cpu:
+        expected = cpu.prepare([picture]).tensor
+        with CudaPreprocessor((640, 384), SPEC, 1, np.float32, 0, stream, Copies()) as gpu:
+            batch = gpu.prepare([to_device(frame)])
+            stream.synchronize()
+            assert np.abs(batch.tensor.get() - expected).max() < 0.02 / 58 / 0.8
+            assert batch.sizes.tolist() == [[1280, 720]]
 
 
 class GivenHeads:
