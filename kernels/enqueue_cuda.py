@@ -1,8 +1,8 @@
 """Short calls of the CUDA driver that keep the interpreter.
 
-CuPy lets go of the interpreter around each call, since some calls take long. Taking it back from two dozen
-decoding threads takes a hundred times as long as a call that only puts work on a stream; so the calls
-that a tick makes once for each picture are made here. None of them waits for the device.
+CuPy lets go of the interpreter around such a call, since others of its kind take long; the thread must then get it
+back from the decoding threads. The calls that a tick makes once for each picture, and those that bring its tables, are
+made here instead. None of them waits for the device.
 """
 
 from __future__ import annotations

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
 
 from tiler.types import Frame, Plane
 
-MOST_PICTURES = 4096
-"""Pictures that a launcher remembers what it worked out for; they come from rings, so there are few."""
+T = TypeVar("T")
+
+_MOST_PICTURES = 4096
+"""They come from rings, so there are few; where they do not, memory stays bounded."""
 
 
 def address(plane: Plane) -> int:
@@ -17,13 +20,31 @@ def address(plane: Plane) -> int:
     return int(plane.data.ptr) + high
 
 
-def picture_key(frame: Frame) -> Hashable:
-    """Equal for pictures that lie in the same memory in the same way, and are of one kind.
+class PerPicture(Generic[T]):
+    """What a launcher needs to know of a picture, worked out once for all that come in the same surface.
 
-    Surfaces come round again and again: what a table says of one is worked out once.
+    Surfaces come round again and again. What is kept holds for a picture in the same memory that lies there in the
+    same way and is of the same kind: everything of a Frame but its time, its stream and who owns it.
     """
-    y, u, v, aspect = frame.y, frame.u, frame.v, frame.sample_aspect
-    return (
-        y.data.ptr, u.data.ptr, v.data.ptr, y.shape, y.strides, u.strides, v.strides, y.dtype.itemsize,
-        frame.matrix, frame.full_range, frame.rotation, aspect.numerator, aspect.denominator,
-    )  # fmt: skip
+
+    def __init__(self, work_out: Callable[[Frame], T]) -> None:
+        """
+        Args:
+            work_out: gives the same for pictures that differ in nothing but time, stream and owner.
+        """
+        self._work_out = work_out
+        self._known: dict[Hashable, T] = {}
+
+    def __call__(self, frame: Frame) -> T:
+        """What `work_out` gave for such a picture."""
+        y, u, v, aspect = frame.y, frame.u, frame.v, frame.sample_aspect
+        key = (
+            y.data.ptr, u.data.ptr, v.data.ptr, y.shape, y.strides, u.strides, v.strides, y.dtype.itemsize,
+            frame.matrix, frame.full_range, frame.rotation, aspect.numerator, aspect.denominator, frame.source_size,
+        )  # fmt: skip
+        known = self._known.get(key)
+        if known is None:
+            if len(self._known) >= _MOST_PICTURES:
+                self._known.clear()
+            known = self._known[key] = self._work_out(frame)
+        return known

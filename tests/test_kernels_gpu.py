@@ -191,6 +191,24 @@ def test_the_samples_of_a_scaled_picture_are_counted_not_its_sources() -> None:
             assert batch.sizes.tolist() == [[1280, 720]]
 
 
+def test_a_source_of_another_shape_in_the_same_surfaces_gets_its_own_place() -> None:
+    """What is remembered of a surface is not the next source's that is scaled into it."""
+    import cupy
+
+    from tiler.preprocess.cuda import CudaPreprocessor
+
+    picture = random_picture(np.random.default_rng(3), (320, 240))
+    stream, there = cupy.cuda.Stream(non_blocking=True), to_device(picture)
+    with CudaPreprocessor((640, 384), SPEC, 1, np.float32, 0, stream, Copies()) as gpu:
+        for source_size in ((640, 480), (1280, 480), (640, 480)):
+            batch = gpu.prepare([replace(there, source_size=source_size)])
+            with CpuPreprocessor((640, 384), SPEC, 1, 1) as cpu:
+                expected = cpu.prepare([replace(picture, source_size=source_size)])
+            stream.synchronize()
+            assert np.array_equal(batch.letterbox, expected.letterbox)
+            assert np.abs(batch.tensor.get() - expected.tensor).max() < 0.02 / 58 / 0.8
+
+
 class GivenHeads:
     """A network that always answers the same."""
 

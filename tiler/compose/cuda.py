@@ -7,7 +7,7 @@ has long ended; that is waited for on the host, and lets go of the pictures it r
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Self
 
 import cupy
@@ -29,7 +29,6 @@ from tiler.kernels.compose_cuda import (
     TILE_COLUMNS,
     UNDER,
     Mode,
-    Planes,
     bound_rows,
     compose,
     pack_picture,
@@ -39,7 +38,7 @@ from tiler.kernels.compose_cuda import (
     planes_of,
     scale_mode,
 )
-from tiler.kernels.plane_cuda import MOST_PICTURES, picture_key
+from tiler.kernels.plane_cuda import PerPicture
 from tiler.memory import MOSAICS
 from tiler.observe.copies import Copies
 from tiler.types import Frame, Mosaic, TileInput
@@ -113,7 +112,7 @@ class CudaCompositor:
         self._rows = Rows()
         self._table = np.zeros((len(self.tiles) + 1, TILE_COLUMNS), np.int64)
         self._modes = [Mode(0)] * len(self.tiles)
-        self._planes: dict[Hashable, Planes] = {}
+        self._planes_of = PerPicture(planes_of)
         self._table[:, COLOUR] = -1
         self._table[:-1, REACH] = [pack_reach(bounds(tile), self._size) for tile in self.tiles]
         self._table[-1, REACH] = pack_reach((0, 0, *self._size), self._size)
@@ -125,7 +124,7 @@ class CudaCompositor:
             # Not tick % RING: a live run leaves ticks out, and a mosaic that waits must keep its memory.
             self._turn = (self._turn + 1) % RING
             turn = self._ring[self._turn]
-            if not turn.ready.done:
+            if not turn.ready.done:  # it nearly always is; to wait would let go of the interpreter
                 turn.ready.synchronize()
             self._let_go()
             if self._scene.place(sources):
@@ -179,15 +178,6 @@ class CudaCompositor:
         turn.table[...] = table
         pack_rows(rows, turn.rows[: len(rows)])
         return len(rows)
-
-    def _planes_of(self, frame: Frame) -> Planes:
-        key = picture_key(frame)
-        planes = self._planes.get(key)
-        if planes is None:
-            if len(self._planes) >= MOST_PICTURES:
-                self._planes.clear()
-            planes = self._planes[key] = planes_of(frame)
-        return planes
 
     def _launch(self, turn: _Turn, rows: int) -> None:
         """The GPU's part of a tick, on the current stream."""

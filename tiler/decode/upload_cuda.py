@@ -18,6 +18,7 @@ import numpy as np
 from tiler.decode.base import Decoder
 from tiler.decode.surfaces_cuda import SurfaceRing
 from tiler.errors import StageError
+from tiler.kernels import enqueue_cuda
 from tiler.memory import row_samples
 from tiler.observe.copies import Copies
 from tiler.types import Frame
@@ -114,13 +115,7 @@ class UploadDecoder:
         rows[:height, :width] = frame.y
         rows[height:, 0::2] = frame.u
         rows[height:, 1::2] = frame.v
-        cupy.cuda.runtime.memcpyAsync(
-            surface.ptr,
-            staging.ptr,
-            surface.size_bytes,
-            cupy.cuda.runtime.memcpyHostToDevice,
-            ring.stream.ptr,
-        )
+        enqueue_cuda.copy(surface.ptr, staging.ptr, surface.size_bytes, ring.stream)
         staging.copied.record(ring.stream)
         surface.ready.record(ring.stream)
         self._copies.add("decoded pictures", "up", surface.size_bytes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
 import cupy
@@ -10,7 +10,7 @@ import numpy as np
 
 from tiler.engines.registry import InputSpec
 from tiler.kernels import enqueue_cuda
-from tiler.kernels.plane_cuda import MOST_PICTURES, address, picture_key
+from tiler.kernels.plane_cuda import PerPicture, address
 from tiler.kernels.preprocess_cuda import ENTRY, preprocess, ratio_of
 from tiler.memory import TENSORS
 from tiler.observe.copies import Copies
@@ -29,7 +29,6 @@ class _Known(NamedTuple):
 
     box: Letterbox
     entry: UInt8
-
 
 
 class CudaPreprocessor:
@@ -68,7 +67,7 @@ class CudaPreprocessor:
             self._used = [cupy.cuda.Event(block=True, disable_timing=True) for _ in range(RING)]
             self._tables = cupy.zeros(1, cupy.int32)
         self._host = [np.frombuffer(memory, np.uint8, size).reshape(max_batch, -1) for memory in self._pinned]
-        self._known: dict[Hashable, _Known] = {}
+        self._known = PerPicture(self._work_out)
         self._axes: dict[tuple[tuple[int, int], tuple[int, int]], _Axes] = {}
         self._packed: list[np.ndarray] = [np.zeros(1, np.int32)]
         self._turn = 0
@@ -84,10 +83,11 @@ class CudaPreprocessor:
         self._turn = turn = (self._turn + 1) % RING
         self._device.use()
         with self._stream:
-            if not self._used[turn].done:  # the last launch from this pinned memory: long over
+            # The last launch from this pinned memory is long over; to wait would let go of the interpreter.
+            if not self._used[turn].done:
                 self._used[turn].synchronize()
             host = self._host[turn]
-            known = [self._know(frame) for frame in frames]
+            known = [self._known(frame) for frame in frames]
             for entry, of in zip(host, known, strict=False):
                 entry[:] = of.entry
             enqueue_cuda.wait(self._stream, (frame.ready for frame in frames))
@@ -119,17 +119,11 @@ class CudaPreprocessor:
         """The GPU's part of a tick, on the current stream."""
         preprocess(tensor, self._entries[turn], self._tables, self._affine, self._spec.pad)
 
-    def _know(self, frame: Frame) -> _Known:
-        key = picture_key(frame)
-        known = self._known.get(key)
-        if known is None:
-            if len(self._known) >= MOST_PICTURES:
-                self._known.clear()
-            entry = np.zeros(1, ENTRY)
-            box = letterbox(frame.picture_size, frame.picture_aspect, self._size, self._spec.align)
-            self._pack(entry[0], frame, box)
-            known = self._known[key] = _Known(box, entry.view(np.uint8))
-        return known
+    def _work_out(self, frame: Frame) -> _Known:
+        entry = np.zeros(1, ENTRY)
+        box = letterbox(frame.picture_size, frame.picture_aspect, self._size, self._spec.align)
+        self._pack(entry[0], frame, box)
+        return _Known(box, entry.view(np.uint8))
 
     def _pack(self, entry: Any, frame: Frame, box: Letterbox) -> None:
         turned = frame.rotation in (90, 270)
