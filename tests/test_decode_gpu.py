@@ -216,13 +216,16 @@ def wavy(number: int, width: int, height: int, pix_fmt: str) -> av.VideoFrame:
     return frame.reformat(format=pix_fmt)
 
 
+TO_A_THIRD = pytest.mark.xfail(
+    reason="NVDEC's filter is 33.4 to 34.3 dB from ours at a third of the size (docs/adr/008)", strict=True
+)
 SCALED = [
     ("libx264", "yuv420p", (1920, 1080), (960, 540)),  # 1080 of 1088 coded rows
-    ("libx264", "yuv420p", (1920, 1080), (640, 360)),
-    ("libx264", "yuv420p", (1280, 720), (426, 240)),
+    pytest.param("libx264", "yuv420p", (1920, 1080), (640, 360), marks=TO_A_THIRD),
+    pytest.param("libx264", "yuv420p", (1280, 720), (426, 240), marks=TO_A_THIRD),
     ("libx265", "yuv420p", (1920, 1080), (960, 540)),
     ("libx265", "yuv420p", (640, 360), (322, 182)),
-    ("libx265", "yuv420p10le", (1920, 1080), (640, 360)),
+    pytest.param("libx265", "yuv420p10le", (1920, 1080), (640, 360), marks=TO_A_THIRD),
     ("libx265", "yuv420p10le", (1280, 720), (482, 270)),
 ]
 
@@ -248,8 +251,7 @@ def test_pictures_that_nvdec_scales_are_near_the_area_average(
         for index, (a, b) in enumerate(zip(on_host(ours), on_host(theirs), strict=True)):
             least[index] = min(least[index], psnr_of(a, mean_of_areas(b, *a.shape[::-1])))
     print(f"{codec} {pix_fmt} {size} -> {target}: least PSNR y {least[0]:.1f}, u {least[1]:.1f}, v {least[2]:.1f} dB")
-    # An H100 gave 33.4 dB at the least: NVDEC's filter lies about half a sample off ours; eight rows cut give 20.
-    assert least[0] > 32
+    assert least[0] > 35
     assert min(least[1:]) > 33  # see docs/adr/008
 
 

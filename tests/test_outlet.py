@@ -68,10 +68,15 @@ def wait(condition: Callable[[], Any], seconds: float = 5.0) -> None:
 
 
 def test_back_pressure_loses_nothing() -> None:
-    fake = Fake(lambda packet: time.sleep(0.002))
-    outlet = Outlet("file", "a", fake, LOSSLESS)
-    for tick in range(60):
-        outlet.put(packet(tick))
+    fake, patient = Hangs(), Policy(4, lossless=True)
+    outlet = Outlet("file", "a", fake, patient)
+    giver = threading.Thread(target=lambda: [outlet.put(packet(tick)) for tick in range(60)])
+    giver.start()
+    assert fake.entered.wait(5)
+    wait(lambda: len(outlet._queue) == patient.depth)
+    assert giver.is_alive()  # there is no room for the others
+    fake.gate.set()
+    giver.join(5)
     outlet.close()
     assert fake.got == list(range(60))
     assert fake.closed.is_set()
@@ -228,12 +233,12 @@ def test_attempts_grow_rarer_and_an_outlet_that_never_connected_failed() -> None
 
 
 def test_one_outlet_in_trouble_does_not_hold_up_the_others() -> None:
-    good, hangs = Fake(), Hangs()
+    good, hangs, turns = Fake(), Hangs(), threading.Semaphore(0)
     outlets = [
         Outlet("file", "good", good, Policy(64, lossless=True)),
         Outlet("push", "hangs", hangs, NEWEST),
         Outlet("file", "raises", Fake(raises(3, OSError("injected"))), LIVE),
-        Outlet("push", "slow", Fake(lambda packet: time.sleep(0.2)), NEWEST),
+        Outlet("push", "slow", Fake(lambda packet: turns.acquire() and None), NEWEST),  # type: ignore[func-returns-value]
         Outlet("push", "away", None, NEWEST, reopen=Server().connect),
     ]
     longest_s = 0.0
@@ -243,6 +248,9 @@ def test_one_outlet_in_trouble_does_not_hold_up_the_others() -> None:
             outlet.put(packet(tick))
         longest_s = max(longest_s, time.monotonic() - began_s)
         outlets[0].put(packet(tick))
+        if tick % 50 == 0:
+            turns.release()
+    turns.release(500)
     for outlet in outlets:
         outlet.close()
     assert good.got == list(range(500))

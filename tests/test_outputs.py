@@ -365,7 +365,7 @@ outlets = [
 encoder = X264Encoder(size, EncoderConfig(gop_s=1.0), threads=2)
 begin = time.monotonic()
 for tick in range(10_000):
-    time.sleep(max(0, begin + tick / 25 - time.monotonic()))
+    time.sleep(max(0, begin + tick / 25 - time.monotonic()))  # a camera's pace: what a kill costs is told in seconds
     for packet in encoder.encode(mosaic_of(tick)):
         for outlet in outlets: outlet.put(packet)
     print(tick + 1, flush=True)
