@@ -8,11 +8,11 @@ has long ended; that is waited for on the host, and lets go of the pictures it r
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import cupy
 import numpy as np
 
+from tiler.closing import Closing
 from tiler.compose.rows import Rows
 from tiler.compose.scene import Drawn, Scene, bounds, shown_pts
 from tiler.config.models import Config
@@ -81,7 +81,7 @@ class _Turn:
         return self._table_bytes + rows * ROW_WORDS * 4
 
 
-class CudaCompositor:
+class CudaCompositor(Closing):
     """Frames in device memory -> NV12 mosaic. One thread calls it.
 
     Args:
@@ -146,12 +146,6 @@ class CudaCompositor:
         self._device.use()
         self._stream.synchronize()
         self._let_go()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _let_go(self) -> None:
         """Drop the pictures of every launch that has ended."""

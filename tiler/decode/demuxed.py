@@ -10,17 +10,17 @@ and the thread that reads frees everything as soon as FFmpeg comes back.
 from __future__ import annotations
 
 import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from tiler.closing import Closing
 from tiler.config.models import Source
 from tiler.decode.base import StreamInfo
 from tiler.decode.clock import FileClock
@@ -55,7 +55,7 @@ PictureT = TypeVar("PictureT", bound=Picture)
 VideoPacket: TypeAlias = "av.Packet[VideoStream]"
 
 
-class DemuxedDecoder(ABC, Generic[PictureT]):
+class DemuxedDecoder(Closing, Generic[PictureT]):
     """A Decoder for files, raw streams, devices and URLs, but for the decoding itself.
 
     Pictures begin at the first one at or after `source.start_s` (pts 0) and end before
@@ -136,14 +136,6 @@ class DemuxedDecoder(ABC, Generic[PictureT]):
     def close(self) -> None:
         self._closed = True
         self._free()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _free(self) -> None:
         if not self._lock.acquire(blocking=False):

@@ -9,12 +9,12 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import replace
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import cupy
 import numpy as np
 
+from tiler.closing import Closing
 from tiler.decode.base import Decoder
 from tiler.decode.surfaces_cuda import SurfaceRing
 from tiler.errors import StageError
@@ -37,7 +37,7 @@ class _Staging:
         self.copied = cupy.cuda.Event(block=True, disable_timing=True)
 
 
-class UploadDecoder:
+class UploadDecoder(Closing):
     """A Decoder that takes another one's pictures to the device.
 
     Attributes:
@@ -90,14 +90,6 @@ class UploadDecoder:
         self._closed = True
         self._decoder.close()
         self._free()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _uploaded(self, frame: Frame) -> Frame | None:
         height, width = frame.y.shape

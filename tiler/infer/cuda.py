@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import cupy
 import numpy as np
 
+from tiler.closing import Closing
 from tiler.config.models import DetectorConfig
 from tiler.engines.registry import ModelSpec
 from tiler.errors import StageError
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-class CudaDetector:
+class CudaDetector(Closing):
     """A model on the device. One thread uses it at a time.
 
     Args:
@@ -110,12 +111,6 @@ class CudaDetector:
         if not self._closed:
             self._closed = True
             self._network.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _upload_places(self, batch: Batch) -> None:
         places = self._host_places[: len(batch)]

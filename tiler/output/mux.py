@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
-from types import TracebackType
-from typing import Self
 
 import av
 import av.error
 
+from tiler.closing import Closing
 from tiler.config.models import MosaicConfig
 from tiler.errors import InputError, StageError
 from tiler.types import CLOCK_HZ, Packet
@@ -29,7 +28,7 @@ MATROSKA = {"cluster_time_limit": str(round(_FRAGMENT_S * 1000)), "flush_packets
 """The same for Matroska, whose clusters are written when they are full."""
 
 
-class Muxer:
+class Muxer(Closing):
     """One container (see `tiler.output.base.Output`)."""
 
     def __init__(
@@ -95,11 +94,3 @@ class Muxer:
             self._container.close()
         except (av.error.FFmpegError, OSError) as error:
             raise StageError("output", f"{self._name}: cannot be finalised: {error.strerror}") from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -19,11 +19,11 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, TextIO
 
 import numpy as np
 
+from tiler.closing import Closing
 from tiler.errors import InputError, StageError
 from tiler.output.file import check_writable
 from tiler.types import CLOCK_HZ, Tracks
@@ -38,7 +38,7 @@ Format = Callable[[str, int, Tracks, tuple[int, int], Sequence[str]], str]
 """Stream id, frame index, tracks, picture size and class names to text."""
 
 
-class TrackWriter:
+class TrackWriter(Closing):
     """Writes the tracks of all streams. Made by `open_tracks`; used by one thread at a time."""
 
     def __init__(
@@ -107,14 +107,6 @@ class TrackWriter:
                 failed.append(f"{path}: {error.strerror}")
         if failed:
             raise StageError("output", "; ".join(failed))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class TracksOutlet:

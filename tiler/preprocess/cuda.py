@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import cupy
 import numpy as np
 
+from tiler.closing import Closing
 from tiler.engines.registry import InputSpec
 from tiler.kernels import enqueue_cuda
 from tiler.kernels.plane_cuda import PerPicture, address
@@ -31,7 +32,7 @@ class _Known(NamedTuple):
     entry: UInt8
 
 
-class CudaPreprocessor:
+class CudaPreprocessor(Closing):
     """Frames in device memory -> Batch. One thread calls it.
 
     The tensor is written on `stream`, and read there by the detector: that is all the order they need.
@@ -108,12 +109,6 @@ class CudaPreprocessor:
         """Wait for the last launch; may be called twice."""
         self._device.use()
         self._stream.synchronize()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _launch(self, tensor: Any, turn: int) -> None:
         """The GPU's part of a tick, on the current stream."""
