@@ -31,7 +31,7 @@ def test_an_engine_is_built_inspected_and_verified(install: Callable[..., Any], 
     assert built.stdout == f"{path} (built now: it is not built yet)\n"
     assert "TensorRT-RTX 1.7: building person-nano-fp16 for batches up to 16" in built.stderr
     again = tiler("build", "person-nano", "--max-batch", "16", "--capability", "120")
-    assert again.output == f"{path} (from the engines)\n"
+    assert again.output == f"{path} (from the cache)\n"
 
     shown = tiler("inspect", str(path))
     assert shown.exit_code == 0
