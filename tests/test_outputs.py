@@ -247,6 +247,21 @@ def test_a_kill_costs_at_most_the_last_second_and_finished_files_play(tmp_path: 
     assert counted(tmp_path / ".s-000002.part.mp4")[1]
 
 
+def test_what_was_written_is_said_although_another_output_failed_and_a_stream_key_never(
+    config: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = config(f"  - {{file: b.mp4}}\n  - {{push: 'rtmp://127.0.0.1:{free_port()}/live/hunter2'}}\n")
+    report = tmp_path / "r.json"
+    done = subprocess.run(command(path, "--report", str(report)), capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"wrote {tmp_path / 'b.mp4'}" in done.stdout
+    assert counted(tmp_path / "b.mp4")[0] == 50
+    check = [*command(path)[:-2], "check", str(path)]
+    checked = subprocess.run(check, capture_output=True, text=True, check=True)
+    assert "/live/***" in checked.stdout
+    assert "hunter2" not in done.stdout + done.stderr + report.read_text() + checked.stdout + checked.stderr
+
+
 @pytest.mark.parametrize(
     ("entry", "expected"),
     [

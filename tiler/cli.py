@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import click
 
 from tiler import __version__
-from tiler.errors import InputError, TilerError, mask_uri
+from tiler.errors import InputError, RunError, TilerError, mask_uri
 
 # The matrices here are tiny, and OpenBLAS makes a thread for each core that spins before it sleeps.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -110,16 +110,21 @@ def run(
     except BaseException:
         built.close()
         raise
-    with runner, _signals(runner.stop, stopped, lambda: _save_clip(runner)):
-        try:
-            with Progress(loaded.config, observer, _total_ticks(loaded.config, built.feeds)) as progress:
-                runner.start()
-                runner.wait(progress.update)
-        finally:
-            observer.encoder_sessions = built.encoder.sessions
-            if report is not None:
-                report.write_text(json.dumps(observer.report(), indent=2) + "\n", encoding="utf-8")
-    _say_result(loaded, observer)
+    try:
+        with runner, _signals(runner.stop, stopped, lambda: _save_clip(runner)):
+            try:
+                with Progress(loaded.config, observer, _total_ticks(loaded.config, built.feeds)) as progress:
+                    runner.start()
+                    runner.wait(progress.update)
+            finally:
+                observer.encoder_sessions = built.encoder.sessions
+                if report is not None:
+                    report.write_text(json.dumps(observer.report(), indent=2) + "\n", encoding="utf-8")
+    except RunError:
+        if observer.frames:  # what was recorded is there all the same
+            _say_result(observer)
+        raise
+    _say_result(observer)
     if stopped:
         sys.exit(128 + stopped[0])
 
@@ -326,7 +331,7 @@ def _save_clip(runner: Any) -> None:
         click.echo(mask_uri(str(error)), err=True)
 
 
-def _say_result(loaded: Any, observer: Any) -> None:
+def _say_result(observer: Any) -> None:
     report = observer.report()
     click.echo(
         f"{report['frames']} frames in {report['seconds']:.1f} s ({report['fps']:.1f} fps), "

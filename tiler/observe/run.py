@@ -60,7 +60,7 @@ class RunObserver:
         self.outputs: Sequence[Reports] = ()
         self.encoder_wait, self.latency = Timing(), Timing()
         self._began: dict[int, float] = {}
-        self._start_s = self._end_s = 0.0
+        self._start_s = self._first_s = self._end_s = 0.0
 
     def stage(self, name: str) -> AbstractContextManager[None]:
         """Time a block as work of this stage."""
@@ -78,6 +78,8 @@ class RunObserver:
 
     def delivered(self, packet: Packet) -> None:
         """A packet went to the outputs."""
+        if self.frames == 0:
+            self._first_s = time.monotonic()
         self.frames += 1
         self.bytes += len(packet.data)
         began_s = self._began.pop(packet.pts, None)
@@ -92,6 +94,11 @@ class RunObserver:
     def fps(self) -> float:
         """Pictures of the mosaic per second of this run."""
         return self.frames / self.elapsed_s if self.elapsed_s > 0 else 0.0
+
+    def left_s(self, total: int) -> float | None:
+        """Seconds until `total` pictures, at the pace since the first one: it may have waited for a compiler."""
+        passed_s = time.monotonic() - self._first_s
+        return max(0.0, (total - self.frames) * passed_s / (self.frames - 1)) if self.frames > 1 else None
 
     def streams(self) -> list[dict[str, Any]]:
         """What became of each source's frames."""
