@@ -49,7 +49,8 @@ __device__ __forceinline__ void add(int* counts, int first, int share, int upper
     }
 }
 
-// places: (n), boxes: (n, 4) x0, y0, x1, y1 in picture pixels, matrix: (FEATURES + 1, VECTOR), vectors: (n, VECTOR).
+// places: (n), boxes: (n, 4) x0, y0, x1, y1 in samples of luma, matrix: (FEATURES + 1, VECTOR),
+// vectors: (n, VECTOR).
 extern "C" __global__ void __launch_bounds__(THREADS)
 appearance(const Place* places, const float* boxes, const int* tables, const float* matrix, float* vectors)
 {

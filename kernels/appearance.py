@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 
-from tiler.types import Float32, Int32
+from tiler.types import APPEARANCE, Float32, Int32
 
 ROWS, COLUMNS = 64, 32
 """Cells of a crop."""
@@ -17,7 +17,7 @@ STEP = (0, 6, 20, 60)
 """Centres of the bins, in code values: dense where clothes are, dark and hardly coloured."""
 BINS = len(LUMA) + 2 * (len(CHROMA) + len(STEP))
 FEATURES = STRIPES * BINS
-VECTOR = 128
+VECTOR = APPEARANCE
 """Length of what comes out."""
 
 PART = 64
@@ -27,7 +27,7 @@ _WIDTH = 0.2
 
 ADDRESSES, STRIDES, SIZE, PLACE_COLUMNS = 0, 3, 7, 9
 """Columns of a crop's place: address of the first y, u and v sample (of 16 bits the high byte); bytes to the
-next luma sample to the right and downwards, and of chroma the same; width and height of the picture. All as seen
+next luma sample to the right and downwards, and of chroma the same; width and height in samples of luma. All as seen
 upright, so that a stride may be negative."""
 
 

@@ -2,8 +2,8 @@
 
 Note [Appearance]: the maths, which the CUDA twin repeats.
 
-1. The box, in picture pixels, is cut into ROWS x COLUMNS cells. Luma of a cell is the rounded mean of the four
-   samples nearest to the centres of its quarters, chroma the samples over its own centre. Picture pixel p lies in
+1. The box, in samples of luma, is cut into ROWS x COLUMNS cells. Luma of a cell is the rounded mean of the four
+   samples nearest to the centres of its quarters, chroma the samples over its own centre. Sample p lies in
    [p, p + 1); one outside the picture is replaced by the nearest inside. Of 16 bits the high byte counts.
 2. A cell has five values: luma, Cb, Cr, and how far luma changes to the cell to the right and to the one below
    (texture; at the edge: 0). Each goes into the two bins whose centres are nearest, by linear interpolation, and
@@ -51,7 +51,7 @@ _DOWN = _ACROSS + len(STEP)
 
 @njit(inline="always")
 def _sample(low: np.float32, step: np.float32, at: float, size: int) -> int:
-    """The picture sample `at` steps behind `low`, inside the picture."""
+    """The sample `at` steps behind `low`, inside the picture."""
     place = math.floor(low + np.float32(at) * step)
     return int(min(max(place, 0), size - 1))
 
@@ -69,7 +69,7 @@ def histograms(places: Int64, boxes: Float32, tables: Tables, out: Float32) -> N
 
     Args:
         places: (n, PLACE_COLUMNS) int64, see there.
-        boxes: (n, 4) float32 x0, y0, x1, y1 in picture pixels, of a positive area.
+        boxes: (n, 4) float32 x0, y0, x1, y1 in samples of luma, of a positive area.
         tables: of `tiler.kernels.appearance.tables`.
         out: (n, FEATURES) float32, is written.
     """

@@ -31,7 +31,7 @@ def appearance(places: Any, boxes: Any, tables: Any, matrix: Any, vectors: Any, 
 
     Args:
         places: (>= count, PLACE_COLUMNS) int64; the pictures they name are read.
-        boxes: (>= count, 4) float32 x0, y0, x1, y1 in picture pixels, of a positive area.
+        boxes: (>= count, 4) float32 x0, y0, x1, y1 in samples of luma, of a positive area.
         tables: of `packed_tables`.
         matrix: (FEATURES + 1, VECTOR) float32.
         vectors: (>= count, VECTOR) float32, unit rows, is written. All on the device.

@@ -29,6 +29,10 @@ Plane = Any
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 UInt8 = npt.NDArray[np.uint8]
+Bool = npt.NDArray[np.bool_]
+
+APPEARANCE = 128
+"""Numbers that say what somebody looks like."""
 
 
 class Matrix(IntEnum):
@@ -217,6 +221,29 @@ class Tracks:
     def empty(pts: int = 0) -> Tracks:
         none = Detections.empty()
         return Tracks(pts, np.empty(0, np.int32), none.xyxy, none.score, none.class_id)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Appearance:
+    """What some tracks look like at one time. Host arrays.
+
+    Attributes:
+        vectors: (n, 128) float32, unit rows, aligned with the rows of a `Tracks`.
+        known: (n,) bool; False: no evidence for that row, whatever its vector holds.
+    """
+
+    vectors: Float32
+    known: Bool
+
+    def __post_init__(self) -> None:
+        n = len(self.known)
+        if self.vectors.shape != (n, APPEARANCE) or self.known.shape != (n,):
+            raise ValueError(
+                f"expected vectors (n, {APPEARANCE}), known (n,); got {self.vectors.shape}, {self.known.shape}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.known)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

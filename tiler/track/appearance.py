@@ -6,7 +6,7 @@ The matrix that makes vectors of histograms is learned from drawn people (`tools
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.resources import files
 
@@ -19,6 +19,9 @@ from tiler.types import Float32, Frame, Plane
 
 Int64 = npt.NDArray[np.int64]
 
+_EXTENT = 1e6
+"""Boxes are clamped to this many samples."""
+
 
 class CpuEmbedder:
     """Crops of frames in host memory -> unit vectors. One thread calls it."""
@@ -29,14 +32,8 @@ class CpuEmbedder:
 
     def embed(self, crops: Sequence[tuple[Frame, Float32]]) -> Float32:
         """The vectors of all boxes, in order; see `Embedder`."""
-        count = sum(len(boxes) for _, boxes in crops)
-        places, boxes = np.empty((count, PLACE_COLUMNS), np.int64), np.empty((count, 4), np.float32)
-        at = 0
-        for frame, own in crops:
-            places[at : at + len(own)] = place_of(frame, [plane.ctypes.data for plane in (frame.y, frame.u, frame.v)])
-            boxes[at : at + len(own)] = own
-            at += len(own)
-        histogram, vectors = np.empty((count, FEATURES), np.float32), np.empty((count, VECTOR), np.float32)
+        places, boxes = lay_out(crops, lambda plane: int(plane.ctypes.data))
+        histogram, vectors = np.empty((len(boxes), FEATURES), np.float32), np.empty((len(boxes), VECTOR), np.float32)
         histograms(places, boxes, tables(), histogram)
         embed(histogram, self._matrix, vectors)
         return vectors
@@ -53,18 +50,37 @@ def load_matrix() -> Float32:
     return np.ascontiguousarray(matrix, np.float32)
 
 
-def place_of(frame: Frame, addresses: Sequence[int]) -> Int64:
-    """A picture as the kernels read it, upright: (PLACE_COLUMNS,) int64.
+def lay_out(crops: Sequence[tuple[Frame, Float32]], address: Callable[[Plane], int]) -> tuple[Int64, Float32]:
+    """What the kernels ask of each crop.
 
     Args:
-        frame: on any device; u and v share their strides.
-        addresses: of the first sample of y, u and v.
+        crops: pictures, and boxes (n, 4) x0, y0, x1, y1 in picture pixels; any values.
+        address: of a plane's first sample.
+
+    Returns:
+        places: (n, PLACE_COLUMNS) int64, of all crops in order.
+        boxes: (n, 4) float32 in samples of luma, finite and at least one sample wide and high.
     """
+    count = sum(len(own) for _, own in crops)
+    places, boxes = np.empty((count, PLACE_COLUMNS), np.int64), np.empty((count, 4), np.float32)
+    at = 0
+    for frame, own in crops:
+        here = slice(at, at + len(own))
+        places[here] = _place(frame, [address(plane) for plane in (frame.y, frame.u, frame.v)])
+        scale = np.array(frame.plane_size) / frame.picture_size
+        boxes[here] = np.nan_to_num(own * np.tile(scale, 2), posinf=_EXTENT, neginf=-_EXTENT).clip(-_EXTENT, _EXTENT)
+        at += len(own)
+    boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
+    return places, boxes
+
+
+def _place(frame: Frame, addresses: Sequence[int]) -> Int64:
+    """A picture as the kernels read it, upright; u and v share their strides."""
     high = frame.y.dtype.itemsize == 2 and sys.byteorder == "little"
-    (y_at, luma_x, luma_y), (_, chroma_x, chroma_y) = (_upright(plane, frame.rotation) for plane in (frame.y, frame.u))
-    chroma_at = _upright(frame.u, frame.rotation)[0]
-    places = [addresses[0] + y_at, addresses[1] + chroma_at, addresses[2] + chroma_at]
-    return np.array([*(at + high for at in places), luma_x, luma_y, chroma_x, chroma_y, *frame.picture_size], np.int64)
+    luma_at, luma_x, luma_y = _upright(frame.y, frame.rotation)
+    chroma_at, chroma_x, chroma_y = _upright(frame.u, frame.rotation)
+    starts = (addresses[0] + luma_at, addresses[1] + chroma_at, addresses[2] + chroma_at)
+    return np.array([*(at + high for at in starts), luma_x, luma_y, chroma_x, chroma_y, *frame.plane_size], np.int64)
 
 
 def _upright(plane: Plane, rotation: int) -> tuple[int, int, int]:
@@ -75,4 +91,5 @@ def _upright(plane: Plane, rotation: int) -> tuple[int, int, int]:
             270: (end, down, -right)}[rotation]  # fmt: skip
 
 
-_SMALLEST = Frame(0, 0, *(np.full((1, 1), 128, np.uint8) for _ in range(3)))
+_GREY = np.full((1, 1), 128, np.uint8)
+_SMALLEST = Frame(0, 0, _GREY, _GREY, _GREY)

@@ -11,7 +11,7 @@ import numpy as np
 from tiler.kernels.appearance import PLACE_COLUMNS, VECTOR
 from tiler.kernels.appearance_cuda import appearance, packed_tables
 from tiler.observe.copies import Copies
-from tiler.track.appearance import load_matrix, place_of
+from tiler.track.appearance import Int64, lay_out, load_matrix
 from tiler.types import Float32, Frame
 
 _CAPACITY = 512
@@ -44,29 +44,27 @@ class CudaEmbedder:
     def embed(self, crops: Sequence[tuple[Frame, Float32]]) -> Float32:
         """The vectors of all boxes, in order; see `Embedder`. Waits for the copy down."""
         self._device.use()
-        rows = [(frame, box) for frame, boxes in crops for box in boxes]
-        out = np.empty((len(rows), VECTOR), np.float32)
-        for first in range(0, len(rows), _CAPACITY):
-            chunk = rows[first : first + _CAPACITY]
-            out[first : first + len(chunk)] = self._launch(chunk)
+        for frame, _ in crops:
+            if frame.ready is not None:
+                self._stream.wait_event(frame.ready)
+        places, boxes = lay_out(crops, lambda plane: int(plane.data.ptr))
+        out = np.empty((len(boxes), VECTOR), np.float32)
+        for first in range(0, len(boxes), _CAPACITY):
+            part = slice(first, first + _CAPACITY)
+            out[part] = self._launch(places[part], boxes[part])
         return out
 
-    def _launch(self, rows: Sequence[tuple[Frame, Float32]]) -> Float32:
-        count, known = len(rows), None
-        for k, (frame, box) in enumerate(rows):
-            if frame is not known:
-                place = place_of(frame, [int(plane.data.ptr) for plane in (frame.y, frame.u, frame.v)])
-                if frame.ready is not None:
-                    self._stream.wait_event(frame.ready)
-                known = frame
-            self._host_places[k], self._host_boxes[k] = place, box
+    def _launch(self, places: Int64, boxes: Float32) -> Float32:
+        count = len(boxes)
+        self._host_places[:count], self._host_boxes[:count] = places, boxes
         with self._stream:
             self._copy(self._places, self._host_places, count, up=True)
             self._copy(self._boxes, self._host_boxes, count, up=True)
             appearance(self._places, self._boxes, self._tables, self._matrix, self._vectors, count)
             self._copy(self._vectors, self._host_vectors, count, up=False)
         self._stream.synchronize()
-        return self._host_vectors[:count]
+        vectors: Float32 = self._host_vectors[:count]
+        return vectors
 
     def _copy(self, device: Any, host: Any, count: int, *, up: bool) -> None:
         """The first `count` rows, on the stream."""

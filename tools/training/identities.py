@@ -12,7 +12,7 @@ from tiler.kernels.appearance_cpu import histograms
 from tiler.samples import effects
 from tiler.samples import raster as r
 from tiler.samples.training import render_cast
-from tiler.track.appearance import place_of
+from tiler.track.appearance import lay_out
 from tiler.types import Float32, Frame, UInt8
 
 WIDTH, HEIGHT = 640, 384
@@ -48,8 +48,8 @@ def render_scene(seed: int, scene: int) -> Crops:
         boxes = (boxes + rng.normal(0, _BOX_NOISE, boxes.shape) * size).astype(np.float32)
         histogram = np.empty((len(boxes), FEATURES), np.float32)
         frame = _frame(view.rgb)
-        place = place_of(frame, [plane.ctypes.data for plane in (frame.y, frame.u, frame.v)])
-        histograms(np.tile(place, (len(boxes), 1)), boxes, tables(), histogram)
+        places, boxes = lay_out([(frame, boxes)], lambda plane: int(plane.ctypes.data))
+        histograms(places, boxes, tables(), histogram)
         found.append(histogram)
         persons.append(view.person[usable])
     person = np.concatenate(persons)
