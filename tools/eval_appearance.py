@@ -5,8 +5,8 @@
 Each argument is a folder of MOT data (gt/gt.txt, or any .txt file) and the video that it belongs to. Two people
 who are both in view, and both in view again `gap` frames later: do their crops of then, compared with what they
 looked like, say who is who? What they looked like is a gallery, the mean of the crops of the last `--gallery`
-frames. Crops are the boxes of the ground truth. *Clear* leaves out the crops that another box covers by more than
-`--covered`, as `reid:` does; *all* does not. A *sum* adds up what `--crops` frames in a row say.
+frames. Crops are the boxes of the ground truth. *Clear* leaves out the crops that the box of somebody nearer covers by
+more than `--covered`, as `reid:` does; *all* does not. A *sum* adds up what `--crops` frames in a row say.
 
 The contestants: the learned vectors that ship, the histograms that they are made of, and the same with nothing but
 their colours. No model is trained here.
@@ -27,7 +27,6 @@ import numpy.typing as npt
 
 from tiler.kernels.appearance import BINS, CHROMA, FEATURES, LUMA, STRIPES, tables
 from tiler.kernels.appearance_cpu import embed, histograms
-from tiler.kernels.assign_cpu import best_pairs  # noqa: F401
 from tiler.track.appearance import lay_out, load_matrix
 from tiler.types import Float32, Frame
 
@@ -68,10 +67,10 @@ def read(folder: Path, video: Path) -> Iterator[tuple[Frame, npt.NDArray[np.int6
 
 
 def covered(boxes: Float64) -> Float64:
-    """(n,) the largest part of each box that one other covers."""
+    """(n,) the largest part of each box that somebody nearer, whose feet are lower in the picture, covers."""
     low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
     common = (np.minimum(boxes[:, None, 2:], boxes[None, :, 2:]) - low).clip(0).prod(axis=2)
-    np.fill_diagonal(common, 0)
+    common[boxes[None, :, 3] <= boxes[:, None, 3]] = 0
     part: Float64 = common.max(axis=1, initial=0) / (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     return part
 
