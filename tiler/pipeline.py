@@ -85,6 +85,7 @@ class Run:
             )
             self._close_outputs = opened.pop_all()
         observer.outputs = [*self._outlets, *self._track_outlets]
+        observer.reid = stages.reid.duties if stages.reid is not None else ()
         gathered, prepared, inferred, tracked = (Channel[Tick](1) for _ in range(4))
         composed = Channel[Tick](1, observer.encoder_wait.add)
         analysis = [
@@ -161,11 +162,11 @@ class Run:
     def _track(self, tick: Tick) -> Tick:
         """Each stream on its own; then all that compose needs to know of it."""
         with self._observer.stage("track"):
+            if self._analysed:
+                self._follow(tick)
             for stream, shown in enumerate(tick.shown):
                 if shown.frame is not None and shown.new:
                     self._rates[stream].add(shown.frame.pts)
-                    if self._analysed:
-                        self._follow(tick, stream, shown)
                 elif shown.frame is None:
                     self._tracks[stream] = Tracks.empty(tick.pts)
                 tracks = self._tracks[stream]
@@ -175,14 +176,21 @@ class Run:
                 tick.tiles.append(TileInput(shown.frame, tracks, shown.state, rate, history))
         return tick
 
-    def _follow(self, tick: Tick, stream: int, shown: Shown) -> None:
-        assert shown.frame is not None
-        tracks = self._stages.trackers[stream].update(tick.detections.get(stream), shown.frame.pts)
-        self._tracks[stream] = tracks
-        self._trails[stream].add(tracks)
-        self._observer.tracks[stream] = len(tracks)
-        for outlet in self._track_outlets:
-            outlet.put(stream, tick.numbers[stream], tracks, shown.frame.picture_size)
+    def _follow(self, tick: Tick) -> None:
+        """Who is where by motion, then who they are by their looks: one batch for all streams."""
+        new = [shown.frame for shown in tick.shown if shown.frame is not None and shown.new]
+        trackers, found = self._stages.trackers, tick.detections
+        followed = [trackers[frame.stream].update(found.get(frame.stream), frame.pts) for frame in new]
+        if self._stages.reid is not None and new:
+            detected = [frame.stream in found for frame in new]
+            known = self._stages.reid.recognise(list(zip(new, followed, detected, strict=True)))
+            followed = [tracks for tracks, _ in known]
+        for frame, tracks in zip(new, followed, strict=True):
+            self._tracks[frame.stream] = tracks
+            self._trails[frame.stream].add(tracks)
+            self._observer.tracks[frame.stream] = len(tracks)
+            for outlet in self._track_outlets:
+                outlet.put(frame.stream, tick.numbers[frame.stream], tracks, frame.picture_size)
 
     def _compose(self, tick: Tick) -> Tick:
         with self._observer.stage("compose"):

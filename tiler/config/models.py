@@ -146,6 +146,13 @@ class TrackerConfig(Model):
     match_iou: Unit = Field(0.2, description="lowest overlap at which a detection continues a track")
     lost_s: float = Field(1.5, gt=0, le=60, description="seconds a lost track waits to be found again")
     confirm: int = Field(2, ge=1, le=30, description="detections in a row before a new track is shown")
+    reid: Literal["auto", "off"] = Field(
+        "auto",
+        description="auto: who met others, begins or comes back is known again by their looks | off: motion alone",
+    )
+    memory_s: float = Field(
+        30.0, gt=0, le=3600, description="reid: seconds that somebody away is remembered, lost_s at least"
+    )
 
 
 class OverlayConfig(Model):

@@ -27,7 +27,7 @@ _PACKAGES = (
 
 
 class Reports(Protocol):
-    """An output, as far as it is shown."""
+    """An output or another part, as far as it is shown."""
 
     def report(self) -> dict[str, Any]: ...
 
@@ -41,6 +41,7 @@ class RunObserver:
         dropped_ticks: pictures of the mosaic left out because the run was behind (live).
         tracks: people (or other things) followed now, by stream.
         outputs: where the packets and tracks go.
+        reid: how much was looked at whom, by stream; empty without.
         encoder_wait: how long composed pictures waited for the encoder.
         latency: from the tick to its packet.
     """
@@ -58,6 +59,7 @@ class RunObserver:
         self.frames = self.bytes = self.dropped_ticks = 0
         self.tracks = [0] * len(feeds)
         self.outputs: Sequence[Reports] = ()
+        self.reid: Sequence[Reports] = ()
         self.encoder_wait, self.latency = Timing(), Timing()
         self._began: dict[int, float] = {}
         self._start_s = self._first_s = self._end_s = 0.0
@@ -103,7 +105,8 @@ class RunObserver:
     def streams(self) -> list[dict[str, Any]]:
         """What became of each source's frames."""
         rows = []
-        for source, feed, tracks in zip(self._config.sources, self._feeds, self.tracks, strict=True):
+        duties: Sequence[Reports | None] = self.reid or [None] * len(self.tracks)
+        for source, feed, tracks, duty in zip(self._config.sources, self._feeds, self.tracks, duties, strict=True):
             counts = feed.counts
             failure = feed.reader.failure
             rows.append(
@@ -118,6 +121,7 @@ class RunObserver:
                     "tracks_now": tracks,
                     "decoder": feed.reader.info.decoder if feed.reader.info else None,
                     "failure": str(failure) if failure else None,
+                    **({"reid": duty.report()} if duty is not None else {}),
                 }
             )
         return rows

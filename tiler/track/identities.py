@@ -86,7 +86,8 @@ class Identities:
         returned: how often somebody was, after being away.
 
     Args:
-        memory_s: seconds for which somebody away is remembered; longer than the tracker remembers a lost track.
+        memory_s: seconds for which somebody away is remembered; no shorter than the tracker remembers a lost
+            track.
     """
 
     def __init__(self, memory_s: float) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tiler.config.models import TrackerConfig
 from tiler.track.base import Embedder
 from tiler.track.identities import Identities
 from tiler.track.meetings import Meetings, Phase, Scene
@@ -64,11 +65,12 @@ class ReId:
     Args:
         embedder: looks at them; it is closed with this.
         streams: how many there are.
-        memory_s: seconds for which somebody away is remembered.
+        config: for how long somebody away is remembered.
     """
 
-    def __init__(self, embedder: Embedder, streams: int, memory_s: float) -> None:
+    def __init__(self, embedder: Embedder, streams: int, config: TrackerConfig) -> None:
         self._embedder = embedder
+        memory_s = max(config.memory_s, config.lost_s)
         self._streams = [_Stream(memory_s) for _ in range(streams)]
 
     @property
