@@ -7,8 +7,8 @@ tracks ever have one. Each identity has a *gallery*, a mean of the crops taken w
 * After a meeting (`tiler/track/meetings.py`) every crop says how much more it is like one of their galleries than
   like the others, and what it says is of bounded weight. When another pairing of tracks and identities leads the
   present one by `_LEAD`, they are exchanged; when the present one leads every other, the meeting is settled.
-* A track that begins is compared with those who are away. After `_CROPS` crops it is one of them if it is alike
-  enough, and more than the next; else it is somebody new.
+* A track that begins is compared with those who are away. The more it is like one of them, and
+  the less like the next or like strangers are, the fewer crops it takes; after `_CROPS` it is somebody new.
 
 What is not seen, or not clearly, is no evidence: then everything stays as the tracker has it.
 """
@@ -32,11 +32,14 @@ _BASE = 1000.0
 """Worth of a pair: more than all that can be said against it."""
 _LEAD = 8.0
 _CROPS = 4
-"""Crops of somebody new that are waited for."""
-_ALIKE, _MORE_ALIKE = 0.6, 0.1
-"""Cosine to a gallery from which on somebody is taken for who was away, and how far behind the next must be."""
+"""Who is not recognised by so many crops is somebody new."""
+_SURE = 0.4
+"""By how much the cosine to the most alike gallery must lead the next, or a stranger's: one crop by this much, two by
+half of it."""
 _NEW_S = 2.0
 """Who has not been seen clearly for so long is taken for somebody new."""
+_STRANGER = 0.6
+"""Cosine that a stranger is thought to have."""
 _ENOUGH = 3
 """Crops that a gallery must have been made of to be compared with."""
 _FULL = 50
@@ -122,7 +125,7 @@ class Identities:
                 if meeting.deep and not meeting.tracks.isdisjoint(seen):
                     self._hear(meeting, rows, seen, looks)
                     self._decide(meeting, rows, meetings)
-        self._greet(rows, seen, tracks, looks)
+        self._greet(rows, seen, tracks, meetings, looks)
         for track, row in seen.items():
             if scene.phase[row] <= Phase.NEAR and track not in self._new:
                 self._people[self.of(track)].feed(looks.vectors[row])
@@ -144,46 +147,72 @@ class Identities:
 
     def _hear(self, meeting: Meeting, rows: dict[int, int], seen: dict[int, int], looks: Appearance) -> None:
         """Add up what the crops of this picture say of a meeting."""
-        about = [self.of(track) for track in sorted(meeting.tracks)]
-        about = [who for who in about if who in self._people and self._people[who].known]
-        if len(about) < 2:
-            return
+        met = [who for who in map(self.of, sorted(meeting.tracks)) if self._knows(who)]
         for track in sorted(meeting.tracks.intersection(seen)):
-            alike = np.array([self._people[who].likeness(looks.vectors[seen[track]]) for who in about])
-            says = np.clip(_SHARPNESS * (alike - alike.mean()), -_MOST, _MOST)
-            for who, value in zip(about, says.tolist(), strict=True):
-                meeting.said[track, who] = meeting.said.get((track, who), 0.0) + value
+            crop = looks.vectors[seen[track]]
+            alike = {who: self._people[who].likeness(crop) for who in met}
+            if track in self._new:
+                alike |= {who: self._people[who].likeness(crop) for who in self._away(track, rows)}
+                alike[self.of(track)] = _STRANGER
+            mean = sum(alike.values()) / max(len(alike), 1)
+            for who, value in alike.items():
+                says = float(np.clip(_SHARPNESS * (value - mean), -_MOST, _MOST))
+                meeting.said[track, who] = meeting.said.get((track, who), 0.0) + says
 
     def _decide(self, meeting: Meeting, rows: dict[int, int], meetings: Meetings) -> None:
         """Exchange the people of a meeting, or settle it, once the evidence leads by enough."""
         here = sorted(meeting.tracks.intersection(rows))
-        tracks = here + sorted(meeting.tracks.difference(rows))
-        whose = [self.of(track) for track in tracks]
-        gain = np.array([[_BASE + meeting.said.get((track, who), 0.0) for who in whose] for track in here])
+        met = [self.of(track) for track in here + sorted(meeting.tracks.difference(rows))]
+        come = {track: self._away(track, rows) for track in here if track in self._new}
+        whose = met + sorted(set().union(*come.values()).difference(met))
+        gain = np.array(
+            [
+                [_BASE + meeting.said.get((track, who), 0.0) if who in met or who in come.get(track, ()) else 0.0
+                 for who in whose]
+                for track in here
+            ]
+        )  # fmt: skip
         now = np.arange(len(here))
         best = best_pairs(gain)
         if _total(gain, best) - _total(gain, now) >= _LEAD:
+            tracks = [self._track_of.get(who, who) for who in whose]
             rest = [who for k, who in enumerate(whose) if k not in best.tolist()]
             self._pass_on(tracks, [whose[k] for k in best.tolist()] + rest)
             self.exchanged += 1
+            for track in here:
+                if self._knows(self.of(track)):
+                    self._new.pop(track, None)
         elif meeting.parted is not None and len(whose) > 1 and _lead(gain, now) >= _LEAD:
             meetings.settle(meeting)
 
+    def _knows(self, who: int) -> bool:
+        return who in self._people and self._people[who].known
+
+    def _away(self, track: int, rows: dict[int, int]) -> dict[int, _Person]:
+        """Whom a track that begins could be: those known who are not in the picture."""
+        here, class_id = {self.of(other) for other in rows}, self._people[self.of(track)].class_id
+        return {k: p for k, p in self._people.items() if k not in here and p.known and p.class_id == class_id}
+
     # Those who come, and come back
 
-    def _greet(self, rows: dict[int, int], seen: dict[int, int], tracks: Tracks, looks: Appearance) -> None:
+    def _greet(
+        self, rows: dict[int, int], seen: dict[int, int], tracks: Tracks, meetings: Meetings, looks: Appearance
+    ) -> None:
         """Tell those who begin from those who are away."""
         for track in [track for track in self._new if track in rows]:
-            new, own = self._new[track], self._people[self.of(track)]
+            meeting = meetings.of(track)
+            if meeting is not None and meeting.deep:
+                continue  # who met there comes first
+            new = self._new[track]
             if track in seen:
                 new.crops += 1
                 new.mean += (looks.vectors[seen[track]] - new.mean) / new.crops
-            here = {self.of(other) for other in rows}
-            away = {k: p for k, p in self._people.items() if k not in here and p.known and p.class_id == own.class_id}
-            if away and new.crops < _CROPS and tracks.pts - new.since <= _NEW_S * CLOCK_HZ:
+            away = self._away(track, rows)
+            who = self._recognise(new, away) if track in seen else None
+            waits = new.crops < _CROPS and tracks.pts - new.since <= _NEW_S * CLOCK_HZ
+            if away and who is None and waits:
                 continue
             del self._new[track]
-            who = self._recognise(new, away) if new.crops >= _CROPS else None
             if who is not None:
                 self._pass_on([track, self._track_of.get(who, who)], [who, self.of(track)])
                 self._people[who].seen = tracks.pts
@@ -195,11 +224,10 @@ class Identities:
     def _recognise(new: _New, away: dict[int, _Person]) -> int | None:
         """Which of those away it is; None: none of them."""
         alike = sorted(((person.likeness(new.mean), who) for who, person in away.items()), reverse=True)
-        if not alike or alike[0][0] < _ALIKE:
+        if not alike:
             return None
-        if len(alike) > 1 and alike[0][0] - alike[1][0] < _MORE_ALIKE:
-            return None
-        return alike[0][1]
+        next_best = max(_STRANGER, alike[1][0] if len(alike) > 1 else _STRANGER)
+        return alike[0][1] if (alike[0][0] - next_best) * new.crops >= _SURE else None
 
     def _pass_on(self, tracks: list[int], ids: list[int]) -> None:
         """Give these tracks those ids, which are theirs in another order."""

@@ -6,7 +6,8 @@ A state machine with hysteresis. Each track of a picture is in one phase:
       ^                                                                      |
       +--it was a brush, is settled, or took too long--  PARTED  <--none of them share a part--+
 
-Tracks in one meeting are in it together: each who touches one of them joins. It is *deep* once a box was hidden so
+Tracks in one meeting are in it together: each who touches one of them joins, and who is lost in it is thought to
+stay where it was. It is *deep* once a box was hidden so
 far behind another, or a track was lost in it, that a tracker that knows motion only may have exchanged them; a
 meeting that never was ends when they part. A deep one ends when `settle` is told so, or after `PATIENCE_S`.
 """
@@ -22,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tiler.kernels.cover_cpu import covers
-from tiler.types import CLOCK_HZ, Tracks
+from tiler.types import CLOCK_HZ, Float32, Tracks
 
 Float64 = npt.NDArray[np.float64]
 
@@ -32,6 +33,8 @@ DEEP = 0.45
 """Above this part the tracker may have exchanged them."""
 REACH = 0.5
 """Widths to either side within which somebody is near."""
+GHOST_S = 2.0
+"""For so long somebody lost in a meeting is thought to be where they were seen last, in front or behind."""
 PATIENCE_S = 1.5
 """A meeting that has parted for so long ends, whatever is known."""
 
@@ -78,11 +81,20 @@ class Scene(NamedTuple):
     hidden: Float64
 
 
+class _Place(NamedTuple):
+    """Where somebody in a meeting was seen last."""
+
+    xyxy: Float32
+    class_id: int
+    pts: int
+
+
 class Meetings:
     """Those of one stream. Deterministic; two instances share nothing."""
 
     def __init__(self) -> None:
         self._all: list[Meeting] = []
+        self._last: dict[int, _Place] = {}
 
     def __iter__(self) -> Iterator[Meeting]:
         return iter(tuple(self._all))
@@ -97,18 +109,33 @@ class Meetings:
 
     def update(self, tracks: Tracks) -> Scene:
         """Take the tracks of the next picture; pts never decrease."""
-        shared, hidden, near = covers(tracks.xyxy, tracks.class_id, REACH)
         ids = tracks.track_id.tolist()
-        for i, j in np.argwhere(np.tril(shared) > TOUCH).tolist():
+        ghosts = [track for track in self._last if track not in ids]
+        xyxy, class_id = tracks.xyxy, tracks.class_id
+        if ghosts:
+            xyxy = np.concatenate([xyxy, [self._last[track].xyxy for track in ghosts]])
+            class_id = np.append(class_id, [self._last[track].class_id for track in ghosts]).astype(np.int32)
+        shared, hidden, near = covers(xyxy, class_id, REACH)
+        seen = len(ids)
+        for i, j in np.argwhere(np.tril(shared[:seen, :seen]) > TOUCH).tolist():
             self._join({ids[i], ids[j]})
-        phase = near.astype(np.int64)
+        phase = near[:seen].astype(np.int64)
+        if ghosts:  # what is unseen there may be in front or behind
+            hidden = np.maximum(hidden, shared[:, seen:].max(axis=1))
+        last, there = self._last, ids + ghosts
+        self._last = {}
         for meeting in self:
-            rows = [row for row, track in enumerate(ids) if track in meeting.tracks]
-            if self._goes_on(meeting, float(shared[np.ix_(rows, rows)].max(initial=0)), len(rows), tracks.pts):
-                phase[rows] = Phase.MEETING if meeting.parted is None else Phase.PARTED
-            else:
+            rows = [row for row, track in enumerate(there) if track in meeting.tracks]
+            here = [row for row in rows if row < seen]
+            if not self._goes_on(meeting, float(shared[np.ix_(rows, rows)].max(initial=0)), len(here), tracks.pts):
                 self.settle(meeting)
-        return Scene(phase, hidden)
+                continue
+            phase[here] = Phase.MEETING if meeting.parted is None else Phase.PARTED
+            for row in rows:
+                place = _Place(xyxy[row], int(class_id[row]), tracks.pts) if row < seen else last[there[row]]
+                if tracks.pts - place.pts <= GHOST_S * CLOCK_HZ:
+                    self._last[there[row]] = place
+        return Scene(phase, hidden[:seen])
 
     def _join(self, tracks: set[int]) -> None:
         met = [meeting for meeting in self._all if meeting.tracks & tracks]
