@@ -182,7 +182,7 @@ class Identities:
             for track in here:
                 if self._knows(self.of(track)):
                     self._new.pop(track, None)
-        elif meeting.parted is not None and len(whose) > 1 and _lead(gain, now) >= _LEAD:
+        elif meeting.parted and len(whose) > 1 and _lead(gain, now) >= _LEAD:
             meetings.settle(meeting)
 
     def _knows(self, who: int) -> bool:

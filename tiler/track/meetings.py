@@ -2,14 +2,14 @@
 
 A state machine with hysteresis. Each track of a picture is in one phase:
 
-    ALONE  --another comes close-->  NEAR  --their boxes share a part-->  MEETING
-      ^                                                                      |
-      +--it was a brush, is settled, or took too long--  PARTED  <--none of them share a part--+
+    ALONE  --another comes close-->  NEAR  --their boxes share a part-->  MEETING  --none do-->  PARTED
+      ^                                                                                            |
+      +--------------------- it was but a brush, is settled, or took too long --------------------+
 
-Tracks in one meeting are in it together: each who touches one of them joins, and who is lost in it is thought to
-stay where it was. It is *deep* once a box was hidden so
-far behind another, or a track was lost in it, that a tracker that knows motion only may have exchanged them; a
-meeting that never was ends when they part. A deep one ends when `settle` is told so, or after `PATIENCE_S`.
+Tracks in one meeting are in it together: each who touches one of them joins, and who is lost while touching is
+thought to stay in its place. It is *deep* once a box was hidden so far behind another, or a track was lost so, that a
+tracker that knows motion only may have exchanged them. Who has parted leaves: at once if the meeting never was deep,
+else when `settle` is told who is who, or after `PATIENCE_S`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ REACH = 0.5
 GHOST_S = 2.0
 """For so long somebody lost in a meeting is thought to be where they were seen last, in front or behind."""
 PATIENCE_S = 1.5
-"""A meeting that has parted for so long ends, whatever is known."""
+"""Who has parted for so long leaves, whatever is known."""
 
 
 class Phase(IntEnum):
@@ -54,19 +54,30 @@ class Meeting:
 
     Attributes:
         tracks: their ids.
+        seen: those whom the last picture showed.
+        apart: of those, who shares no part with any other of them, and the pts since when.
         deep: the tracker may have exchanged them.
-        hidden: pts at which somebody was last hidden; what was seen before it says nothing of who is who after.
-        parted: pts since when no two of them share a part; None while some do, or none is seen.
-        seen: how many of them the last picture showed.
-        said: by track and identity, what crops have said for the two to belong together since somebody was hidden.
+        hidden: pts at which somebody was last hidden.
+        said: by track and identity, what crops have said for the two to belong together since the track was hidden
+            or hid another: what was seen before says nothing of who is who after.
     """
 
     tracks: set[int]
+    seen: set[int] = field(default_factory=set)
+    apart: dict[int, int] = field(default_factory=dict)
     deep: bool = False
     hidden: int = 0
-    parted: int | None = None
-    seen: int = 0
     said: dict[tuple[int, int], float] = field(default_factory=dict)
+
+    @property
+    def parted(self) -> bool:
+        """All who are seen are apart."""
+        return bool(self.seen) and len(self.apart) == len(self.seen)
+
+    def hide(self, tracks: set[int], pts: int) -> None:
+        """The tracker may have exchanged these."""
+        self.deep, self.hidden = True, pts
+        self.said = {(track, who): value for (track, who), value in self.said.items() if track not in tracks}
 
 
 class Scene(NamedTuple):
@@ -126,12 +137,13 @@ class Meetings:
         self._last = {}
         for meeting in self:
             rows = [row for row, track in enumerate(there) if track in meeting.tracks]
-            here = [row for row in rows if row < seen]
-            if not self._goes_on(meeting, float(shared[np.ix_(rows, rows)].max(initial=0)), len(here), tracks.pts):
+            most = shared[np.ix_(rows, rows)].max(axis=1, initial=0).tolist()
+            if not self._goes_on(meeting, {there[row]: m for row, m in zip(rows, most, strict=True)}, ids, tracks.pts):
                 self.settle(meeting)
                 continue
-            phase[here] = Phase.MEETING if meeting.parted is None else Phase.PARTED
-            for row in rows:
+            for row in [row for row in rows if there[row] in meeting.tracks]:
+                if row < seen:
+                    phase[row] = Phase.PARTED if there[row] in meeting.apart else Phase.MEETING
                 place = _Place(xyxy[row], int(class_id[row]), tracks.pts) if row < seen else last[there[row]]
                 if tracks.pts - place.pts <= GHOST_S * CLOCK_HZ:
                     self._last[there[row]] = place
@@ -142,22 +154,33 @@ class Meetings:
         if len(met) == 1 and tracks <= met[0].tracks:
             return
         joined = Meeting(tracks.union(*(meeting.tracks for meeting in met)))
-        joined.deep = any(meeting.deep for meeting in met)
-        joined.hidden = max((meeting.hidden for meeting in met), default=0)
+        for meeting in met:
+            joined.seen |= meeting.seen
+            joined.apart |= meeting.apart
+            joined.said |= meeting.said
+            joined.deep |= meeting.deep
+            joined.hidden = max(joined.hidden, meeting.hidden)
         self._all = [meeting for meeting in self._all if meeting not in met] + [joined]
 
     @staticmethod
-    def _goes_on(meeting: Meeting, shared: float, seen: int, pts: int) -> bool:
-        """Whether it does, after a picture in which so many of them are seen and two share so much."""
-        if shared > DEEP or seen < meeting.seen:
-            meeting.deep, meeting.hidden = True, pts
-            meeting.said.clear()
-        meeting.seen = seen
-        if shared > APART or not seen:
-            meeting.parted = None
-        elif meeting.parted is None:
-            meeting.parted = pts
-        if seen and not meeting.deep:
-            return meeting.parted is None
-        since = meeting.parted if meeting.parted is not None else pts if seen else meeting.hidden
-        return pts - since <= PATIENCE_S * CLOCK_HZ
+    def _goes_on(meeting: Meeting, shared: dict[int, float], ids: list[int], pts: int) -> bool:
+        """Whether it does, after a picture with the tracks `ids` in which each shares so much with another of it."""
+        here = meeting.tracks.intersection(ids)
+        lost = meeting.seen - here
+        left = lost.intersection(meeting.apart)  # out of the picture: nobody hid them
+        hidden = {track for track, most in shared.items() if most > DEEP}
+        if lost - left:
+            hidden |= meeting.tracks.difference(meeting.apart)
+        if hidden:
+            meeting.hide(hidden, pts)
+        meeting.tracks -= left
+        meeting.seen = here
+        since = {track: meeting.apart.get(track, pts) for track in here if shared[track] <= APART}
+        patience = PATIENCE_S * CLOCK_HZ if meeting.deep else -1
+        meeting.apart = {track: began for track, began in since.items() if pts - began <= patience}
+        gone = since.keys() - meeting.apart.keys()
+        meeting.tracks -= gone
+        meeting.seen -= gone
+        if not here:
+            return pts - meeting.hidden <= PATIENCE_S * CLOCK_HZ
+        return len(meeting.tracks) > 1
