@@ -181,7 +181,7 @@ class Run:
         new = [shown.frame for shown in tick.shown if shown.frame is not None and shown.new]
         trackers, found = self._stages.trackers, tick.detections
         followed = [trackers[frame.stream].update(found.get(frame.stream), frame.pts) for frame in new]
-        if self._stages.reid is not None and new:
+        if self._stages.reid is not None:
             detected = [frame.stream in found for frame in new]
             known = self._stages.reid.recognise(list(zip(new, followed, detected, strict=True)))
             followed = [tracks for tracks, _ in known]

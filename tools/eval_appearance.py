@@ -5,7 +5,7 @@
 Each argument is a folder of MOT data (gt/gt.txt, or any .txt file) and the video that it belongs to. Two people
 who are both in view, and both in view again `gap` frames later: do their crops of then, compared with what they
 looked like, say who is who? What they looked like is a gallery, the mean of the crops of the last `--gallery`
-frames. Crops are the boxes of the ground truth. *Clear* leaves out the crops that the box of somebody nearer covers by
+frames (50: as ReID has it). Crops are the boxes of the ground truth. *Clear* leaves out the crops that the box of somebody nearer covers by
 more than `--covered`, as `reid:` does; *all* does not. A *sum* adds up what `--crops` frames in a row say.
 
 The contestants: the learned vectors that ship, the histograms that they are made of, and the same with nothing but
@@ -20,11 +20,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
 import click
 import numpy as np
 import numpy.typing as npt
 
+from tiler.config.models import Source
+from tiler.decode.cpu import PyavDecoder
 from tiler.kernels.appearance import BINS, CHROMA, FEATURES, LUMA, STRIPES, tables
 from tiler.kernels.appearance_cpu import embed, histograms
 from tiler.track.appearance import lay_out, load_matrix
@@ -54,15 +55,12 @@ def read(folder: Path, video: Path) -> Iterator[tuple[Frame, npt.NDArray[np.int6
     """Each picture with the ids and boxes (n, 4) x0, y0, x1, y1 of its people."""
     rows = np.loadtxt(folder if folder.is_file() else folder / "gt" / "gt.txt", delimiter=",", ndmin=2)
     rows = rows[(rows[:, 6] != 0) & (rows[:, 4:6].min(axis=1) >= _PERSON_PX)]
-    with av.open(str(video)) as file:
-        for number, picture in enumerate(file.decode(video=0), 1):
-            height, width = picture.height, picture.width
-            planes = picture.to_ndarray(format="yuv420p").reshape(-1)
-            y, u, v = np.split(planes, [height * width, height * width * 5 // 4])
-            half = (height // 2, width // 2)
+    with PyavDecoder(Source(id="video", uri=str(video)), str(video), 0, 2) as decoder:
+        number = 0
+        while (frame := decoder.read()) is not None:
+            number += 1
             here = rows[rows[:, 0] == number]
             boxes = np.concatenate((here[:, 2:4], here[:, 2:4] + here[:, 4:6]), axis=1)
-            frame = Frame(0, number, y.reshape(height, width), u.reshape(half), v.reshape(half))
             yield frame, here[:, 1].astype(np.int64), boxes
 
 
@@ -90,13 +88,13 @@ def _colours(histogram: Float32) -> Float64:
     return unit(histogram.reshape(-1, STRIPES, BINS)[:, :, :_COLOURS].reshape(len(histogram), -1).astype(np.float64))
 
 
-def _centred(histogram: Float32) -> Float64:
+def _histograms(histogram: Float32) -> Float64:
     return unit(histogram.astype(np.float64))
 
 
 CONTESTANTS: dict[str, Callable[[Float32], Float64]] = {
     "learned, 128-D": _learned,
-    "colour and texture histograms, 456-D": _centred,
+    "colour and texture histograms, 456-D": _histograms,
     "colour histograms, 360-D": _colours,
 }
 
@@ -139,7 +137,7 @@ def told_right(seen: list[Seen], name: str, gap: int, gallery: int, crops: int, 
 @click.command(help=(__doc__ or "").split("\n", 1)[0])
 @click.argument("sequences", nargs=-1, required=True, metavar="FOLDER=VIDEO...")
 @click.option("--gap", "gaps", type=int, multiple=True, default=(5, 15, 40), show_default=True, help="Frames.")
-@click.option("--gallery", type=click.IntRange(min=1), default=15, show_default=True, help="Frames of a gallery.")
+@click.option("--gallery", type=click.IntRange(min=1), default=50, show_default=True, help="Most frames of a gallery.")
 @click.option("--crops", type=click.IntRange(min=1), default=5, show_default=True, help="Frames of a sum.")
 @click.option("--covered", "most", type=click.FloatRange(0, 1), default=0.3, show_default=True,
               help="Most of a clear crop that another box covers.")

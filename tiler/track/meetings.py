@@ -173,14 +173,13 @@ class Meetings:
             hidden |= meeting.tracks.difference(meeting.apart)
         if hidden:
             meeting.hide(hidden, pts)
-        meeting.tracks -= left
-        meeting.seen = here
+        if not here:
+            meeting.seen, meeting.apart = here, {}
+            return pts - meeting.hidden <= PATIENCE_S * CLOCK_HZ
         since = {track: meeting.apart.get(track, pts) for track in here if shared[track] <= APART}
         patience = PATIENCE_S * CLOCK_HZ if meeting.deep else -1
         meeting.apart = {track: began for track, began in since.items() if pts - began <= patience}
         gone = since.keys() - meeting.apart.keys()
-        meeting.tracks -= gone
-        meeting.seen -= gone
-        if not here:
-            return pts - meeting.hidden <= PATIENCE_S * CLOCK_HZ
+        meeting.seen = here - gone
+        meeting.tracks -= left | gone
         return len(meeting.tracks) > 1

@@ -85,6 +85,8 @@ class ReId:
             seen: of some streams the next picture, its tracks, and whether the detector ran for it: predicted boxes
                 are not looked at.
         """
+        if not seen:
+            return []
         rows = [self._streams[frame.stream].ask(frame, tracks, detected) for frame, tracks, detected in seen]
         crops = [(frame, tracks.xyxy[own]) for (frame, tracks, _), own in zip(seen, rows, strict=True) if own.any()]
         vectors = self._embedder.embed(crops) if crops else _NONE
