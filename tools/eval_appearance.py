@@ -5,8 +5,9 @@
 Each argument is a folder of MOT data (gt/gt.txt, or any .txt file) and the video that it belongs to. Two people
 who are both in view, and both in view again `gap` frames later: do their crops of then, compared with what they
 looked like, say who is who? What they looked like is a gallery, the mean of the crops of the last `--gallery`
-frames (50: as ReID has it). Crops are the boxes of the ground truth. *Clear* leaves out the crops that the box of somebody nearer covers by
-more than `--covered`, as `reid:` does; *all* does not. A *sum* adds up what `--crops` frames in a row say.
+frames (50: as ReID has it). Crops are the boxes of the ground truth. *Clear* leaves out the crops that the box of
+somebody nearer covers by more than `--covered`, as ReID does; *all* does not. A *sum* adds up what `--crops` frames
+in a row say.
 
 The contestants: the learned vectors that ship, the histograms that they are made of, and the same with nothing but
 their colours. No model is trained here.

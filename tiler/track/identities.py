@@ -30,7 +30,7 @@ _SHARPNESS, _MOST = 4.0, 1.0
 """Weight of a difference of two cosines, and the most that a crop says for or against an identity."""
 _BASE = 1000.0
 """Worth of a pair: more than all that can be said against it."""
-_LEAD = 8.0
+_LEAD = 10.0
 _CROPS = 4
 """Who is not recognised by so many crops is somebody new."""
 _SURE = 0.4
@@ -38,8 +38,8 @@ _SURE = 0.4
 half of it."""
 _NEW_S = 2.0
 """Who has not been seen clearly for so long is taken for somebody new."""
-_STRANGER = 0.6
-"""Cosine that a stranger is thought to have."""
+_STRANGER, _STRANGER_MET = 0.6, 0.4
+"""Cosine that a stranger is thought to have; less where people meet: who begins there was mostly there before."""
 _ENOUGH = 3
 """Crops that a gallery must have been made of to be compared with."""
 _FULL = 50
@@ -153,7 +153,7 @@ class Identities:
             alike = {who: self._people[who].likeness(crop) for who in met}
             if track in self._new:
                 alike |= {who: self._people[who].likeness(crop) for who in self._away(track, rows)}
-                alike[self.of(track)] = _STRANGER
+                alike[self.of(track)] = _STRANGER_MET
             mean = sum(alike.values()) / max(len(alike), 1)
             for who, value in alike.items():
                 says = float(np.clip(_SHARPNESS * (value - mean), -_MOST, _MOST))

@@ -128,8 +128,9 @@ class Meetings:
             class_id = np.append(class_id, [self._last[track].class_id for track in ghosts]).astype(np.int32)
         shared, hidden, near = covers(xyxy, class_id, REACH)
         seen = len(ids)
-        for i, j in np.argwhere(np.tril(shared[:seen, :seen]) > TOUCH).tolist():
-            self._join({ids[i], ids[j]})
+        if shared.max(initial=0) > TOUCH:
+            for i, j in np.argwhere(shared[:seen, :seen] > TOUCH).tolist():
+                self._join({ids[i], ids[j]})
         phase = near[:seen].astype(np.int64)
         if ghosts:  # what is unseen there may be in front or behind
             hidden = np.maximum(hidden, shared[:, seen:].max(axis=1))

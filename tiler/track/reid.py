@@ -20,8 +20,8 @@ from tiler.track.meetings import Meetings, Phase, Scene
 from tiler.types import APPEARANCE, CLOCK_HZ, Appearance, Bool, Float32, Frame, Tracks
 
 _EVERY_S = {Phase.ALONE: 2.0, Phase.NEAR: 0.4, Phase.MEETING: 0.2, Phase.PARTED: 0.06}
-_NEW_EVERY_S = 0.06
-"""Seconds between two crops of a track in each phase, and of one that begins."""
+_NEW_EVERY_S, _NEW_CROPS = 0.06, 6
+"""Seconds between two crops of a track in each phase; and of one that begins, so many crops, or until it is known."""
 _CLEAR = 0.3
 """A crop that somebody nearer covers by more than this part is none."""
 _EDGE = 0.005
@@ -85,17 +85,14 @@ class ReId:
             seen: of some streams the next picture, its tracks, and whether the detector ran for it: predicted boxes
                 are not looked at.
         """
-        if not seen:
-            return []
         rows = [self._streams[frame.stream].ask(frame, tracks, detected) for frame, tracks, detected in seen]
         crops = [(frame, tracks.xyxy[own]) for (frame, tracks, _), own in zip(seen, rows, strict=True) if own.any()]
         vectors = self._embedder.embed(crops) if crops else _NONE
-        ends = np.cumsum([own.sum() for own in rows])
-        parts = np.split(vectors, ends[:-1])
-        return [
-            self._streams[frame.stream].tell(tracks, own, part)
-            for (frame, tracks, _), own, part in zip(seen, rows, parts, strict=True)
-        ]
+        known, end = [], 0
+        for (frame, tracks, _), own in zip(seen, rows, strict=True):
+            start, end = end, end + int(own.sum())
+            known.append(self._streams[frame.stream].tell(tracks, own, vectors[start:end]))
+        return known
 
     def close(self) -> None:
         """Free what is on the device; may be called twice."""
@@ -110,7 +107,7 @@ class _Stream:
         self._meetings = Meetings()
         self._identities = Identities(memory_s)
         self._scene: Scene | None = None
-        self._looked: dict[int, int] = {}
+        self._looked: dict[int, tuple[int, int]] = {}  # by track: pts of the last crop, and how many there were
 
     def ask(self, frame: Frame, tracks: Tracks, detected: bool) -> Bool:
         """(n,) the tracks to look at."""
@@ -121,29 +118,31 @@ class _Stream:
         width = frame.picture_size[0]
         clear = (self._scene.hidden <= _CLEAR) & (tracks.xyxy[:, 0] > _EDGE * width)
         clear &= tracks.xyxy[:, 2] < (1 - _EDGE) * width
-        looked: dict[int, int] = {}
+        looked = self._looked
+        self._looked = {}
         for row, track in enumerate(tracks.track_id.tolist()):
-            last = self._looked.get(track)
-            rows[row] = clear[row] and (last is None or tracks.pts - last >= self._pause(track, row) * CLOCK_HZ)
+            last, crops = looked.get(track, (None, 0))
+            pause = self._pause(track, row, crops) * CLOCK_HZ
+            rows[row] = clear[row] and (last is None or tracks.pts - last >= pause)
             if rows[row]:
-                looked[track] = tracks.pts
+                self._looked[track] = tracks.pts, crops + 1
             elif last is not None:
-                looked[track] = last
-        self._looked = looked
+                self._looked[track] = last, crops
         self.duty.pictures += 1
         self.duty.tracks += len(tracks)
         self.duty.crops += int(rows.sum())
         self.duty.looked += bool(rows.any())
         return rows
 
-    def _pause(self, track: int, row: int) -> float:
+    def _pause(self, track: int, row: int, crops: int) -> float:
         """Seconds from one crop to the next."""
         assert self._scene is not None
         phase = Phase(int(self._scene.phase[row]))
         if phase == Phase.MEETING:
             meeting = self._meetings.of(track)
             return _EVERY_S[phase] if meeting is not None and meeting.deep else np.inf
-        return min(_EVERY_S[phase], _NEW_EVERY_S if self._identities.is_new(track) else np.inf)
+        begins = crops < _NEW_CROPS or self._identities.is_new(track)
+        return min(_EVERY_S[phase], _NEW_EVERY_S) if begins else _EVERY_S[phase]
 
     def tell(self, tracks: Tracks, rows: Bool, vectors: Float32) -> tuple[Tracks, Appearance]:
         """The tracks and their looks, by the ids of who they are."""
@@ -152,8 +151,8 @@ class _Stream:
         looks.vectors[rows] = vectors
         who = self._identities.update(tracks, self._scene, self._meetings, looks)
         self.duty.exchanged, self.duty.returned = self._identities.exchanged, self._identities.returned
-        order = np.argsort(who.track_id)
-        if (order[1:] < order[:-1]).any():
+        if (who.track_id[1:] < who.track_id[:-1]).any():
+            order = np.argsort(who.track_id)
             who = Tracks(who.pts, who.track_id[order], who.xyxy[order], who.score[order], who.class_id[order])
             looks = Appearance(looks.vectors[order], looks.known[order])
         return who, looks
