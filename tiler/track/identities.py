@@ -38,8 +38,10 @@ _SURE = 0.4
 half of it."""
 _NEW_S = 2.0
 """Who has not been seen clearly for so long is taken for somebody new."""
-_STRANGER, _STRANGER_MET = 0.6, 0.4
-"""Cosine that a stranger is thought to have; less where people meet: who begins there was mostly there before."""
+_STRANGER = 0.6
+"""Cosine that a stranger is thought to have."""
+_THERE = 0.2
+"""Who begins in a meeting is mostly one who was lost there: their cosines count for so much more."""
 _ENOUGH = 3
 """Crops that a gallery must have been made of to be compared with."""
 _FULL = 50
@@ -152,8 +154,10 @@ class Identities:
             crop = looks.vectors[seen[track]]
             alike = {who: self._people[who].likeness(crop) for who in met}
             if track in self._new:
-                alike |= {who: self._people[who].likeness(crop) for who in self._away(track, rows)}
-                alike[self.of(track)] = _STRANGER_MET
+                alike = {who: value + _THERE for who, value in alike.items()}
+                away = self._away(track, rows)
+                alike |= {who: person.likeness(crop) for who, person in away.items() if who not in alike}
+                alike[self.of(track)] = _STRANGER
             mean = sum(alike.values()) / max(len(alike), 1)
             for who, value in alike.items():
                 says = float(np.clip(_SHARPNESS * (value - mean), -_MOST, _MOST))
