@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -200,3 +201,21 @@ def test_ids_are_unique_and_streams_beside_each_other_are_each_alone(one: list[S
             ((tracks, _),) = alone.recognise([told[0]])
             assert np.array_equal(tracks.track_id, known[0][0].track_id)
             assert np.array_equal(tracks.xyxy, known[0][0].xyxy)
+
+
+@settings(deadline=None, max_examples=60)
+@given(stories, st.lists(st.floats(0, 4), min_size=50, max_size=50), st.floats(0.1, 3))
+def test_ids_stay_unique_while_people_are_forgotten(story: list[Seen], gaps_s: list[float], memory_s: float) -> None:
+    """As a tracker gives ids: one that was not seen for `lost_s` is never used again."""
+    config = TrackerConfig(lost_s=1.0, memory_s=memory_s)
+    reid, now, raw, last = ReId(Faces(blur=0), 1, config), 0, dict[int, int](), dict[int, int]()
+    for gap_s, people in zip(gaps_s, story, strict=False):
+        now += round(gap_s * CLOCK_HZ)
+        for k in people:
+            if k not in raw or now - last[k] > config.lost_s * CLOCK_HZ:
+                raw[k] = max(raw.values(), default=0) + 1
+            last[k] = now
+        tracks = replace(tracks_of(0, {raw[k]: place for k, place in people.items()}), pts=now)
+        ((known, _),) = reid.recognise([(replace(frame_at(0), pts=now), tracks, True)])
+        assert (np.diff(known.track_id) > 0).all()
+        assert set(known.track_id.tolist()) <= set(range(1, max(raw.values(), default=0) + 1))

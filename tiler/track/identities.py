@@ -47,7 +47,7 @@ _ENOUGH = 3
 _FULL = 50
 """A gallery is the mean of its crops; from so many on, a mean that forgets."""
 _MOST_AWAY = 256
-"""Of those who are away, so many are remembered."""
+"""Of so many who are away it is remembered what they looked like."""
 
 
 @dataclass(eq=False)
@@ -91,8 +91,8 @@ class Identities:
         returned: how often somebody was, after being away.
 
     Args:
-        memory_s: seconds for which somebody away is remembered; no shorter than the tracker remembers a lost
-            track.
+        memory_s: seconds for which somebody away is remembered; no shorter than the tracker remembers a lost track,
+            and than a meeting does (`GHOST_S`).
     """
 
     def __init__(self, memory_s: float) -> None:
@@ -245,11 +245,13 @@ class Identities:
         here = {self.of(track) for track in rows}
         away = sorted((person.seen, who) for who, person in self._people.items() if who not in here)
         for k, (seen, who) in enumerate(away):
-            if pts - seen > self._memory or k < len(away) - _MOST_AWAY:
+            if pts - seen > self._memory:
                 del self._people[who]
                 track = self._track_of.pop(who, who)
                 self._id_of.pop(track, None)
                 self._new.pop(track, None)
+            elif k < len(away) - _MOST_AWAY and self._people[who].crops:
+                self._people[who] = _Person(self._people[who].class_id, seen)
 
 
 def _total(gain: Float64, pairs: npt.NDArray[np.int64]) -> float:

@@ -122,6 +122,10 @@ class Meetings:
         """Take the tracks of the next picture; pts never decrease."""
         ids = tracks.track_id.tolist()
         ghosts = [track for track in self._last if track not in ids]
+        for track in [k for k in ghosts if tracks.pts - self._last[k].pts > GHOST_S * CLOCK_HZ]:
+            ghosts.remove(track)
+            for meeting in self:
+                meeting.tracks.discard(track)
         xyxy, class_id = tracks.xyxy, tracks.class_id
         if ghosts:
             xyxy = np.concatenate([xyxy, [self._last[track].xyxy for track in ghosts]])
@@ -145,9 +149,8 @@ class Meetings:
             for row in [row for row in rows if there[row] in meeting.tracks]:
                 if row < seen:
                     phase[row] = Phase.PARTED if there[row] in meeting.apart else Phase.MEETING
-                place = _Place(xyxy[row], int(class_id[row]), tracks.pts) if row < seen else last[there[row]]
-                if tracks.pts - place.pts <= GHOST_S * CLOCK_HZ:
-                    self._last[there[row]] = place
+                    last[there[row]] = _Place(xyxy[row], int(class_id[row]), tracks.pts)
+                self._last[there[row]] = last[there[row]]
         return Scene(phase, hidden[:seen])
 
     def _join(self, tracks: set[int]) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from tiler.config.models import TrackerConfig
 from tiler.track.base import Embedder
 from tiler.track.identities import Identities
-from tiler.track.meetings import Meetings, Phase, Scene
+from tiler.track.meetings import GHOST_S, Meetings, Phase, Scene
 from tiler.types import APPEARANCE, CLOCK_HZ, Appearance, Bool, Float32, Frame, Tracks
 
 _EVERY_S = {Phase.ALONE: 2.0, Phase.NEAR: 0.4, Phase.MEETING: 0.2, Phase.PARTED: 0.06}
@@ -70,7 +70,7 @@ class ReId:
 
     def __init__(self, embedder: Embedder, streams: int, config: TrackerConfig) -> None:
         self._embedder = embedder
-        memory_s = max(config.memory_s, config.lost_s)
+        memory_s = max(config.memory_s, config.lost_s, GHOST_S)
         self._streams = [_Stream(memory_s) for _ in range(streams)]
 
     @property
