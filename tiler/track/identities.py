@@ -169,13 +169,12 @@ class Identities:
         met = [self.of(track) for track in here + sorted(meeting.tracks.difference(rows))]
         come = {track: self._away(track, rows) for track in here if track in self._new}
         whose = met + sorted(set().union(*come.values()).difference(met))
-        gain = np.array(
-            [
-                [_BASE + meeting.said.get((track, who), 0.0) if who in met or who in come.get(track, ()) else 0.0
-                 for who in whose]
-                for track in here
-            ]
-        )  # fmt: skip
+
+        def worth(track: int, who: int) -> float:
+            possible = who in met or who in come.get(track, ())
+            return _BASE + meeting.said.get((track, who), 0.0) if possible else 0.0
+
+        gain = np.array([[worth(track, who) for who in whose] for track in here])
         now = np.arange(len(here))
         best = best_pairs(gain)
         if _total(gain, best) - _total(gain, now) >= _LEAD:

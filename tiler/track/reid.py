@@ -19,8 +19,8 @@ from tiler.track.identities import Identities
 from tiler.track.meetings import GHOST_S, Meetings, Phase, Scene
 from tiler.types import APPEARANCE, CLOCK_HZ, Appearance, Bool, Float32, Frame, Tracks
 
-_EVERY_S = {Phase.ALONE: 2.0, Phase.NEAR: 0.4, Phase.MEETING: 0.2, Phase.PARTED: 0.06}
-_NEW_EVERY_S, _NEW_CROPS = 0.06, 6
+_EVERY_S = {Phase.ALONE: 2.0, Phase.NEAR: 0.8, Phase.MEETING: 0.4, Phase.PARTED: 0.06}
+_NEW_EVERY_S, _NEW_CROPS = 0.06, 5
 """Seconds between two crops of a track in each phase; and of one that begins, so many crops, or until it is known."""
 _CLEAR = 0.3
 """A crop that somebody nearer covers by more than this part is none."""
