@@ -18,6 +18,7 @@ before they reach memory: `Frame.source_size` then says what they were.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, cast
@@ -99,12 +100,15 @@ class NvdecDecoder(DemuxedDecoder[NvPicture]):
             self._library.PyNvVCExceptionUnsupported,
             RuntimeError,
         )
+        self._thread = 0
         with cupy.cuda.Device(device):
             super().__init__(source, uri, stream, 1)
 
     def read(self) -> Frame | None:
-        with cupy.cuda.Device(self._device):
-            return super().read()
+        if self._thread != threading.get_ident():  # the constructor's at first, the reader's from then on
+            self._thread = threading.get_ident()
+            cupy.cuda.Device(self._device).use()
+        return super().read()
 
     def _name(self) -> str:
         nvdec = self._nvdec
@@ -128,7 +132,8 @@ class NvdecDecoder(DemuxedDecoder[NvPicture]):
         self._parameters = b""
         self._waiting = True
         self._skipped = self._damaged = 0
-        self._release()
+        if self._nvdec is not None:  # begun again: the hardware's session stays, as to open one takes long
+            self._nvdec.flush()
         yield from self._decoded(self._decode, self._refusals)
 
     def _decode(self, packet: VideoPacket | None) -> list[NvPicture]:
@@ -327,8 +332,14 @@ class _Nvdec:
         return self._taken(self._decoder.Decode(sent))
 
     def flush(self) -> list[NvPicture]:
-        """What the decoder still holds; it is not used again."""
-        return self._taken(self._decoder.Decode(self._end))
+        """What the decoder still holds. A keyframe may come next, of another stream of the same look, too."""
+        if not self.began:
+            return []
+        self.began = False
+        left = self._taken(self._decoder.Decode(self._end))
+        self._durations.clear()
+        self._hidden.clear()
+        return left
 
     def _taken(self, decoded: list[Any]) -> list[NvPicture]:
         pictures = []

@@ -86,6 +86,9 @@ class UploadDecoder(Closing):
             if self._closed:
                 self._free()
 
+    def restart(self) -> None:
+        self._decoder.restart()
+
     def close(self) -> None:
         self._closed = True
         self._decoder.close()
