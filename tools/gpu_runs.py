@@ -16,9 +16,13 @@ import cupy
 
 from tiler import stages
 from tiler.config.loader import load
+from tiler.kernels import enqueue_cuda
 from tiler.observe.run import RunObserver
 from tiler.pipeline import Run
 from tiler.types import Mosaic, Packet
+
+_MOST_LAUNCHES = 2000
+"""Pairs of events made before a run, which is not to wait for them."""
 
 
 def make_clip(folder: Path, given: tuple[Path, ...], codec: str, seconds: float) -> Path:
@@ -120,16 +124,17 @@ class GpuTimer:
 
     def __init__(self) -> None:
         self._pairs: list[tuple[Any, Any]] = []
+        self._ready = [(cupy.cuda.Event(), cupy.cuda.Event()) for _ in range(_MOST_LAUNCHES)]
 
     def wrap(self, owner: Any, name: str) -> None:
         work = getattr(owner, name)
 
         def timed(*arguments: Any) -> Any:
             stream = cupy.cuda.get_current_stream()
-            start, end = cupy.cuda.Event(), cupy.cuda.Event()
-            start.record(stream)
+            start, end = self._ready.pop() if self._ready else (cupy.cuda.Event(), cupy.cuda.Event())
+            enqueue_cuda.record(start, stream)
             result = work(*arguments)
-            end.record(stream)
+            enqueue_cuda.record(end, stream)
             self._pairs.append((start, end))
             return result
 

@@ -28,6 +28,7 @@ import cupy
 from av.video.codeccontext import VideoCodecContext
 
 from tiler.config.models import Source, is_live
+from tiler.decode.annexb import has_room, put_start_codes
 from tiler.decode.base import Needed
 from tiler.decode.clock import TickClock
 from tiler.decode.demuxed import DEFAULT_FPS, DemuxedDecoder, VideoPacket, said_by
@@ -128,6 +129,7 @@ class NvdecDecoder(DemuxedDecoder[NvPicture]):
         extradata = self._video.codec_context.extradata
         name = FILTERS.get(self._codec) if is_length_prefixed(extradata) else None
         self._filter = av.BitStreamFilterContext(name, self._video) if name else None
+        self._in_place = name is not None and has_room(self._codec, extradata)
         self._headers = headers_of(self._codec, extradata)
         self._parameters = b""
         self._waiting = True
@@ -150,7 +152,9 @@ class NvdecDecoder(DemuxedDecoder[NvPicture]):
         if self._waiting and not keyframe:
             return self._skip()
         stored = packet
-        if self._filter is not None:
+        if self._in_place and not keyframe and not packet.has_sidedata("new_extradata"):
+            put_start_codes(_bytes_of(packet))
+        elif self._filter is not None:
             stored = _copy_of(packet) if keyframe else packet
             filtered = self._filter.filter(packet)  # takes the data out of the packet
             if not filtered:
@@ -255,7 +259,7 @@ class NvdecDecoder(DemuxedDecoder[NvPicture]):
         if decoded.GetPtrToPlane(1) - luma != surface.luma_bytes:
             raise self._refusal(f"its pictures are not {width}x{height} with {look.bits} bits, as they should be")
         enqueue_cuda.copy(surface.ptr, luma, surface.size_bytes, ring.stream)
-        surface.ready.record(ring.stream)
+        enqueue_cuda.record(surface.ready, ring.stream)
         return Frame(
             stream=self._stream,
             pts=pts,
