@@ -152,7 +152,7 @@ class NvdecDecoder(DemuxedDecoder[NvPicture]):
         if self._waiting and not keyframe:
             return self._skip()
         stored = packet
-        if self._in_place and not keyframe and not packet.has_sidedata("new_extradata"):
+        if self._in_place and not keyframe:
             put_start_codes(_bytes_of(packet))
         elif self._filter is not None:
             stored = _copy_of(packet) if keyframe else packet
