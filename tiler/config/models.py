@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 
 def _fraction(value: Any) -> Fraction:
@@ -58,6 +58,32 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+def _unique(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise ValueError("names must be unique")
+    return names
+
+
+SlotName = Annotated[str, Field(pattern=r"^[\w.-]{1,24}$")]
+SlotNames = Annotated[list[SlotName], Field(min_length=1, max_length=6), AfterValidator(_unique)]
+
+
+class SlotsConfig(Model):
+    """A fixed cast: a name for each of a known number of people (or things)."""
+
+    names: SlotNames = Field(
+        description="1 to 6 unique names; at first they are given out from left to right", examples=[["left", "right"]]
+    )
+    mode: Literal["person", "side"] = Field(
+        "person", description="a name stays with its person, or with its side of the picture: person | side"
+    )
+    class_name: str | None = Field(None, min_length=1, description="class that the cast is of; any when absent")
+    hysteresis: float = Field(
+        0.05, ge=0, le=0.5, description="side: part of the picture's width by which somebody must be on another side"
+    )
+    dwell_s: float = Field(0.5, ge=0, le=60, description="side: seconds for which that must hold")
+
+
 class Source(Model):
     """One stream to decode."""
 
@@ -73,6 +99,7 @@ class Source(Model):
     options: dict[str, str | int | float] = Field(
         default_factory=dict, description="FFmpeg input options, such as {rtsp_transport: tcp}"
     )
+    slots: SlotsConfig | None = Field(None, description="a fixed cast, by name")
 
     @property
     def title(self) -> str:

@@ -1,0 +1,72 @@
+"""Slots: the names of a fixed cast over the tracks of one stream.
+
+A stage of its own: any tracker may be under it, and its ids may change or be exchanged. That a
+known number of people are there is what makes it simple: nobody needs to be told from strangers,
+only from each other. `mode: person` is `tiler/track/cast.py`, `mode: side` `tiler/track/sides.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+
+from tiler.config.models import SlotsConfig
+from tiler.track.cast import Cast
+from tiler.track.sides import Sides
+from tiler.types import Appearance, Float32, Int32, Tracks
+
+
+class _Mode(Protocol):
+    revised: int
+
+    def assign(self, track_id: Int32, xyxy: Float32, pts: int, looks: Appearance | None) -> Int32: ...
+
+
+class Slots:
+    """The slots of one stream. Deterministic; not thread-safe; two instances share nothing.
+
+    Args:
+        config: names and mode.
+        class_names: what the detector calls its classes.
+    """
+
+    def __init__(self, config: SlotsConfig, class_names: Sequence[str] = ()) -> None:
+        self.names = tuple(config.names)
+        self._class_id = None
+        if config.class_name is not None:
+            self._class_id = list(class_names).index(config.class_name) if config.class_name in class_names else -1
+        count = len(self.names)
+        self._mode: _Mode = (
+            Cast(count) if config.mode == "person" else Sides(count, config.hysteresis, config.dwell_s)
+        )
+
+    @property
+    def revised(self) -> int:
+        """How often names that had been shown were exchanged for better evidence."""
+        return self._mode.revised
+
+    def update(self, tracks: Tracks, appearance: Appearance | None = None) -> Tracks:
+        """The same tracks with their slots; once for each picture that has tracks, none left out.
+
+        Args:
+            tracks: of the next picture; pts never decrease.
+            appearance: of those tracks, row by row; None: no evidence for any.
+
+        Raises:
+            ValueError: `appearance` is not that of `tracks`.
+        """
+        if appearance is not None and len(appearance) != len(tracks):
+            raise ValueError(f"appearance of {len(appearance)} tracks beside {len(tracks)} tracks")
+        rows = np.isfinite(tracks.xyxy).all(axis=1)
+        if self._class_id is not None:
+            rows &= tracks.class_id == self._class_id
+        slot = np.full(len(tracks), -1, np.int32)
+        if rows.all():
+            slot[:] = self._mode.assign(tracks.track_id, tracks.xyxy, tracks.pts, appearance)
+        else:
+            looks = None if appearance is None else Appearance(appearance.vectors[rows], appearance.known[rows])
+            slot[rows] = self._mode.assign(tracks.track_id[rows], tracks.xyxy[rows], tracks.pts, looks)
+        return replace(tracks, slot=slot)
