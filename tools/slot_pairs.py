@@ -28,7 +28,7 @@ _COSINE = 0.5
 
 @dataclass
 class SlotTally:
-    """What became of the names in all pairs.
+    """What became of the names in all pairs, once both people had one.
 
     Attributes:
         changes: a person is shown with another name than when last shown.
@@ -115,15 +115,17 @@ def _run(
         slot = slots.update(tracks, looks).slot
         now = list(last)
         for person, row in row_of.items():
-            tally.seen += 1
             if slot[row] >= 0:
                 now[person] = int(slot[row])
-                if first[person] is None:
-                    first[person] = now[person]
-                tally.named += 1
-                tally.right += now[person] == first[person]
+        if None in first and None not in now and now[0] != now[1]:
+            first = list(now)
+        if None not in first:
+            for person, row in row_of.items():
+                tally.seen += 1
+                tally.named += slot[row] >= 0
+                tally.right += slot[row] == first[person]
         for person in (0, 1):
-            if last[person] is not None and now[person] != last[person]:
+            if None not in last and now[person] != last[person]:
                 tally.changes += 1
                 tally.takeovers += now[person] == last[1 - person]
         if touching[index]:

@@ -53,6 +53,8 @@ _SMOOTH_S = 0.25
 
 _TOUCH, _APART = 0.2, 0.05
 """Part of the smaller box that two share: above the first they overlap, below the second they have parted."""
+_HIDING_S = 0.5
+"""For so long somebody unseen is thought to be where they were going, and to overlap others."""
 _DEEP = 0.5
 """Above this part the tracker may exchange them."""
 _CLEAR = 0.3
@@ -65,7 +67,7 @@ _LEAD = 9.0
 _PATIENCE_S = 1.0
 _CROPS = 50
 """A gallery is the mean of its crops; after so many, a mean that forgets."""
-_ARRIVAL_S = 1.0
+_ARRIVAL_S = 0.5
 """Who comes within this time of the first is sorted from left to right with them."""
 
 
@@ -149,8 +151,7 @@ class Cast:
         """(slots, tracks) what a pair is worth, more than 0."""
         known = self._seen >= 0
         gap = ((pts - self._seen) / CLOCK_HZ)[:, None]
-        drift = _DRIFT_S * (1 - np.exp(-gap / _DRIFT_S))
-        place = np.clip(self._box[:, :2] + self._velocity * drift, self._extent[:2], self._extent[2:])
+        place = self._expected(pts)
         spread = self._box[:, 3:] * (_SPREAD + _SPREAD_PER_S * gap)
         away = ((boxes[None, :, :2] - place[:, None]) ** 2).sum(axis=2) / spread**2
         growth = np.log(boxes[None, :, 3] / self._box[:, 3:]) / (_SIZE_SPREAD + _SIZE_SPREAD_PER_S * gap)
@@ -177,6 +178,12 @@ class Cast:
             tall = boxes[:, 3] / boxes[:, 3].max()
             worth[fresh] = _NEW + tall - 1e-3 * (np.arange(len(fresh))[:, None] - rank) ** 2
         return worth
+
+    def _expected(self, pts: int) -> Float64:
+        """(slots, 2) where the middle of each slot's person would be now, within what was seen of the picture."""
+        gap = ((pts - self._seen) / CLOCK_HZ)[:, None]
+        drift = _DRIFT_S * (1 - np.exp(-gap / _DRIFT_S))
+        return np.clip(self._box[:, :2] + self._velocity * drift, self._extent[:2], self._extent[2:])
 
     def _sort_arrivals(self, ids: Int64, boxes: Float64, pairs: Int64, pts: int) -> Int64:
         """From left to right: whoever has come within a moment of the first of those in view."""
@@ -213,10 +220,15 @@ class Cast:
     def _doubt(self, ids: Int64, shared: Float64, pairs: Int64, pts: int) -> None:
         """Begin, widen and mark doubts: overlaps, and people gone from view in them or together."""
         seen, away = pairs >= 0, (pairs < 0) & (self._seen >= 0)
-        for a in range(self._count):
-            for b in range(a):
-                if seen[a] and seen[b] and shared[pairs[a], pairs[b]] > _TOUCH:
-                    self._join((a, b)).hidden |= bool(shared[pairs[a], pairs[b]] > _DEEP)
+        lately = self._seen > pts - _HIDING_S * CLOCK_HZ
+        if lately.sum() > 1:
+            place = self._expected(pts)
+            half = self._box[:, 2:] / 2
+            close = _shared(np.concatenate((place - half, place + half), axis=1))
+            close[~lately] = close[:, ~lately] = 0
+            for a, b in zip(*np.nonzero(np.tril(close > _TOUCH)), strict=True):
+                if seen[a] or seen[b]:
+                    self._join((int(a), int(b))).hidden |= bool(close[a, b] > _DEEP)
         if away.sum() > 1:   # whoever comes back first could be any of them
             self._join(tuple(np.flatnonzero(away).tolist())).hidden = True
         for doubt in self._doubts:
