@@ -24,6 +24,7 @@ from tiler.output.base import Output
 from tiler.output.file import FileWriter
 from tiler.output.tracks import TrackWriter, open_tracks
 from tiler.stages import STAGES, Stages
+from tiler.track.slots import Slots
 from tiler.track.trails import Trails
 from tiler.types import CLOCK_HZ, Batch, Detections, Mosaic, TileInput, Tracks
 from tiler.worker import Channel, Worker
@@ -75,6 +76,8 @@ class Run:
         self._rates = [RateMeter() for _ in range(count)]
         self._trails = [Trails(self._config.overlay.trail_s) for _ in range(count)]
         self._tracks = [Tracks.empty() for _ in range(count)]
+        names = stages.detector.class_names if stages.detector is not None else ()
+        self._slots = [Slots(source.slots, names) if source.slots else None for source in self._config.sources]
         with ExitStack() as opened:
             self._outputs, self._track_writers = _open_outputs(loaded, stages, opened, overwrite=overwrite)
             self._close_outputs = opened.pop_all()
@@ -171,6 +174,10 @@ class Run:
     def _follow(self, tick: Tick, stream: int, shown: Shown) -> None:
         assert shown.frame is not None
         tracks = self._stages.trackers[stream].update(tick.detections.get(stream), shown.frame.pts)
+        slots = self._slots[stream]
+        if slots is not None:
+            tracks = slots.update(tracks)
+            self._observer.cast(stream, tracks, slots.revised)
         self._tracks[stream] = tracks
         self._trails[stream].add(tracks)
         self._observer.tracks[stream] = len(tracks)
@@ -266,6 +273,7 @@ def _open_outputs(
     config = loaded.config
     streams = [(source.id, index) for index, source in enumerate(config.sources)]
     names = stages.detector.class_names if stages.detector is not None else ()
+    slots = {index: tuple(source.slots.names) for index, source in enumerate(config.sources) if source.slots}
     files: list[Output] = []
     tracks: list[TrackWriter] = []
     for output in config.outputs:
@@ -275,7 +283,7 @@ def _open_outputs(
             files.append(opened.enter_context(file))
         elif isinstance(output, TracksOutput):
             path = Path(loaded.resolve(output.tracks))
-            tracks.append(opened.enter_context(open_tracks(path, streams, names, overwrite=overwrite)))
+            tracks.append(opened.enter_context(open_tracks(path, streams, names, slots=slots, overwrite=overwrite)))
     return files, tracks
 
 

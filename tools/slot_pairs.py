@@ -1,4 +1,4 @@
-"""Two people who cross, each with a slot: does the name stay? The yardstick of `tools/eval_tracking.py --pairs --slots`.
+"""Two people who cross, each with a slot: does the name stay? `tools/eval_tracking.py --pairs ... --slots`.
 
 The boxes are those of `tools/tracking_pairs.py`. The tracker that ships runs on them and `Slots` of two in
 `mode: person` runs on its tracks, alone or with a simulated cue: each crop, which is a track that lies on a

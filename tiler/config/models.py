@@ -72,7 +72,7 @@ class SlotsConfig(Model):
     """A fixed cast: a name for each of a known number of people (or things)."""
 
     names: SlotNames = Field(
-        description="1 to 6 unique names; at first they are given out from left to right", examples=[["left", "right"]]
+        description="1 to 6 unique names; at first they are given out from left to right"
     )
     mode: Literal["person", "side"] = Field(
         "person", description="a name stays with its person, or with its side of the picture: person | side"
@@ -106,6 +106,13 @@ class Source(Model):
         return self.label if self.label is not None else self.id
 
 
+class ViewConfig(Model):
+    """A virtual camera: a part of the picture that goes where somebody goes."""
+
+    follow: SlotName = Field(description="name of one of the source's slots")
+    zoom: float = Field(2.0, ge=1.1, le=16, description="magnification, against the whole picture in the same tile")
+
+
 Rect = Annotated[list[int | float], Field(min_length=4, max_length=4)]
 
 
@@ -127,6 +134,7 @@ class Tile(Model):
     crop: Annotated[list[float], Field(min_length=4, max_length=4)] | None = Field(
         None, description="[x, y, width, height] of the picture to show, as fractions of it"
     )
+    view: ViewConfig | None = Field(None, description="follow somebody; not beside crop")
     z: int = Field(0, ge=-100, le=100, description="higher is drawn later; equal ones in the order written")
     opacity: Unit = Field(1.0, description="0 is invisible, 1 opaque")
     title: str | None = Field(None, max_length=64, description="caption; the source's label when absent")

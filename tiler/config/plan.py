@@ -75,6 +75,9 @@ class Plan:
             seconds = f"{plan.seconds:.1f} s" if plan.seconds else ""
             facts = "  ".join(part for part in (size, fps, plan.codec, seconds) if part)
             lines.append(f"  {plan.source.id:<12} {plan.uri:<32} {facts}")
+            if slots := plan.source.slots:
+                of = f", {slots.class_name} only" if slots.class_name else ""
+                lines.append(f"  {'':<12} slots by {slots.mode}{of}: {', '.join(slots.names)}")
         tiles = place_tiles(config)
         lines += ["", f"mosaic  {mosaic.width}x{mosaic.height} at {float(mosaic.fps):g} fps, clock {self._clock()}"]
         lines += ["  " + row for row in draw_layout(tiles, (mosaic.width, mosaic.height), 64).splitlines()]

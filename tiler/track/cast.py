@@ -109,7 +109,7 @@ class Cast:
         self._gallery = np.zeros((count, APPEARANCE))
         self._crops = np.zeros(count, np.int64)
         self._doubts: list[_Doubt] = []
-        self._shown = np.zeros(count, np.int64)
+        self._told: dict[int, int] = {}
         self._born: dict[int, int] = {}
         self._extent = np.array((np.inf, np.inf, -np.inf, -np.inf))
 
@@ -131,9 +131,14 @@ class Cast:
         if looks is not None:
             self._feed(ids, shared, pairs, looks, order)
         slot = np.full(len(ids), -1, np.int32)
+        told = {track: k for track, k in self._told.items() if track in self._born}
         for k, row in enumerate(pairs.tolist()):
             if row >= 0 and k not in held:
                 slot[order[row]] = k
+                track = int(ids[row])
+                self.revised += told.get(track, k) != k
+                told[track] = k
+        self._told = told
         return slot
 
     def _meet(self, ids: Int64, corners: Float64, pts: int) -> None:
@@ -275,8 +280,9 @@ class Cast:
             open_doubts.append(doubt)
             if lead < _LEAD and parted_s < _PATIENCE_S:
                 held |= set(slots.tolist())
-            elif apart and parted_s >= _PATIENCE_S and (doubt.heard is None or pts - doubt.heard > _PATIENCE_S * CLOCK_HZ):
-                open_doubts.pop()
+            elif apart and parted_s >= _PATIENCE_S:
+                if doubt.heard is None or pts - doubt.heard > _PATIENCE_S * CLOCK_HZ:
+                    open_doubts.pop()   # no more evidence will come
         self._doubts = open_doubts
         return held
 
@@ -308,7 +314,7 @@ class Cast:
         if not any(doubt.hidden for doubt in self._doubts):
             return
         clear = looks.known[order] & (shared.max(axis=1, initial=0) <= _CLEAR)
-        taken = {int(self._track[k]) for k in range(self._count)}
+        taken = set(self._track.tolist())
         for doubt in self._doubts:
             about = doubt.slots[self._crops[doubt.slots] > 0]
             if not doubt.hidden or len(about) < 2:
@@ -346,7 +352,8 @@ def _shared(corners: Float64) -> Float64:
     if n < 2:
         return np.zeros((n, n))
     size = corners[:, 2:] - corners[:, :2]
-    common = np.minimum(corners[:, None, 2:], corners[None, :, 2:]) - np.maximum(corners[:, None, :2], corners[None, :, :2])
+    low = np.maximum(corners[:, None, :2], corners[None, :, :2])
+    common = np.minimum(corners[:, None, 2:], corners[None, :, 2:]) - low
     area = size.prod(axis=1)
     shared: Float64 = common.clip(0).prod(axis=2) / np.minimum(area[:, None], area)
     np.fill_diagonal(shared, 0)

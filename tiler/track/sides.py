@@ -75,7 +75,8 @@ class Sides:
         if not len(slots) or not len(people):
             return held
         held = held.copy()
-        held[slots] = [people[p] if p >= 0 else -1 for p in best_pairs(np.ascontiguousarray(gain[np.ix_(slots, people)]))]
+        pairs = best_pairs(np.ascontiguousarray(gain[np.ix_(slots, people)]))
+        held[slots] = [people[p] if p >= 0 else -1 for p in pairs]
         return held
 
 

@@ -12,11 +12,27 @@ from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
+from pydantic import ValidationError
 
 from tiler.config.models import SlotsConfig
+from tiler.errors import InputError
 from tiler.track.cast import Cast
 from tiler.track.sides import Sides
 from tiler.types import Appearance, Float32, Int32, Tracks
+
+
+def slots_of(names: str) -> SlotsConfig:
+    """The slots of `left,right`.
+
+    Raises:
+        InputError: not 1 to 6 different names.
+    """
+    try:
+        return SlotsConfig(names=[name.strip() for name in names.split(",")])
+    except ValidationError:
+        raise InputError(
+            f"--slots: {names!r}; accepted: 1 to 6 different names of letters, digits, '_', '-' or '.', as left,right"
+        ) from None
 
 
 class _Mode(Protocol):
