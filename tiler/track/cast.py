@@ -38,8 +38,8 @@ _BASE = 40.0
 _NEW = 32.0
 """Worth of a pair with a slot that nobody has had yet."""
 _SAME_ID = 8.0
-_SAME_ID_IN_DOUBT = 1.5
-"""A tracker is right three or four times of five where people cross: the logarithm of its odds."""
+_SAME_ID_IN_DOUBT = 0.5
+"""Where people cross, what a tracker says is worth little."""
 _ELSEWHERE = 6.0
 _FARTHEST = 6.0
 """Most that motion can speak against a pair, and size alone half of it."""
@@ -188,7 +188,9 @@ class Cast:
         """(slots, 2) where the middle of each slot's person would be now, within what was seen of the picture."""
         gap = ((pts - self._seen) / CLOCK_HZ)[:, None]
         drift = _DRIFT_S * (1 - np.exp(-gap / _DRIFT_S))
-        return np.clip(self._box[:, :2] + self._velocity * drift, self._extent[:2], self._extent[2:])
+        place = self._box[:, :2] + self._velocity * drift
+        np.minimum(np.maximum(place, self._extent[:2], out=place), self._extent[2:], out=place)
+        return place
 
     def _sort_arrivals(self, ids: Int64, boxes: Float64, pairs: Int64, pts: int) -> Int64:
         """From left to right: whoever has come within a moment of the first of those in view."""
@@ -280,9 +282,8 @@ class Cast:
             open_doubts.append(doubt)
             if lead < _LEAD and parted_s < _PATIENCE_S:
                 held |= set(slots.tolist())
-            elif apart and parted_s >= _PATIENCE_S:
-                if doubt.heard is None or pts - doubt.heard > _PATIENCE_S * CLOCK_HZ:
-                    open_doubts.pop()   # no more evidence will come
+            elif apart and parted_s >= _PATIENCE_S and _silent(doubt, pts):
+                open_doubts.pop()
         self._doubts = open_doubts
         return held
 
@@ -296,15 +297,13 @@ class Cast:
         for column, row in enumerate(rows.tolist()):
             gain[:, column] += doubt.said.get(int(ids[row]), 0.0)
         place = {row: column for column, row in enumerate(rows.tolist())}
-        best, next_best = 0.0, 0.0
-        now = [place.get(row, -1) for row in pairs[slots].tolist()]
-        best = sum(gain[k, column] for k, column in enumerate(now) if column >= 0)
-        for k, column in enumerate(now):
+        now = np.array([place.get(row, -1) for row in pairs[slots].tolist()])
+        best, next_best = _total(gain, now), 0.0
+        for k, column in enumerate(now.tolist()):
             if column >= 0:
                 other = gain.copy()
                 other[k, column] = 0.0
-                pair = best_pairs(other)
-                next_best = max(next_best, sum(other[i, j] for i, j in enumerate(pair.tolist()) if j >= 0))
+                next_best = max(next_best, _total(other, best_pairs(other)))
         return best - next_best
 
     # Appearance
@@ -344,6 +343,15 @@ class Cast:
                 self._crops[k] += 1
                 share = 1 / min(int(self._crops[k]), _CROPS)
                 self._gallery[k] += share * (looks.vectors[order[row]] - self._gallery[k])
+
+
+def _total(gain: Float64, pairs: Int64) -> float:
+    return sum(float(gain[k, column]) for k, column in enumerate(pairs.tolist()) if column >= 0)
+
+
+def _silent(doubt: _Doubt, pts: int) -> bool:
+    """No evidence has come lately, so none will."""
+    return doubt.heard is None or pts - doubt.heard > _PATIENCE_S * CLOCK_HZ
 
 
 def _shared(corners: Float64) -> Float64:

@@ -38,7 +38,7 @@ class Sides:
 
     def assign(self, track_id: Int32, xyxy: Float32, pts: int, looks: object = None) -> Int32:
         """Slot of each track, -1 for none. The picture is as wide as anybody was seen."""
-        slot = np.full(len(track_id), -1, np.int32)
+        slot: Int32 = np.full(len(track_id), -1, np.int32)
         if not len(track_id):
             return slot
         boxes = xyxy.astype(np.float64)
@@ -46,7 +46,8 @@ class Sides:
         middle = ((boxes[:, 0] + boxes[:, 2]) / (2 * self._right)).clip(0, 1)
         size = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         # Of more than the cast, who is of it already, then the nearest.
-        large = np.sort(np.lexsort((track_id, -size, ~np.isin(track_id, self._held)))[: len(self._held)])
+        worth = np.lexsort((track_id, -size, ~np.isin(track_id, self._held)))
+        large = np.sort(worth[: len(self._held)])
         gain = _MORE - (middle[large] - self._centres[:, None]) ** 2
         best = best_pairs(np.ascontiguousarray(gain))
         held = np.full(len(self._held), -1)
