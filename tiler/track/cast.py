@@ -159,8 +159,8 @@ class Cast:
         place = self._expected(pts)
         spread = self._box[:, 3:] * (_SPREAD + _SPREAD_PER_S * gap)
         away = ((boxes[None, :, :2] - place[:, None]) ** 2).sum(axis=2) / spread**2
-        growth = np.log(boxes[None, :, 3] / self._box[:, 3:]) / (_SIZE_SPREAD + _SIZE_SPREAD_PER_S * gap)
-        worth = _BASE - np.minimum(away / 2 + np.minimum(growth**2 / 2, _FARTHEST / 2), _FARTHEST)
+        growth: Float64 = np.log(boxes[None, :, 3] / self._box[:, 3:]) / (_SIZE_SPREAD + _SIZE_SPREAD_PER_S * gap)
+        worth: Float64 = _BASE - np.minimum(away / 2 + np.minimum(growth**2 / 2, _FARTHEST / 2), _FARTHEST)
         same = ids == self._track[:, None]
         bonus = np.full(self._count, _SAME_ID)
         for doubt in self._doubts:
