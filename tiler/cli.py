@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any, TypeVar
 import click
 
 from tiler import __version__
-from tiler.errors import InputError, TilerError, mask_uri
+from tiler.errors import InputError, RunError, TilerError, mask_uri
 
 # The matrices here are tiny, and OpenBLAS makes a thread for each core that spins before it sleeps.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -109,16 +110,21 @@ def run(
     except BaseException:
         built.close()
         raise
-    with runner, _signals(runner.stop, stopped):
-        try:
-            with Progress(loaded.config, observer, _total_ticks(loaded.config, built.feeds)) as progress:
-                runner.start()
-                runner.wait(progress.update)
-        finally:
-            observer.encoder_sessions = built.encoder.sessions
-            if report is not None:
-                report.write_text(json.dumps(observer.report(), indent=2) + "\n", encoding="utf-8")
-    _say_result(loaded, observer)
+    try:
+        with runner, _signals(runner.stop, stopped, lambda: _save_clip(runner)):
+            try:
+                with Progress(loaded.config, observer, _total_ticks(loaded.config, built.feeds)) as progress:
+                    runner.start()
+                    runner.wait(progress.update)
+            finally:
+                observer.encoder_sessions = built.encoder.sessions
+                if report is not None:
+                    report.write_text(json.dumps(observer.report(), indent=2) + "\n", encoding="utf-8")
+    except RunError:
+        if observer.frames:  # what was recorded is there all the same
+            _say_result(observer)
+        raise
+    _say_result(observer)
     if stopped:
         sys.exit(128 + stopped[0])
 
@@ -298,15 +304,19 @@ def _total_ticks(config: Any, feeds: Any) -> int | None:
 
 
 class _signals:  # noqa: N801  (a context manager, used like a function)
-    """Ctrl-C and SIGTERM stop the run cleanly; a second one ends it at once."""
+    """Ctrl-C and SIGTERM stop the run cleanly; a second one ends it at once. SIGUSR1 saves the clip."""
 
-    def __init__(self, stop: Callable[[], None], got: list[int]) -> None:
-        self._stop, self._got = stop, got
+    def __init__(self, stop: Callable[[], None], got: list[int], save: Callable[[], None]) -> None:
+        self._stop, self._got, self._save = stop, got, save
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, self._handle)
+        self._before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._handle_save)
+
+    def _handle_save(self, number: int, frame: FrameType | None) -> None:
+        threading.Thread(target=self._save, name="tiler-clip", daemon=True).start()  # a disk must not hold the run up
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._got:
@@ -320,16 +330,27 @@ class _signals:  # noqa: N801  (a context manager, used like a function)
             signal.signal(number, handler)
 
 
-def _say_result(loaded: Any, observer: Any) -> None:
+def _save_clip(runner: Any) -> None:
+    try:
+        for path in runner.save_clip():
+            click.echo(f"wrote {path}", err=True)
+    except TilerError as error:
+        click.echo(mask_uri(str(error)), err=True)
+
+
+def _say_result(observer: Any) -> None:
     report = observer.report()
     click.echo(
         f"{report['frames']} frames in {report['seconds']:.1f} s ({report['fps']:.1f} fps), "
         f"{report['encoder']['name']}, {report['encoder']['sessions']} encoder session, "
         f"tick to packet p95 {report['end_to_end']['p95_ms']:.0f} ms"
     )
-    for output in loaded.config.outputs:
-        name = getattr(output, "file", None) or output.tracks
-        click.echo(f"wrote {loaded.resolve(name)}")
+    for row in report["outputs"]:
+        if row["kind"] == "clip":
+            continue
+        lost = f" (left out {row['dropped']} packets)" if row["dropped"] else ""
+        lost += f" ({row['error']})" if row["error"] else ""
+        click.echo(f"{'sent to' if row['kind'] in ('push', 'pipe') else 'wrote'} {row['name']}{lost}")
     if report["cpu_fallback"]:
         reasons = {report["stages"][stage]["reason"] for stage in report["cpu_fallback"]}
         click.echo(f"on the CPU: {', '.join(report['cpu_fallback'])} ({'; '.join(sorted(reasons))})")

@@ -12,7 +12,8 @@ from typing import Any, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel
 
-from tiler.config.models import Config, FileOutput, Source, Tile, TracksOutput
+from tiler.config.models import Config, Source, Tile
+from tiler.config.outputs import KINDS
 
 HEADER = """\
 # Every key with its default. Only `sources` is needed; an id and a uri make a source.
@@ -26,6 +27,16 @@ EXAMPLES: dict[str, Any] = {
     "names": ["left", "right"],
     "follow": "left",
 }
+OUTPUTS = {
+    "file": "../out/reference.mp4",
+    "segments": "../out/reference-{time}.mp4",
+    "hls": "../out/live",
+    "push": "rtsp://127.0.0.1:8554/mosaic",
+    "pipe": "stdout",
+    "clip": "../out/clip-{time}.mp4",
+    "tracks": "../out/reference.jsonl",
+}
+"""Where each kind of output goes in the reference."""
 
 
 def main() -> None:
@@ -44,8 +55,8 @@ def _section(model: type[BaseModel], indent: str, given: dict[str, Any]) -> None
             _item(Tile, indent + "  ", EXAMPLES)
         elif name == "outputs":
             print(f"{indent}\n{indent}# Any number of each kind.\n{indent}outputs:")
-            _item(FileOutput, indent + "  ", {"file": "../out/reference.mp4"})
-            _item(TracksOutput, indent + "  ", {"tracks": "../out/reference.jsonl"})
+            for kind, output in KINDS.items():
+                _item(output, indent + "  ", {kind: OUTPUTS[kind]})
         elif inner is not None and field.default is None:
             print(f"{indent}# {name}:".ljust(34) + f"  # {field.description}")
             _section(inner, indent + "#   ", EXAMPLES)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tiler import __version__
 from tiler.observe.copies import Copies
@@ -26,6 +26,12 @@ _PACKAGES = (
 """Those that are installed are named in the report."""
 
 
+class Reports(Protocol):
+    """An output, as far as it is shown."""
+
+    def report(self) -> dict[str, Any]: ...
+
+
 class RunObserver:
     """Filled by the pipeline's threads, read by progress and report.
 
@@ -36,6 +42,7 @@ class RunObserver:
         tracks: people (or other things) followed now, by stream.
         slots: of each stream, the pictures in which each slot was seen; empty without slots.
         revised: of each stream, how often a name went from one track to another that had it not.
+        outputs: where the packets and tracks go.
         encoder_wait: how long composed pictures waited for the encoder.
         latency: from the tick to its packet.
     """
@@ -54,9 +61,10 @@ class RunObserver:
         self.tracks = [0] * len(feeds)
         self.slots = [dict.fromkeys(s.slots.names, 0) if s.slots else {} for s in config.sources]
         self.revised = [0] * len(feeds)
+        self.outputs: Sequence[Reports] = ()
         self.encoder_wait, self.latency = Timing(), Timing()
         self._began: dict[int, float] = {}
-        self._start_s = self._end_s = 0.0
+        self._start_s = self._first_s = self._end_s = 0.0
 
     def stage(self, name: str) -> AbstractContextManager[None]:
         """Time a block as work of this stage."""
@@ -74,6 +82,8 @@ class RunObserver:
 
     def delivered(self, packet: Packet) -> None:
         """A packet went to the outputs."""
+        if self.frames == 0:
+            self._first_s = time.monotonic()
         self.frames += 1
         self.bytes += len(packet.data)
         began_s = self._began.pop(packet.pts, None)
@@ -97,6 +107,11 @@ class RunObserver:
     def fps(self) -> float:
         """Pictures of the mosaic per second of this run."""
         return self.frames / self.elapsed_s if self.elapsed_s > 0 else 0.0
+
+    def left_s(self, total: int) -> float | None:
+        """Seconds until `total` pictures, at the pace since the first one: it may have waited for a compiler."""
+        passed_s = time.monotonic() - self._first_s
+        return max(0.0, (total - self.frames) * passed_s / (self.frames - 1)) if self.frames > 1 else None
 
     def streams(self) -> list[dict[str, Any]]:
         """What became of each source's frames."""
@@ -151,6 +166,7 @@ class RunObserver:
                 "sessions": self.encoder_sessions,
                 "queue_wait_ms": self.encoder_wait.summary(),
             },
+            "outputs": [output.report() for output in self.outputs],
             "copies": self._copies.summary(self.frames),
             "cpu_fallback": [n for n, c in self._choices.items() if c.device == "cpu" and n not in ("track", "output")],
             "versions": {
