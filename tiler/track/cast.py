@@ -14,9 +14,12 @@ constant, as everybody is one of the cast, less what speaks against it:
 People who overlap, and people who are unseen at once, are in *doubt* together: when they part, or come
 back, ids and motion do not say who is who. From then on the looks of their tracks against their
 galleries are summed up, crop by crop, each of bounded weight, and join the worth of the pairs. A doubt
-is settled when the best pairing leads every other by `_LEAD`, and those people have no slot until then:
-a name that comes a few pictures late is better than another's. Where no evidence comes, because there
-is no appearance or for `_PATIENCE_S`, motion decides. Galleries are not fed in doubt.
+is settled when the best pairing leads every other by `_LEAD` and all are in view and apart; until it leads,
+those people have no slot: a name that comes a few pictures late is better than another's. While somebody is
+hidden, whoever is in view may turn out to be them, as a track may slide from one person to the other: so
+evidence goes on, is bounded, and is forgotten for those who come so close that a tracker may exchange them.
+Where no evidence comes, because there is no appearance, or it does not decide within `_PATIENCE_S`, motion
+decides. Galleries are not fed in doubt.
 """
 
 from __future__ import annotations
@@ -62,8 +65,10 @@ _CLEAR = 0.3
 
 _SHARPNESS, _MOST = 5.0, 1.0
 """Weight of a difference of two cosines, and the most that a crop speaks for or against a slot."""
+_MOST_SAID = 8.0
+"""Bound of the sum of a track's crops: with the other person in its place, it turns within some ten crops."""
 _LEAD = 9.0
-"""A doubt is settled when the best pairing leads by this: some five crops."""
+"""A pairing is sure when it leads by this: five crops of one person, or three of two."""
 _PATIENCE_S = 1.0
 _CROPS = 50
 """A gallery is the mean of its crops; after so many, a mean that forgets."""
@@ -79,14 +84,16 @@ class _Doubt:
         slots: those.
         said: by track id, the sum of what its crops said for each slot.
         heard: pts of the last crop.
-        parted: pts since when nobody in view overlaps; None while some do.
+        apart: nobody in view overlaps another.
+        unsure: pts since when they are apart and no pairing is sure; None while that is not so.
         hidden: it matters: the tracker may have exchanged them.
     """
 
     slots: Int64
     said: dict[int, Float64] = field(default_factory=dict)
     heard: int | None = None
-    parted: int | None = None
+    apart: bool = False
+    unsure: int | None = None
     hidden: bool = False
 
 
@@ -100,7 +107,6 @@ class Cast:
     def __init__(self, count: int) -> None:
         self.revised = 0
         self._count = count
-        self._all = np.arange(count)
         self._track = np.zeros(count, np.int64)
         self._seen = np.full(count, -1, np.int64)
         self._first = np.zeros(count, np.int64)
@@ -111,6 +117,7 @@ class Cast:
         self._doubts: list[_Doubt] = []
         self._told: dict[int, int] = {}
         self._born: dict[int, int] = {}
+        self._now = -1
         self._extent = np.array((np.inf, np.inf, -np.inf, -np.inf))
 
     def assign(self, track_id: Int32, xyxy: Float32, pts: int, looks: Appearance | None) -> Int32:
@@ -125,9 +132,10 @@ class Cast:
             self._hear(ids, shared, looks, order, pts)
         pairs = best_pairs(self._worth(ids, boxes, pts)) if len(ids) else np.full(self._count, -1)
         pairs = self._sort_arrivals(ids, boxes, pairs, pts)
+        back = (pairs >= 0) & (self._seen < self._now)
         self._move(ids, boxes, pairs, pts)
-        self._doubt(ids, shared, pairs, pts)
-        held = self._settle(ids, boxes, pairs, pts)
+        self._doubt(ids, shared, pairs, pts, back)
+        held = self._settle(ids, pairs, pts)
         if looks is not None:
             self._feed(ids, shared, pairs, looks, order)
         slot = np.full(len(ids), -1, np.int32)
@@ -138,7 +146,7 @@ class Cast:
                 track = int(ids[row])
                 self.revised += told.get(track, k) != k
                 told[track] = k
-        self._told = told
+        self._told, self._now = told, pts
         return slot
 
     def _meet(self, ids: Int64, corners: Float64, pts: int) -> None:
@@ -224,7 +232,7 @@ class Cast:
 
     # Doubt
 
-    def _doubt(self, ids: Int64, shared: Float64, pairs: Int64, pts: int) -> None:
+    def _doubt(self, ids: Int64, shared: Float64, pairs: Int64, pts: int, back: Mask) -> None:
         """Begin, widen and mark doubts: overlaps, and people gone from view in them or together."""
         seen, away = pairs >= 0, (pairs < 0) & (self._seen >= 0)
         lately = self._seen > pts - _HIDING_S * CLOCK_HZ
@@ -235,14 +243,17 @@ class Cast:
             close[~lately] = close[:, ~lately] = 0
             for a, b in zip(*np.nonzero(np.tril(close > _TOUCH)), strict=True):
                 if seen[a] or seen[b]:
-                    self._join((int(a), int(b))).hidden |= bool(close[a, b] > _DEEP)
+                    doubt = self._join((int(a), int(b)))
+                    doubt.hidden |= bool(close[a, b] > _DEEP)
+                    if seen[a] and seen[b] and (close[a, b] > _DEEP or back[a] or back[b]):
+                        for k in (a, b):
+                            doubt.said.pop(int(self._track[k]), None)
         if away.sum() > 1:   # whoever comes back first could be any of them
             self._join(tuple(np.flatnonzero(away).tolist())).hidden = True
         for doubt in self._doubts:
             doubt.hidden |= bool(away[doubt.slots].any())
             rows = pairs[doubt.slots][seen[doubt.slots]]
-            close = shared[np.ix_(rows, rows)].max(initial=0) > _APART
-            doubt.parted = None if close or not len(rows) else doubt.parted if doubt.parted is not None else pts
+            doubt.apart = bool(len(rows) and shared[np.ix_(rows, rows)].max() <= _APART)
 
     def _join(self, slots: tuple[int, ...]) -> _Doubt:
         """The one doubt that all these are in."""
@@ -254,40 +265,33 @@ class Cast:
         self._doubts = [doubt for doubt in self._doubts if doubt not in met] + [joined]
         return joined
 
-    def _settle(self, ids: Int64, boxes: Float64, pairs: Int64, pts: int) -> set[int]:
+    def _settle(self, ids: Int64, pairs: Int64, pts: int) -> set[int]:
         """End the doubts that are decided; the slots that must not be shown yet."""
         held: set[int] = set()
-        open_doubts = []
+        kept = []
         for doubt in self._doubts:
-            slots = doubt.slots
-            parted_s = (pts - doubt.parted) / CLOCK_HZ if doubt.parted is not None else 0.0
-            apart = doubt.parted is not None
-            if not doubt.hidden:
-                if apart:
-                    continue
-                open_doubts.append(doubt)
-                continue
-            if (self._crops[slots] > 0).sum() < 2:
-                if apart and (pairs[slots] >= 0).all():
-                    continue
-                open_doubts.append(doubt)
-                continue
-            lead = self._lead(doubt, ids, boxes, pairs, pts)
-            if apart and lead >= _LEAD:
-                rest = slots[pairs[slots] < 0]
-                if len(rest) > 1:
-                    doubt.slots, doubt.said, doubt.parted = rest, {}, None
-                    open_doubts.append(doubt)
-                continue
-            open_doubts.append(doubt)
-            if lead < _LEAD and parted_s < _PATIENCE_S:
-                held |= set(slots.tolist())
-            elif apart and parted_s >= _PATIENCE_S and _silent(doubt, pts):
-                open_doubts.pop()
-        self._doubts = open_doubts
+            met = doubt.apart and bool((pairs[doubt.slots] >= 0).all())
+            if not doubt.hidden:   # a tracker keeps apart those who only brush past each other
+                ended = doubt.apart
+            elif (self._crops[doubt.slots] > 0).sum() < 2:   # nobody to compare with
+                ended = met
+            elif self._lead(doubt, ids, pairs) >= _LEAD:
+                doubt.unsure = None
+                ended = met
+            else:
+                doubt.unsure = (pts if doubt.unsure is None else doubt.unsure) if doubt.apart else None
+                waited = 0 if doubt.unsure is None else pts - doubt.unsure
+                if waited < _PATIENCE_S * CLOCK_HZ:
+                    held |= set(doubt.slots.tolist())
+                    ended = False
+                else:
+                    ended = doubt.heard is None or pts - doubt.heard > _PATIENCE_S * CLOCK_HZ
+            if not ended:
+                kept.append(doubt)
+        self._doubts = kept
         return held
 
-    def _lead(self, doubt: _Doubt, ids: Int64, boxes: Float64, pairs: Int64, pts: int) -> float:
+    def _lead(self, doubt: _Doubt, ids: Int64, pairs: Int64) -> float:
         """By how much the pairing leads the next best of these slots and their tracks."""
         slots = doubt.slots
         rows = pairs[slots][pairs[slots] >= 0]
@@ -326,6 +330,7 @@ class Cast:
                 likeness = self._likeness(about, looks.vectors[order[row]])
                 said = doubt.said.setdefault(track, np.zeros(len(doubt.slots)))
                 said[np.isin(doubt.slots, about)] += np.clip(_SHARPNESS * (likeness - likeness.mean()), -_MOST, _MOST)
+                np.clip(said, -_MOST_SAID, _MOST_SAID, out=said)
                 doubt.heard = pts
 
     def _likeness(self, slots: Int64, vector: Float32) -> Float64:
@@ -347,11 +352,6 @@ class Cast:
 
 def _total(gain: Float64, pairs: Int64) -> float:
     return sum(float(gain[k, column]) for k, column in enumerate(pairs.tolist()) if column >= 0)
-
-
-def _silent(doubt: _Doubt, pts: int) -> bool:
-    """No evidence has come lately, so none will."""
-    return doubt.heard is None or pts - doubt.heard > _PATIENCE_S * CLOCK_HZ
 
 
 def _shared(corners: Float64) -> Float64:
