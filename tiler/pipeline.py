@@ -183,7 +183,7 @@ class Run:
         tracks = self._stages.trackers[stream].update(tick.detections.get(stream), shown.frame.pts)
         slots = self._slots[stream]
         if slots is not None:
-            tracks = slots.update(tracks)
+            tracks = slots.update(tracks, width_px=shown.frame.picture_size[0])
             self._observer.cast(stream, tracks, slots.revised)
         self._tracks[stream] = tracks
         self._trails[stream].add(tracks)

@@ -55,22 +55,20 @@ Unit = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[int, Field(ge=64, le=8192, multiple_of=2)]
 
 
-def _unique(names: list[str]) -> list[str]:
-    if len(set(names)) < len(names):
-        raise ValueError("names must be unique")
+def _cast(names: list[str]) -> list[str]:
+    if not 1 <= len(names) <= 6 or len(set(names)) < len(names):
+        raise ValueError("must be 1 to 6 different names")
     return names
 
 
 SlotName = Annotated[str, Field(pattern=r"^[\w.-]{1,24}$")]
-SlotNames = Annotated[list[SlotName], Field(min_length=1, max_length=6), AfterValidator(_unique)]
+SlotNames = Annotated[list[SlotName], AfterValidator(_cast)]
 
 
 class SlotsConfig(Model):
     """A fixed cast: a name for each of a known number of people (or things)."""
 
-    names: SlotNames = Field(
-        description="1 to 6 unique names; at first they are given out from left to right"
-    )
+    names: SlotNames = Field(description="1 to 6 different names; at first they are given out from left to right")
     mode: Literal["person", "side"] = Field(
         "person", description="a name stays with its person, or with its side of the picture: person | side"
     )

@@ -41,7 +41,7 @@ class RunObserver:
         dropped_ticks: pictures of the mosaic left out because the run was behind (live).
         tracks: people (or other things) followed now, by stream.
         slots: of each stream, the pictures in which each slot was seen; empty without slots.
-        revised: of each stream, how often a name went from one track to another that had it not.
+        revised: of each stream, how often names went over; see `Slots.revised`.
         outputs: where the packets and tracks go.
         encoder_wait: how long composed pictures waited for the encoder.
         latency: from the tick to its packet.

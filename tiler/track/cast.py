@@ -53,6 +53,8 @@ _SPREAD, _SPREAD_PER_S = 0.2, 0.8
 _SIZE_SPREAD, _SIZE_SPREAD_PER_S = 0.15, 0.2
 _SMOOTH_S = 0.25
 """Time constant of velocities."""
+_FAR = 1e6
+"""Pixels: nothing is farther off, so that a box of 1 pixel stays one."""
 
 _TOUCH, _APART = 0.2, 0.05
 """Part of the smaller box that two share: above the first they overlap, below the second they have parted."""
@@ -123,7 +125,7 @@ class Cast:
     def assign(self, track_id: Int32, xyxy: Float32, pts: int, looks: Appearance | None) -> Int32:
         """Slot of each track, -1 for none or not known."""
         order = np.argsort(track_id, kind="stable")
-        ids, corners = track_id[order].astype(np.int64), xyxy[order].astype(np.float64)
+        ids, corners = track_id[order].astype(np.int64), xyxy[order].astype(np.float64).clip(-_FAR, _FAR)
         corners[:, 2:] = np.maximum(corners[:, 2:], corners[:, :2] + 1)
         boxes = np.concatenate(((corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]), axis=1)
         self._meet(ids, corners, pts)
@@ -235,7 +237,7 @@ class Cast:
     def _doubt(self, ids: Int64, shared: Float64, pairs: Int64, pts: int, back: Mask) -> None:
         """Begin, widen and mark doubts: overlaps, and people gone from view in them or together."""
         seen, away = pairs >= 0, (pairs < 0) & (self._seen >= 0)
-        lately = self._seen > pts - _HIDING_S * CLOCK_HZ
+        lately = (self._seen >= 0) & (self._seen > pts - _HIDING_S * CLOCK_HZ)
         if lately.sum() > 1:
             place = self._expected(pts)
             half = self._box[:, 2:] / 2

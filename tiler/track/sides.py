@@ -4,14 +4,15 @@ The width is cut into as many zones as there are slots, the first on the left. P
 paired so that the squares of the distances to the middle of each slot's zone are least: with all of
 the cast in view that is their order from left to right, and who is alone has the slot of the zone.
 Another pairing must be better by what `hysteresis` of the width is worth, for `dwell_s` without a
-break: then it is taken. Somebody new takes a slot that is free at once.
+break: then it is taken. Somebody new takes at once a slot whose owner is not in view; an owner who comes
+back to a slot that nobody has taken has it again.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from tiler.kernels.assign_cpu import best_pairs
+from tiler.kernels.assign_cpu import Float64, Int64, best_pairs
 from tiler.types import CLOCK_HZ, Float32, Int32
 
 _MORE = 16.0
@@ -32,44 +33,42 @@ class Sides:
         self._centres = (np.arange(count) + 0.5) / count
         self._worth = 2 * hysteresis / count
         self._dwell = round(dwell_s * CLOCK_HZ)
-        self._held = np.zeros(count, np.int64)
+        self._owner = np.zeros(count, np.int64)  # track id; 0: nobody yet
         self._since: int | None = None
         self._right = 1.0
 
-    def assign(self, track_id: Int32, xyxy: Float32, pts: int, looks: object = None) -> Int32:
-        """Slot of each track, -1 for none. The picture is as wide as anybody was seen."""
+    def assign(self, track_id: Int32, xyxy: Float32, pts: int, width_px: float | None) -> Int32:
+        """Slot of each track, -1 for none. Without its width, the picture is as wide as anybody was seen."""
         slot: Int32 = np.full(len(track_id), -1, np.int32)
         if not len(track_id):
+            self._since = None
             return slot
         boxes = xyxy.astype(np.float64)
-        self._right = max(self._right, float(boxes[:, 2].max()))
+        self._right = width_px or max(self._right, float(boxes[:, 2].max()))
         middle = ((boxes[:, 0] + boxes[:, 2]) / (2 * self._right)).clip(0, 1)
         size = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         # Of more than the cast, who is of it already, then the nearest.
-        worth = np.lexsort((track_id, -size, ~np.isin(track_id, self._held)))
-        large = np.sort(worth[: len(self._held)])
-        gain = _MORE - (middle[large] - self._centres[:, None]) ** 2
-        best = best_pairs(np.ascontiguousarray(gain))
-        held = np.full(len(self._held), -1)
-        for k, owner in enumerate(self._held.tolist()):
-            there = np.flatnonzero(track_id[large] == owner) if owner else ()
-            held[k] = there[0] if len(there) else -1
-        held = self._filled(gain, held)
-        lead = _total(gain, best) - _total(gain, held)
-        if lead <= self._worth:
+        first = np.lexsort((track_id, -size, ~np.isin(track_id, self._owner)))[: len(self._owner)]
+        rows = first[np.argsort(track_id[first])]
+        gain = _MORE - (middle[rows] - self._centres[:, None]) ** 2
+        best = best_pairs(gain)
+        owners = self._owner[:, None] == track_id[rows]
+        held = self._filled(gain, np.where(owners.any(axis=1), owners.argmax(axis=1), -1))
+        if _total(gain, best) - _total(gain, held) <= self._worth:
             self._since = None
         elif self._since is None:
             self._since = pts
         if self._since is not None and pts - self._since >= self._dwell:
             held, self._since = best, None
             self.revised += 1
-        for k, row in enumerate(held.tolist()):
-            self._held[k] = track_id[large[row]] if row >= 0 else 0
-            if row >= 0:
-                slot[large[row]] = k
+        taken = held >= 0
+        now = track_id[rows[held[taken]]]
+        self._owner[np.isin(self._owner, now)] = 0
+        self._owner[taken] = now
+        slot[rows[held[taken]]] = np.flatnonzero(taken)
         return slot
 
-    def _filled(self, gain: np.ndarray, held: np.ndarray) -> np.ndarray:
+    def _filled(self, gain: Float64, held: Int64) -> Int64:
         """The pairing as it is, with free slots given to who has none."""
         slots = np.flatnonzero(held < 0)
         people = np.setdiff1d(np.arange(gain.shape[1]), held)
@@ -81,5 +80,5 @@ class Sides:
         return held
 
 
-def _total(gain: np.ndarray, pairs: np.ndarray) -> float:
+def _total(gain: Float64, pairs: Int64) -> float:
     return sum(float(gain[k, row]) for k, row in enumerate(pairs.tolist()) if row >= 0)

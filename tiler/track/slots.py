@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 from pydantic import ValidationError
@@ -18,7 +17,7 @@ from tiler.config.models import SlotsConfig
 from tiler.errors import InputError
 from tiler.track.cast import Cast
 from tiler.track.sides import Sides
-from tiler.types import Appearance, Float32, Int32, Tracks
+from tiler.types import Appearance, Tracks
 
 
 def slots_of(names: str) -> SlotsConfig:
@@ -35,41 +34,40 @@ def slots_of(names: str) -> SlotsConfig:
         ) from None
 
 
-class _Mode(Protocol):
-    revised: int
-
-    def assign(self, track_id: Int32, xyxy: Float32, pts: int, looks: Appearance | None) -> Int32: ...
-
-
 class Slots:
     """The slots of one stream. Deterministic; not thread-safe; two instances share nothing.
 
     Args:
         config: names and mode.
         class_names: what the detector calls its classes.
+
+    Raises:
+        InputError: the detector does not know `class_name`.
     """
 
     def __init__(self, config: SlotsConfig, class_names: Sequence[str] = ()) -> None:
         self.names = tuple(config.names)
-        self._class_id = None
+        self._class_id: int | None = None
         if config.class_name is not None:
-            self._class_id = list(class_names).index(config.class_name) if config.class_name in class_names else -1
+            if config.class_name not in class_names:
+                known = ", ".join(class_names) or "none"
+                raise InputError(f"slots.class_name: {config.class_name!r}; the detector's classes: {known}")
+            self._class_id = list(class_names).index(config.class_name)
         count = len(self.names)
-        self._mode: _Mode = (
-            Cast(count) if config.mode == "person" else Sides(count, config.hysteresis, config.dwell_s)
-        )
+        self._mode = Cast(count) if config.mode == "person" else Sides(count, config.hysteresis, config.dwell_s)
 
     @property
     def revised(self) -> int:
-        """How often names that had been shown were exchanged for better evidence."""
+        """How often names went over: by person, tracks shown with another name than before; by side, changes."""
         return self._mode.revised
 
-    def update(self, tracks: Tracks, appearance: Appearance | None = None) -> Tracks:
+    def update(self, tracks: Tracks, appearance: Appearance | None = None, width_px: float | None = None) -> Tracks:
         """The same tracks with their slots; once for each picture that has tracks, none left out.
 
         Args:
             tracks: of the next picture; pts never decrease.
             appearance: of those tracks, row by row; None: no evidence for any.
+            width_px: of the picture, for its sides; None: as far right as anybody was seen.
 
         Raises:
             ValueError: `appearance` is not that of `tracks`.
@@ -79,10 +77,11 @@ class Slots:
         rows = np.isfinite(tracks.xyxy).all(axis=1)
         if self._class_id is not None:
             rows &= tracks.class_id == self._class_id
+        ids, xyxy = tracks.track_id[rows], tracks.xyxy[rows]
         slot = np.full(len(tracks), -1, np.int32)
-        if rows.all():
-            slot[:] = self._mode.assign(tracks.track_id, tracks.xyxy, tracks.pts, appearance)
+        if isinstance(self._mode, Sides):
+            slot[rows] = self._mode.assign(ids, xyxy, tracks.pts, width_px)
         else:
             looks = None if appearance is None else Appearance(appearance.vectors[rows], appearance.known[rows])
-            slot[rows] = self._mode.assign(tracks.track_id[rows], tracks.xyxy[rows], tracks.pts, looks)
+            slot[rows] = self._mode.assign(ids, xyxy, tracks.pts, looks)
         return replace(tracks, slot=slot)
