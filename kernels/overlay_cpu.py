@@ -191,7 +191,7 @@ def _labels(rows, at, looks, place, view, xyxy, order, n, colour, track_id, scor
     pad, height, begin = place[PAD_PX], place[PLATE_PX], np.int64(0)
     for k in range(n):
         i = order[k]
-        if slot[i] >= 0:
+        if 0 <= slot[i] < len(letters.slots) - 1:
             id_end = _spell(text, begin, letters.slots[slot[i]], letters.slots[slot[i] + 1])
         else:
             text[0] = _HASH
