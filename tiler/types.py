@@ -12,6 +12,7 @@ samples of the output picture: tiles and overlays use them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from fractions import Fraction
@@ -254,6 +255,12 @@ class Appearance:
         return len(self.known)
 
 
+Crop = tuple[float, float, float, float]
+"""x, y, width, height of a part of a picture, as fractions of it."""
+Follow = tuple[int, float]
+"""Whom a view follows, by the index of the slot, and its zoom."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TileInput:
     """What one source shows at one tick: all that compose knows of it.
@@ -265,6 +272,7 @@ class TileInput:
         fps: pictures a second that came lately, for the tile's caption.
         history: (m, 4) float32 rows of track_id, x, y, age_s for the trails: the foot
             point (bottom centre) of each track in picture pixels, newest first per id.
+        crops: the part of the picture that each view of this source shows now.
     """
 
     frame: Frame | None
@@ -272,6 +280,7 @@ class TileInput:
     state: State
     fps: float
     history: Float32
+    crops: Mapping[Follow, Crop] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -192,6 +192,7 @@ def _check(loaded: LoadedConfig, report: _Findings) -> None:
             report.at(("tiles", index, "source"), f"no source has this id{close} (got {tile.source!r})")
         elif tile.view is not None:
             slots = config.sources[ids[tile.source]].slots
+            known &= slots is not None and tile.view.follow in slots.names
             if slots is None:
                 report.at(("tiles", index, "view", "follow"), f"source {tile.source!r} has no slots to follow")
             elif tile.view.follow not in slots.names:

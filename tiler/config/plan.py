@@ -101,6 +101,8 @@ class Plan:
                 view = fit_picture(tile, plan.size, Fraction(1))
                 width = view.src[2] - view.src[0]
                 drawn = f"  picture {view.dst[2]}x{view.dst[3]} (scale {view.dst[2] / width:.2f})"
+            if tile.follow is not None and plan.source.slots:
+                drawn += f", follows {plan.source.slots.names[tile.follow[0]]}"
             lines.append(f"  {plan.source.id:<12} {tile.w}x{tile.h} at {tile.x},{tile.y}{drawn}")
         if self.model is not None:
             width, height = self.model.input_size
