@@ -135,11 +135,12 @@ def test_tracks_refuse_slots_of_another_length() -> None:
     assert Tracks.empty().slot.shape == (0,)
 
 
-def run_with(clips: Path, slots: str) -> dict[str, Any]:  # noqa: F811
-    """The report of a run of which the first source has these slots."""
+def run_with(clips: Path, slots: str, more: str = "") -> dict[str, Any]:  # noqa: F811
+    """The report of a run of which the first source has these slots, and whose config has more lines."""
     _, built, _ = build_run(clips)
     path = clips.with_name("cast.yaml")
-    path.write_text(clips.read_text("utf-8").replace("uri: a.mp4", f"uri: a.mp4, slots: {slots}"), encoding="utf-8")
+    text = clips.read_text("utf-8").replace("uri: a.mp4", f"uri: a.mp4, slots: {slots}")
+    path.write_text(text + more, encoding="utf-8")
     loaded = load(path)
     built.compositor.close()
     built = replace(built, compositor=CpuCompositor(loaded.config, 1, ("person",)))

@@ -24,7 +24,7 @@ _EASE_S = 0.5
 """Time in which it comes to its aim, about; half of it is the lag behind somebody who walks."""
 _ZONE = 0.05
 """How far from the middle a person may be, across and down, before the aim moves."""
-_HEAD = 0.45
+_HEAD = 0.4
 """Of somebody too tall for the view, the top is kept this far above its middle at most."""
 _STILL = 2e-4
 """An aim so near is reached."""
