@@ -129,7 +129,7 @@ def test_it_does_not_depend_on_how_often_it_is_looked_at() -> None:
         a = coarse.look(somebody(360, 190), SIZE, index * STEP)
         for part in range(4):
             b = fine.look(somebody(360, 190), SIZE, index * STEP - (3 - part) * STEP // 4)
-        assert middle(a) == pytest.approx(middle(b), abs=1.5)
+        assert middle(a) == pytest.approx(middle(b), abs=3)
 
 
 # What the mosaic shows
@@ -232,7 +232,7 @@ def test_a_run_ends_up_on_the_person(clips: Path) -> None:  # noqa: F811
 
     followed, there = played("view: {follow: one, zoom: 2}"), played("crop: [0, 0, 0.5, 0.5]")
     apart = np.abs(followed - there).mean(axis=(1, 2))
-    assert apart[16] > 30    # on its way from the middle of the picture
+    assert apart[4] > 15     # on its way from the middle of the picture
     assert apart[-1] < 10    # the detector's one person is in its upper left quarter
 
 

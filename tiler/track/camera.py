@@ -18,10 +18,10 @@ import numpy as np
 
 from tiler.types import CLOCK_HZ, Crop, Tracks
 
-SPEED = 1.0
+SPEED = 1.5
 """Most that a view moves, in views a second."""
-_EASE_S = 0.5
-"""Time in which it comes to its aim, about; half of it is the lag behind somebody who walks."""
+_EASE_S = 0.3
+"""Time in which it comes to its aim, about, and its lag behind somebody who walks."""
 _ZONE = 0.05
 """How far from the middle a person may be, across and down, before the aim moves."""
 _HEAD = 0.4

@@ -53,6 +53,8 @@ _SPREAD, _SPREAD_PER_S = 0.2, 0.8
 _SIZE_SPREAD, _SIZE_SPREAD_PER_S = 0.15, 0.2
 _SMOOTH_S = 0.25
 """Time constant of velocities."""
+_HEIGHT_S = 1.0
+"""As much for heights: of who walks out of the picture the last box is a sliver."""
 _FAR = 1e6
 """Pixels: nothing is farther off, so that a box of 1 pixel stays one."""
 
@@ -67,8 +69,8 @@ _CLEAR = 0.3
 
 _SHARPNESS, _MOST = 5.0, 1.0
 """Weight of a difference of two cosines, and the most that a crop speaks for or against a slot."""
-_MOST_SAID = 8.0
-"""Bound of the sum of a track's crops: with the other person in its place, it turns within some ten crops."""
+_MOST_SAID = 6.0
+"""Bound of the sum of a track's crops: two of another person, and a name that one track alone has is withheld."""
 _LEAD = 9.0
 """A pairing is sure when it leads by this: five crops of one person, or three of two."""
 _PATIENCE_S = 1.0
@@ -113,6 +115,7 @@ class Cast:
         self._seen = np.full(count, -1, np.int64)
         self._first = np.zeros(count, np.int64)
         self._box = np.ones((count, 4))
+        self._height = np.ones(count)
         self._velocity = np.zeros((count, 2))
         self._gallery = np.zeros((count, APPEARANCE))
         self._crops = np.zeros(count, np.int64)
@@ -167,9 +170,10 @@ class Cast:
         known = self._seen >= 0
         gap = ((pts - self._seen) / CLOCK_HZ)[:, None]
         place = self._expected(pts)
-        spread = self._box[:, 3:] * (_SPREAD + _SPREAD_PER_S * gap)
+        height = self._height[:, None]
+        spread = height * (_SPREAD + _SPREAD_PER_S * gap)
         away = ((boxes[None, :, :2] - place[:, None]) ** 2).sum(axis=2) / spread**2
-        growth: Float64 = np.log(boxes[None, :, 3] / self._box[:, 3:]) / (_SIZE_SPREAD + _SIZE_SPREAD_PER_S * gap)
+        growth: Float64 = np.log(boxes[None, :, 3] / height) / (_SIZE_SPREAD + _SIZE_SPREAD_PER_S * gap)
         worth: Float64 = _BASE - np.minimum(away / 2 + np.minimum(growth**2 / 2, _FARTHEST / 2), _FARTHEST)
         same = ids == self._track[:, None]
         bonus = np.full(self._count, _SAME_ID)
@@ -214,7 +218,8 @@ class Cast:
         slots = np.flatnonzero(lately)
         left_to_right = slots[np.argsort(boxes[pairs[slots], 0], kind="stable")]
         pairs = pairs.copy()
-        moved = [self._track, self._seen, self._first, self._box, self._velocity, self._gallery, self._crops, pairs]
+        moved = [self._track, self._seen, self._first, self._box, self._height, self._velocity, self._gallery,
+                 self._crops, pairs]
         for values in moved:
             values[slots] = values[left_to_right]
         return pairs
@@ -225,6 +230,8 @@ class Cast:
             if row < 0:
                 continue
             seconds = (pts - self._seen[k]) / CLOCK_HZ
+            part = 1 - np.exp(-seconds / _HEIGHT_S) if self._seen[k] >= 0 else 1.0
+            self._height[k] += part * (boxes[row, 3] - self._height[k])
             if self._seen[k] >= 0 and self._track[k] == ids[row] and seconds > 0:
                 share = 1 - np.exp(-seconds / _SMOOTH_S)
                 self._velocity[k] += share * ((boxes[row, :2] - self._box[k, :2]) / seconds - self._velocity[k])
