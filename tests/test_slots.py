@@ -146,6 +146,28 @@ def test_who_comes_back_with_a_new_id_is_known_by_looks() -> None:
     assert told[-1] == {"a": 4, "b": 3}
 
 
+def test_who_left_by_a_side_comes_back_by_it_though_last_seen_as_a_sliver() -> None:
+    slots = cast("a", "b")
+
+    def strip(pts: int, track: int, x0: float, x1: float, height: float) -> Tracks:
+        seen = tracks(pts, (track, 0))
+        seen.xyxy[0] = x0, 200 - height, x1, 200
+        return seen
+
+    play(slots, *([((1, 300), (2, 800))] * 40))
+    pts = 40 * STEP
+    for x in range(780, 1000, 8):                       # b leaves to the right first
+        slots.update(tracks(pts, (1, 300), (2, x)), None, WIDTH)
+        pts += STEP
+    for x in range(300, 20, -8):                        # then a to the left
+        slots.update(tracks(pts, (1, x)), None, WIDTH)
+        pts += STEP
+    slots.update(strip(pts, 1, 0, 4, 20), None, WIDTH)  # the last of it
+    slots.update(tracks(pts + CLOCK_HZ), None, WIDTH)
+    back = slots.update(strip(pts + 3 * CLOCK_HZ // 2, 5, 0, 20, 90), None, WIDTH)
+    assert shown(slots, back) == {"a": 5}
+
+
 def test_only_the_class_of_the_cast_gets_names() -> None:
     slots = cast("a", "b", class_name="car")
     seen = tracks(0, (1, 100), (2, 300), (3, 500))
