@@ -53,8 +53,8 @@ _SPREAD, _SPREAD_PER_S = 0.2, 0.8
 _SIZE_SPREAD, _SIZE_SPREAD_PER_S = 0.15, 0.2
 _SMOOTH_S = 0.25
 """Time constant of velocities."""
-_HEIGHT_S = 1.0
-"""As much for heights: of who walks out of the picture the last box is a sliver."""
+_HEIGHT_S, _SLIVER = 1.0, 0.6
+"""As much for the usual height. Below this part of it a box is a sliver, as is the last one of who walks out."""
 _FAR = 1e6
 """Pixels: nothing is farther off, so that a box of 1 pixel stays one."""
 
@@ -69,8 +69,8 @@ _CLEAR = 0.3
 
 _SHARPNESS, _MOST = 5.0, 1.0
 """Weight of a difference of two cosines, and the most that a crop speaks for or against a slot."""
-_MOST_SAID = 6.0
-"""Bound of the sum of a track's crops: two of another person, and a name that one track alone has is withheld."""
+_MOST_SAID = 8.0
+"""Bound of the sum of a track's crops: with another person in its place, it turns within some ten crops."""
 _LEAD = 9.0
 """A pairing is sure when it leads by this: five crops of one person, or three of two."""
 _PATIENCE_S = 1.0
@@ -170,7 +170,7 @@ class Cast:
         known = self._seen >= 0
         gap = ((pts - self._seen) / CLOCK_HZ)[:, None]
         place = self._expected(pts)
-        height = self._height[:, None]
+        height = np.maximum(self._box[:, 3:], _SLIVER * self._height[:, None])
         spread = height * (_SPREAD + _SPREAD_PER_S * gap)
         away = ((boxes[None, :, :2] - place[:, None]) ** 2).sum(axis=2) / spread**2
         growth: Float64 = np.log(boxes[None, :, 3] / height) / (_SIZE_SPREAD + _SIZE_SPREAD_PER_S * gap)
