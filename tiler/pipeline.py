@@ -14,11 +14,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tiler.compose.layout import place_tiles
 from tiler.config.loader import LoadedConfig
 from tiler.config.models import Config, DetectorConfig
 from tiler.config.outputs import FileOutput, TracksOutput
 from tiler.decode.feed import Shown
 from tiler.errors import InputError, RunError, StageError
+from tiler.infer.base import Answer
 from tiler.observe.metrics import RateMeter
 from tiler.observe.run import RunObserver
 from tiler.output.clip import Preroll
@@ -26,8 +28,10 @@ from tiler.output.open import open_outlet
 from tiler.output.outlet import Outlet
 from tiler.output.tracks import TracksOutlet, open_tracks
 from tiler.stages import STAGES, Stages
+from tiler.track.camera import Camera
+from tiler.track.slots import Slots
 from tiler.track.trails import Trails
-from tiler.types import CLOCK_HZ, Batch, Detections, Mosaic, TileInput, Tracks
+from tiler.types import CLOCK_HZ, Appearance, Detections, Follow, Mosaic, TileInput, Tracks
 from tiler.worker import Channel, Worker
 
 _JOIN_S = 5.0
@@ -45,7 +49,8 @@ class Tick:
     clock: str
     shown: Sequence[Shown]
     numbers: Sequence[int]
-    batch: Batch | None = None
+    streams: tuple[int, ...] = ()
+    answer: Answer | None = None
     detections: dict[int, Detections] = field(default_factory=dict)
     tiles: list[TileInput] = field(default_factory=list)
     mosaic: Mosaic | None = None
@@ -79,6 +84,9 @@ class Run:
         self._rates = [RateMeter() for _ in range(count)]
         self._trails = [Trails(self._config.overlay.trail_s) for _ in range(count)]
         self._tracks = [Tracks.empty() for _ in range(count)]
+        names = stages.detector.class_names if stages.detector is not None else ()
+        self._slots = [Slots(source.slots, names) if source.slots else None for source in self._config.sources]
+        self._cameras = _cameras(self._config)
         with ExitStack() as opened:
             self._outlets, self._track_outlets, self._clips = _open_outputs(
                 loaded, stages, observer, opened, overwrite=overwrite
@@ -104,14 +112,15 @@ class Run:
 
     def _ticks(self, ahead: Channel[Tick]) -> Iterator[Tick]:
         """The mosaic's clock: every tick with what each source shows then."""
-        config = self._config
+        config, live = self._config, self._config.live
         last = None if config.duration_s is None else round(config.duration_s * config.mosaic.fps)
+        tick = CLOCK_HZ / config.mosaic.fps
         for feed in self._stages.feeds:
             feed.reader.start()
         start_s = time.monotonic()
         index = 0
         while not self._stop.is_set() and (last is None or index < last):
-            if config.live:
+            if live:
                 due_s = start_s + float(index / config.mosaic.fps)
                 if self._stop.wait(max(0.0, due_s - time.monotonic())):
                     return
@@ -119,14 +128,14 @@ class Run:
                     self._observer.dropped_ticks += 1
                     index += 1
                     continue
-            pts = round(index / config.mosaic.fps * CLOCK_HZ)
+            pts = round(index * tick)
             began_s = time.monotonic()
             with self._observer.stage("decode"):
                 shown = [feed.at(pts) for feed in self._stages.feeds]
             if last is None and self._over():
                 return
             numbers = [feed.index for feed in self._stages.feeds]
-            yield Tick(index, pts, began_s, _clock_text(config, index), shown, numbers)
+            yield Tick(index, pts, began_s, _clock_text(live, pts // CLOCK_HZ), shown, numbers)
             index += 1
 
     def _over(self) -> bool:
@@ -138,25 +147,26 @@ class Run:
         return all(feed.finished for feed, never in zip(feeds, endless, strict=True) if not never)
 
     def _prepare(self, tick: Tick) -> Tick:
-        """Letterbox the pictures that are new and due for detection."""
+        """Letterbox the pictures that are new and due for detection, and submit them in one batch."""
         due = []
         for shown in tick.shown:
             if shown.frame is not None and shown.new:
                 if self._seen[shown.frame.stream] % self._every == 0:
                     due.append(shown.frame)
                 self._seen[shown.frame.stream] += 1
-        if due and self._stages.preprocessor is not None:
+        if due and self._stages.preprocessor is not None and self._stages.detector is not None:
             with self._observer.stage("preprocess"):
-                tick.batch = self._stages.preprocessor.prepare(due)
+                batch = self._stages.preprocessor.prepare(due)
+                tick.streams, tick.answer = batch.streams, self._stages.detector.submit(batch)
         return tick
 
     def _infer(self, tick: Tick) -> Tick:
-        """One call for all streams."""
-        if tick.batch is not None and self._stages.detector is not None:
+        """Wait for what came of the batch of all streams; on the GPU the next one is behind it already."""
+        if tick.answer is not None:
             with self._observer.stage("infer"):
-                found = self._stages.detector.infer(tick.batch)
-            tick.detections = dict(zip(tick.batch.streams, found, strict=True))
-            tick.batch = None
+                found = tick.answer()
+            tick.detections = dict(zip(tick.streams, found, strict=True))
+            tick.answer = None
         return tick
 
     def _track(self, tick: Tick) -> Tick:
@@ -173,24 +183,33 @@ class Run:
                 now = shown.frame.pts if shown.frame is not None else tick.pts
                 history = self._trails[stream].rows(tracks.pts)
                 rate = self._rates[stream].rate(now)
-                tick.tiles.append(TileInput(shown.frame, tracks, shown.state, rate, history))
+                crops = {}
+                if shown.frame is not None:
+                    size = shown.frame.picture_size
+                    crops = {key: camera.look(tracks, size, tick.pts) for key, camera in self._cameras[stream].items()}
+                tick.tiles.append(TileInput(shown.frame, tracks, shown.state, rate, history, crops))
         return tick
 
     def _follow(self, tick: Tick) -> None:
-        """Who is where by motion, then who they are by their looks: one batch for all streams."""
+        """Who is where by motion, who they are by their looks, in one batch for all streams, and which of the cast."""
         new = [shown.frame for shown in tick.shown if shown.frame is not None and shown.new]
         trackers, found = self._stages.trackers, tick.detections
         followed = [trackers[frame.stream].update(found.get(frame.stream), frame.pts) for frame in new]
+        looks: list[Appearance | None] = [None] * len(new)
         if self._stages.reid is not None:
             detected = [frame.stream in found for frame in new]
             known = self._stages.reid.recognise(list(zip(new, followed, detected, strict=True)))
-            followed = [tracks for tracks, _ in known]
-        for frame, tracks in zip(new, followed, strict=True):
-            self._tracks[frame.stream] = tracks
-            self._trails[frame.stream].add(tracks)
-            self._observer.tracks[frame.stream] = len(tracks)
+            followed, looks = [tracks for tracks, _ in known], [seen for _, seen in known]
+        for frame, tracks, seen in zip(new, followed, looks, strict=True):
+            stream, slots = frame.stream, self._slots[frame.stream]
+            if slots is not None:
+                tracks = slots.update(tracks, seen, width_px=frame.picture_size[0])
+                self._observer.cast(stream, tracks, slots.revised)
+            self._tracks[stream] = tracks
+            self._trails[stream].add(tracks)
+            self._observer.tracks[stream] = len(tracks)
             for outlet in self._track_outlets:
-                outlet.put(frame.stream, tick.numbers[frame.stream], tracks, frame.picture_size)
+                outlet.put(stream, tick.numbers[stream], tracks, frame.picture_size)
 
     def _compose(self, tick: Tick) -> Tick:
         with self._observer.stage("compose"):
@@ -329,13 +348,14 @@ def _open_outputs(
     config = loaded.config
     streams = [(source.id, index) for index, source in enumerate(config.sources)]
     names = stages.detector.class_names if stages.detector is not None else ()
+    slots = {index: tuple(source.slots.names) for index, source in enumerate(config.sources) if source.slots}
     outlets: list[Outlet] = []
     tracks: list[TracksOutlet] = []
     clips: list[Preroll] = []
     for output in config.outputs:
         if isinstance(output, TracksOutput):
             path = Path(loaded.resolve(output.tracks))
-            text = open_tracks(path, streams, names, overwrite=overwrite)
+            text = open_tracks(path, streams, names, slots=slots, overwrite=overwrite)
             tracks.append(TracksOutlet(text, str(path)))
             opened.callback(tracks[-1].close)
         else:
@@ -349,8 +369,16 @@ def _open_outputs(
     return outlets, tracks, clips
 
 
-def _clock_text(config: Config, index: int) -> str:
-    if config.live:
+def _cameras(config: Config) -> list[dict[Follow, Camera]]:
+    """Of each source, the views that follow somebody; tiles that show the same share one."""
+    cameras: list[dict[Follow, Camera]] = [{} for _ in config.sources]
+    for tile in place_tiles(config):
+        if tile.follow is not None:
+            cameras[tile.source].setdefault(tile.follow, Camera(*tile.follow))
+    return cameras
+
+
+def _clock_text(live: bool, seconds: int) -> str:
+    if live:
         return time.strftime("%Y-%m-%d %H:%M:%S")
-    seconds = int(index / config.mosaic.fps)
     return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
