@@ -26,7 +26,9 @@ from tiler.infer.base import Answer
 from tiler.observe.run import RunObserver
 from tiler.pipeline import Run
 from tiler.stages import Stages
+from tiler.track.appearance import CpuEmbedder
 from tiler.track.bytetrack import ByteTracker
+from tiler.track.reid import ReId
 from tiler.types import Batch, Detections, Frame
 
 FRAMES = 20
@@ -126,6 +128,21 @@ def test_tracks_carry_the_number_of_the_source_picture(config: Path) -> None:
     rows = [json.loads(line) for line in (config.parent / "out.jsonl").read_text().splitlines()]
     assert [row["frame"] for row in rows if row["stream"] == "b"] == list(range(FRAMES // 2))
     assert {track["id"] for row in rows for track in row["tracks"]} == {1}
+
+
+def test_the_report_says_how_much_was_looked_at_whom(config: Path) -> None:
+    loaded, built, observer = build(config)
+    built = replace(built, reid=ReId(CpuEmbedder(), len(loaded.config.sources), loaded.config.tracker))
+    with Run(loaded, built, observer, overwrite=True) as runner:
+        runner.start()
+        runner.wait()
+    a, b = observer.report()["streams"]
+    assert 0 < a["reid"]["crops"] < FRAMES
+    assert 0 < a["reid"]["duty"] < 1
+    assert (a["reid"]["exchanged"], b["reid"]["returned"]) == (0, 0)
+    rows = [json.loads(line) for line in (config.parent / "out.jsonl").read_text().splitlines()]
+    assert {track["id"] for row in rows for track in row["tracks"]} == {1}
+    assert "reid" not in run(config)["streams"][0]
 
 
 def test_two_runs_are_equal_to_the_bit(config: Path) -> None:

@@ -31,7 +31,7 @@ from tiler.stages import STAGES, Stages
 from tiler.track.camera import Camera
 from tiler.track.slots import Slots
 from tiler.track.trails import Trails
-from tiler.types import CLOCK_HZ, Detections, Follow, Mosaic, TileInput, Tracks
+from tiler.types import CLOCK_HZ, Appearance, Detections, Follow, Mosaic, TileInput, Tracks
 from tiler.worker import Channel, Worker
 
 _JOIN_S = 5.0
@@ -93,6 +93,7 @@ class Run:
             )
             self._close_outputs = opened.pop_all()
         observer.outputs = [*self._outlets, *self._track_outlets]
+        observer.reid = stages.reid.duties if stages.reid is not None else ()
         gathered, prepared, inferred, tracked = (Channel[Tick](1) for _ in range(4))
         composed = Channel[Tick](1, observer.encoder_wait.add)
         analysis = [
@@ -171,11 +172,11 @@ class Run:
     def _track(self, tick: Tick) -> Tick:
         """Each stream on its own; then all that compose needs to know of it."""
         with self._observer.stage("track"):
+            if self._analysed:
+                self._follow(tick)
             for stream, shown in enumerate(tick.shown):
                 if shown.frame is not None and shown.new:
                     self._rates[stream].add(shown.frame.pts)
-                    if self._analysed:
-                        self._follow(tick, stream, shown)
                 elif shown.frame is None:
                     self._tracks[stream] = Tracks.empty(tick.pts)
                 tracks = self._tracks[stream]
@@ -189,18 +190,26 @@ class Run:
                 tick.tiles.append(TileInput(shown.frame, tracks, shown.state, rate, history, crops))
         return tick
 
-    def _follow(self, tick: Tick, stream: int, shown: Shown) -> None:
-        assert shown.frame is not None
-        tracks = self._stages.trackers[stream].update(tick.detections.get(stream), shown.frame.pts)
-        slots = self._slots[stream]
-        if slots is not None:
-            tracks = slots.update(tracks, width_px=shown.frame.picture_size[0])
-            self._observer.cast(stream, tracks, slots.revised)
-        self._tracks[stream] = tracks
-        self._trails[stream].add(tracks)
-        self._observer.tracks[stream] = len(tracks)
-        for outlet in self._track_outlets:
-            outlet.put(stream, tick.numbers[stream], tracks, shown.frame.picture_size)
+    def _follow(self, tick: Tick) -> None:
+        """Who is where by motion, who they are by their looks, in one batch for all streams, and which of the cast."""
+        new = [shown.frame for shown in tick.shown if shown.frame is not None and shown.new]
+        trackers, found = self._stages.trackers, tick.detections
+        followed = [trackers[frame.stream].update(found.get(frame.stream), frame.pts) for frame in new]
+        looks: list[Appearance | None] = [None] * len(new)
+        if self._stages.reid is not None:
+            detected = [frame.stream in found for frame in new]
+            known = self._stages.reid.recognise(list(zip(new, followed, detected, strict=True)))
+            followed, looks = [tracks for tracks, _ in known], [seen for _, seen in known]
+        for frame, tracks, seen in zip(new, followed, looks, strict=True):
+            stream, slots = frame.stream, self._slots[frame.stream]
+            if slots is not None:
+                tracks = slots.update(tracks, seen, width_px=frame.picture_size[0])
+                self._observer.cast(stream, tracks, slots.revised)
+            self._tracks[stream] = tracks
+            self._trails[stream].add(tracks)
+            self._observer.tracks[stream] = len(tracks)
+            for outlet in self._track_outlets:
+                outlet.put(stream, tick.numbers[stream], tracks, frame.picture_size)
 
     def _compose(self, tick: Tick) -> Tick:
         with self._observer.stage("compose"):

@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from tiler import cuda
 from tiler.compose.base import Compositor
@@ -25,12 +25,14 @@ from tiler.observe.copies import Copies
 from tiler.preprocess.base import Preprocessor
 from tiler.track.base import Tracker
 
+if TYPE_CHECKING:
+    from tiler.track.reid import ReId
+
 STAGES = ("decode", "preprocess", "infer", "track", "compose", "encode", "output")
 
 Feed = OfflineFeed | LiveFeed
 
 _log = logging.getLogger(__name__)
-_TRACKER = "ByteTrack (Numba)"
 _HOST = ("track", "output")
 """Stages that work on a few numbers or on packets: the host is their place."""
 
@@ -69,11 +71,12 @@ def choose(loaded: LoadedConfig) -> tuple[Choice, ...]:
         InputError: the config insists on a device that cannot be used.
     """
     index, reason = wanted_device(loaded.config)
+    tracker = tracker_name(loaded.config, index)
     if index is None:
-        device, backends = "cpu", ["PyAV", "Numba", "ONNX Runtime", _TRACKER, "Numba", "libx264", "PyAV"]
+        device, backends = "cpu", ["PyAV", "Numba", "ONNX Runtime", tracker, "Numba", "libx264", "PyAV"]
     else:
         kernel = "CUDA kernel"
-        backends = ["NVDEC", kernel, "TensorRT or ONNX Runtime", _TRACKER, kernel, "NVENC, if the GPU has it", "PyAV"]
+        backends = ["NVDEC", kernel, "TensorRT or ONNX Runtime", tracker, kernel, "NVENC, if the GPU has it", "PyAV"]
         device = f"cuda:{index}"
     choices = [
         Choice(stage, "cpu" if stage in _HOST else device, backend, "host by design" if stage in _HOST else reason)
@@ -85,6 +88,12 @@ def choose(loaded: LoadedConfig) -> tuple[Choice, ...]:
     if loaded.config.detector == "none":
         choices = [c for c in choices if c.stage not in ("preprocess", "infer", "track")]
     return tuple(choices)
+
+
+def tracker_name(config: Config, index: int | None) -> str:
+    """Identities are the host's work; what people look like is seen where their pictures are."""
+    reid = {"auto": ", ReID (Numba)" if index is None else ", ReID (CUDA kernel)", "off": ""}
+    return f"ByteTrack (Numba){reid[config.tracker.reid]}"
 
 
 def refuse_cpu(config: Config, stage: Literal["decode", "infer", "encode"], backend: str, reason: str) -> None:
@@ -109,13 +118,15 @@ def _check_cpu(config: Config, stage: Literal["decode", "infer", "encode"], back
 class Stages:
     """The running parts of one run, in the order of the flow.
 
-    With `detector: none` there are no `trackers`, `preprocessor` and `detector` are None.
+    With `detector: none` there are no `trackers`; `preprocessor`, `detector` and `reid` are None. With
+    `tracker: {reid: off}` the last is None, too.
     """
 
     feeds: tuple[Feed, ...]
     preprocessor: Preprocessor | None
     detector: Detector | None
     trackers: tuple[Tracker, ...]
+    reid: ReId | None
     compositor: Compositor
     encoder: Encoder
     choices: tuple[Choice, ...]
@@ -123,7 +134,7 @@ class Stages:
 
     def close(self) -> None:
         """Free everything, the readers first."""
-        for part in (*self.feeds, self.preprocessor, self.detector, self.encoder, self.compositor):
+        for part in (*self.feeds, self.preprocessor, self.detector, self.reid, self.encoder, self.compositor):
             if part is not None:
                 part.close()
 
@@ -154,6 +165,7 @@ def build(loaded: LoadedConfig, *, opener: Opener | None = None, warm: bool = Tr
         preprocessor, detector, trackers = _build_analysis(loaded, threads, warm)
         if detector is not None and preprocessor is not None:
             opened += [detector.close, preprocessor.close]
+        reid = _open_reid(config) if trackers else None
         compositor = CpuCompositor(config, threads, detector.class_names if detector else ())
         opened.append(compositor.close)
         encoder = X264Encoder(config.mosaic, config.encoder, threads)
@@ -164,7 +176,7 @@ def build(loaded: LoadedConfig, *, opener: Opener | None = None, warm: bool = Tr
             close()
         raise
     return Stages(
-        tuple(feeds), preprocessor, detector, trackers, compositor, encoder, choose(loaded), Copies()
+        tuple(feeds), preprocessor, detector, trackers, reid, compositor, encoder, choose(loaded), Copies()
     )
 
 
@@ -204,3 +216,12 @@ def _build_analysis(
     )
     preprocessor = CpuPreprocessor(model.input_size, model.input, streams, threads)
     return preprocessor, detector, tuple(ByteTracker(config.tracker, config.detector.score) for _ in range(streams))
+
+
+def _open_reid(config: Config) -> ReId | None:
+    if config.tracker.reid == "off":
+        return None
+    from tiler.track.appearance import CpuEmbedder
+    from tiler.track.reid import ReId
+
+    return ReId(CpuEmbedder(), len(config.sources), config.tracker)

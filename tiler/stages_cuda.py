@@ -26,8 +26,10 @@ from tiler.infer.network_cuda import open_network
 from tiler.memory import SURFACES, Picture, plan_memory
 from tiler.observe.copies import Copies
 from tiler.preprocess.cuda import CudaPreprocessor
-from tiler.stages import Choice, Feed, Stages, open_feeds, refuse_cpu
+from tiler.stages import Choice, Feed, Stages, open_feeds, refuse_cpu, tracker_name
+from tiler.track.appearance_cuda import CudaEmbedder
 from tiler.track.bytetrack import ByteTracker
+from tiler.track.reid import ReId
 
 _SWITCH_S = 0.0005
 
@@ -70,12 +72,16 @@ def build_cuda(loaded: LoadedConfig, index: int, threads: int) -> Stages:
         choices = [_decode_choice(index, opener, feeds)]
         preprocessor, detector, infer = None, None, None
         trackers: tuple[ByteTracker, ...] = ()
+        reid = None
         if model is not None and isinstance(config.detector, DetectorConfig):
             preprocessor, detector, infer = _open_analysis(config, model, index, threads, copies)
             opened += [preprocessor.close, detector.close]
             trackers = tuple(ByteTracker(config.tracker, config.detector.score) for _ in feeds)
             choices += [Choice("preprocess", f"cuda:{index}", "CUDA kernel", "one launch for all streams"), infer]
-            choices.append(Choice("track", "cpu", "ByteTrack (Numba)", "host by design"))
+            if config.tracker.reid != "off":
+                reid = ReId(CudaEmbedder(index, copies), len(feeds), config.tracker)
+                opened.append(reid.close)
+            choices.append(Choice("track", "cpu", tracker_name(config, index), "host by design"))
         compositor = CudaCompositor(config, index, copies, detector.class_names if detector else ())
         opened.append(compositor.close)
         choices.append(Choice("compose", f"cuda:{index}", "CUDA kernel", "one launch for the whole mosaic"))
@@ -93,7 +99,7 @@ def build_cuda(loaded: LoadedConfig, index: int, threads: int) -> Stages:
             share = f"vram_fraction: {config.vram_fraction:g}"
             raise InputError(f"GPU memory: {error} ({share}); fewer or smaller sources need less") from error
         raise
-    return Stages(tuple(feeds), preprocessor, detector, trackers, compositor, encoder, tuple(choices), copies)
+    return Stages(tuple(feeds), preprocessor, detector, trackers, reid, compositor, encoder, tuple(choices), copies)
 
 
 def may_use_cpu(config: Config, stage: Any) -> bool:

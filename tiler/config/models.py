@@ -47,6 +47,11 @@ def _bits(value: Any) -> int:
     return bits
 
 
+def _off(value: Any) -> Any:
+    """YAML reads `off` as false."""
+    return "off" if value is False else value
+
+
 Rate = Annotated[Fraction, BeforeValidator(_fraction), PlainSerializer(str)]
 BitRate = Annotated[int, BeforeValidator(_bits)]
 Colour = Annotated[str, Field(pattern=r"^#[0-9A-Fa-f]{6}$")]
@@ -179,6 +184,13 @@ class TrackerConfig(Model):
     match_iou: Unit = Field(0.2, description="lowest overlap at which a detection continues a track")
     lost_s: float = Field(1.5, gt=0, le=60, description="seconds a lost track waits to be found again")
     confirm: int = Field(2, ge=1, le=30, description="detections in a row before a new track is shown")
+    reid: Annotated[Literal["auto", "off"], BeforeValidator(_off)] = Field(
+        "auto",
+        description="auto: who met others, begins or comes back is known again by their looks | off: motion alone",
+    )
+    memory_s: float = Field(
+        30.0, gt=0, le=3600, description="reid: seconds that somebody away is remembered, lost_s at least"
+    )
 
 
 class OverlayConfig(Model):

@@ -108,6 +108,9 @@ class Plan:
             width, height = self.model.input_size
             names = ", ".join(self.model.class_names[:5]) + (", ..." if len(self.model.class_names) > 5 else "")
             lines += ["", f"detector  {self.model.name}: {width}x{height} {self.model.precision}, finds {names}"]
+            tracker = config.tracker
+            looks = f"remembers who is away for {tracker.memory_s:g} s" if tracker.reid == "auto" else "by motion alone"
+            lines.append(f"tracker   {tracker.kind}, reid {tracker.reid}: {looks}")
         lines += ["", "stages"]
         lines += [f"  {s.stage:<11} {s.device:<30} {s.reason}" for s in self.stages]
         if not any(stage.device.startswith("cuda") for stage in self.stages):  # a GPU's has a table of its own

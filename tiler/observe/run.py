@@ -27,7 +27,7 @@ _PACKAGES = (
 
 
 class Reports(Protocol):
-    """An output, as far as it is shown."""
+    """An output or another part, as far as it is shown."""
 
     def report(self) -> dict[str, Any]: ...
 
@@ -43,6 +43,7 @@ class RunObserver:
         slots: of each stream, the pictures in which each slot was seen; empty without slots.
         revised: of each stream, how often names went over; see `Slots.revised`.
         outputs: where the packets and tracks go.
+        reid: how much was looked at whom, by stream; empty without.
         encoder_wait: how long composed pictures waited for the encoder.
         latency: from the tick to its packet.
     """
@@ -62,6 +63,7 @@ class RunObserver:
         self.slots = [dict.fromkeys(s.slots.names, 0) if s.slots else {} for s in config.sources]
         self.revised = [0] * len(feeds)
         self.outputs: Sequence[Reports] = ()
+        self.reid: Sequence[Reports] = ()
         self.encoder_wait, self.latency = Timing(), Timing()
         self._began: dict[int, float] = {}
         self._start_s = self._first_s = self._end_s = 0.0
@@ -116,8 +118,9 @@ class RunObserver:
     def streams(self) -> list[dict[str, Any]]:
         """What became of each source's frames."""
         rows = []
-        for index, (source, feed, tracks) in enumerate(
-            zip(self._config.sources, self._feeds, self.tracks, strict=True)
+        duties: Sequence[Reports | None] = self.reid or [None] * len(self.tracks)
+        for index, (source, feed, tracks, duty) in enumerate(
+            zip(self._config.sources, self._feeds, self.tracks, duties, strict=True)
         ):
             counts = feed.counts
             failure = feed.reader.failure
@@ -133,6 +136,7 @@ class RunObserver:
                     "tracks_now": tracks,
                     "decoder": feed.reader.info.decoder if feed.reader.info else None,
                     "failure": str(failure) if failure else None,
+                    **({"reid": duty.report()} if duty is not None else {}),
                 }
             )
             if source.slots:

@@ -7,6 +7,8 @@ workers in several processes need nothing but seeds of their own.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -258,3 +260,47 @@ def render_training_frame(
         rgb = np.ascontiguousarray(rgb[:, ::-1])
         boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
     return rgb, boxes, visibility
+
+
+class View(NamedTuple):
+    """One picture of a cast.
+
+    Attributes:
+        rgb: (H, W, 3) uint8.
+        person: (n,) int64, who of the cast it is.
+        xyxy: (n, 4) float32 px, the body with clothes and hair inside the frame, covered or not.
+        visibility: (n,) float32, the share of the whole body that is seen.
+    """
+
+    rgb: npt.NDArray[np.uint8]
+    person: npt.NDArray[np.int64]
+    xyxy: npt.NDArray[np.float32]
+    visibility: npt.NDArray[np.float32]
+
+
+def render_cast(rng: Rng, width: int, height: int, people: int, views: int) -> Iterator[View]:
+    """The same people in front of one camera, `views` times: elsewhere in the picture and in another pose each time.
+
+    To train what tells people apart: place, light, lens and recorder stay, as they do for a camera.
+    """
+    cam, aim = _random_camera(rng, width, height)
+    middle = b.ground_at(cam, width / 2, height * 0.5)
+    view_m = min(max(1.7 * cam[0] / aim, 2.0 if middle is None else min(middle[1], 60.0)), 80.0)
+    place = places.random_place(rng, view_m=view_m, up_m=float(cam[3]))
+    night = bool(place.sky[7] < 0.4)
+    things = _random_props(rng, cam, place, aim, width, height, int(rng.integers(0, 4)))
+    gains = [max(0.1, float(place.sky[7])) if not len(place.lamps) else local_light(place, 0.0, 6.0) for _ in things]
+    looks = [f.random_look(rng, child=0.05) for _ in range(people)]
+    camera_seed = int(rng.integers(2**31))
+    soft = rng.uniform(1.0, 1.6)
+    canvas = r.new_canvas(width, height, people)
+    ground = b.ground_depths(cam, height)
+    for _ in range(views):
+        b.cast(canvas, cam, place)
+        spots = [(k, _spot(rng, cam, place, aim, width, height)) for k in range(people)]
+        who = [(k, spot) for k, spot in spots if spot is not None]
+        figures = [Figure(looks[k], random_pose(rng, *spot)) for k, spot in who]
+        labels, _ = draw_figures(canvas, cam, place, figures, ground, things, gains, soft=soft)
+        rgb = _develop(np.random.default_rng(camera_seed), canvas.rgb, night)
+        seen = labels.present & (labels.visibility > 0)
+        yield View(rgb, np.array([k for k, _ in who], np.int64)[seen], labels.xyxy[seen], labels.visibility[seen])

@@ -1,0 +1,39 @@
+"""Appearance on CUDA: the launch of `appearance.cu`. The maths is Note [Appearance]."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tiler.kernels.appearance import CHROMA, COLUMNS, LUMA, PART, ROWS, STEP, STRIPES, VECTOR, tables
+from tiler.kernels.module_cuda import kernel
+from tiler.types import Int32
+
+_THREADS = 256
+_MACROS = tuple(
+    f"-D{name}={value}"
+    for name, value in (
+        *(("ROWS", ROWS), ("COLUMNS", COLUMNS), ("STRIPES", STRIPES), ("PART", PART), ("VECTOR", VECTOR)),
+        *(("LUMA", len(LUMA)), ("CHROMA", len(CHROMA)), ("STEP", len(STEP))),
+    )
+)
+
+
+def packed_tables() -> Int32:
+    """The shared tables as the kernel reads them, one after the other."""
+    bins, columns, rows, scale = tables()
+    return np.concatenate([bins.ravel(), columns, rows.ravel(), scale.view(np.int32)])
+
+
+def appearance(places: Any, boxes: Any, tables: Any, matrix: Any, vectors: Any, count: int) -> None:
+    """Vectors of `count` crops, of all pictures at once, on the current stream.
+
+    Args:
+        places: (>= count, PLACE_COLUMNS) int64; the pictures they name are read.
+        boxes: (>= count, 4) float32 x0, y0, x1, y1 in samples of luma, of a positive area.
+        tables: of `packed_tables`.
+        matrix: (FEATURES + 1, VECTOR) float32.
+        vectors: (>= count, VECTOR) float32, unit rows, is written. All on the device.
+    """
+    kernel("appearance", "appearance", *_MACROS)((count,), (_THREADS,), (places, boxes, tables, matrix, vectors))

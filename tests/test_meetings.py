@@ -1,0 +1,163 @@
+"""Meetings: phases with hysteresis, from boxes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tiler.track.meetings import DEEP, GHOST_S, PATIENCE_S, Meetings, Phase
+from tiler.types import CLOCK_HZ, Tracks
+
+FPS = 25
+WIDE, TALL = 40.0, 100.0
+
+
+def tracks_at(picture: int, places: dict[int, float], classes: Sequence[int] | None = None) -> Tracks:
+    """People of one size by id, at an x; the feet of higher ids are lower: they are nearer."""
+    ids = sorted(places)
+    xyxy = np.array([[places[k], 10 + k, places[k] + WIDE, 10 + k + TALL] for k in ids], np.float32).reshape(-1, 4)
+    class_id = np.zeros(len(ids), np.int32) if classes is None else np.array(classes, np.int32)
+    pts = round(picture * CLOCK_HZ / FPS)
+    return Tracks(pts, np.array(ids, np.int32), xyxy, np.full(len(ids), 0.9, np.float32), class_id)
+
+
+class Story:
+    """Meetings, told one picture after the other."""
+
+    def __init__(self) -> None:
+        self.meetings, self.picture = Meetings(), 0
+
+    def tell(self, places: dict[int, float], pictures: int = 1) -> list[Phase]:
+        for _ in range(pictures):
+            scene = self.meetings.update(tracks_at(self.picture, places))
+            self.picture += 1
+        return [Phase(phase) for phase in scene.phase.tolist()]
+
+
+def test_who_is_far_is_alone_and_who_comes_close_is_near() -> None:
+    story = Story()
+    assert story.tell({1: 0, 2: 300}) == [Phase.ALONE, Phase.ALONE]
+    assert story.tell({1: 0, 2: 1.5 * WIDE, 3: 300}) == [Phase.NEAR, Phase.NEAR, Phase.ALONE]
+
+
+def test_a_brush_is_over_when_they_part() -> None:
+    story = Story()
+    assert story.tell({1: 0, 2: 0.7 * WIDE}) == [Phase.MEETING, Phase.MEETING]
+    assert story.tell({1: 0, 2: 1.2 * WIDE}) == [Phase.NEAR, Phase.NEAR]
+    assert list(story.meetings) == []
+
+
+def test_between_the_two_limits_everything_stays_as_it_is() -> None:
+    story = Story()
+    between = {1: 0, 2: 0.92 * WIDE}
+    assert story.tell(between, 10) == [Phase.NEAR, Phase.NEAR]
+    story.tell({1: 0, 2: 0.7 * WIDE})
+    assert story.tell(between, 10) == [Phase.MEETING, Phase.MEETING]
+
+
+def test_who_hid_another_stays_parted_until_patience_ends() -> None:
+    story = Story()
+    story.tell({1: 0, 2: (1 - DEEP) * WIDE - 4})
+    apart = {1: 0, 2: 3 * WIDE}
+    assert story.tell(apart) == [Phase.PARTED, Phase.PARTED]
+    assert story.tell(apart, round(PATIENCE_S * FPS) - 1) == [Phase.PARTED, Phase.PARTED]
+    assert story.tell(apart, 2) == [Phase.ALONE, Phase.ALONE]
+
+
+def test_who_hid_another_is_alone_once_it_is_settled() -> None:
+    story = Story()
+    story.tell({1: 0, 2: 5})
+    story.tell({1: 0, 2: 3 * WIDE})
+    (meeting,) = story.meetings
+    story.meetings.settle(meeting)
+    assert story.tell({1: 0, 2: 3 * WIDE}) == [Phase.ALONE, Phase.ALONE]
+
+
+def test_who_is_lost_behind_another_is_thought_to_be_there_still() -> None:
+    story = Story()
+    story.tell({1: 0, 2: 20})
+    assert story.tell({2: 20}, 10) == [Phase.MEETING]
+    assert story.meetings.update(tracks_at(story.picture, {2: 20})).hidden[0] > DEEP
+    assert story.tell({2: 3 * WIDE}) == [Phase.PARTED]
+
+
+def test_who_was_lost_is_given_up_after_a_while() -> None:
+    story = Story()
+    story.tell({1: 0, 2: 20})
+    assert story.tell({2: 20}, round((GHOST_S + PATIENCE_S) * FPS) + 5) == [Phase.ALONE]
+    assert list(story.meetings) == []
+
+
+def test_who_leaves_after_parting_hid_nobody() -> None:
+    story = Story()
+    story.tell({1: 0, 2: 5})
+    story.tell({1: 0, 2: 3 * WIDE})
+    (meeting,) = story.meetings
+    meeting.said[1, 1] = 3.0
+    assert story.tell({1: 0}) == [Phase.ALONE]
+
+
+def test_what_was_said_before_somebody_was_hidden_again_is_forgotten() -> None:
+    story = Story()
+    story.tell({1: 0, 2: 5})
+    (meeting,) = story.meetings
+    meeting.said[1, 1] = 3.0
+    story.tell({1: 0, 2: 5})
+    assert meeting.said == {}
+
+
+def test_people_and_cars_do_not_meet() -> None:
+    scene = Meetings().update(tracks_at(0, {1: 0, 2: 5}, classes=[0, 2]))
+    assert scene.phase.tolist() == [Phase.ALONE, Phase.ALONE]
+    assert scene.hidden[0] > DEEP  # but a car does hide who is behind it
+    assert scene.hidden[1] == 0
+
+
+places = st.dictionaries(st.integers(1, 6), st.floats(0, 400), max_size=6)
+
+
+@settings(deadline=None)
+@given(st.lists(places, min_size=1, max_size=40))
+def test_each_track_is_in_one_meeting_at_most_and_its_phase_says_so(told: list[dict[int, float]]) -> None:
+    meetings, shuffled = Meetings(), Meetings()
+    for picture, people in enumerate(told):
+        tracks = tracks_at(picture, people)
+        scene = meetings.update(tracks)
+        members = [track for meeting in meetings for track in meeting.tracks]
+        assert len(members) == len(set(members))
+        assert all(len(meeting.tracks) > 1 for meeting in meetings)
+        assert all(meeting.seen <= set(people) and meeting.apart.keys() <= meeting.seen for meeting in meetings)
+        inside = [int(track) in members for track in tracks.track_id]
+        assert [phase >= Phase.MEETING for phase in scene.phase] == inside
+        assert ((scene.hidden >= 0) & (scene.hidden <= 1)).all()
+        order = np.random.default_rng(picture).permutation(len(tracks))
+        other = shuffled.update(
+            Tracks(tracks.pts, *(rows[order] for rows in (tracks.track_id, tracks.xyxy, tracks.score, tracks.class_id)))
+        )
+        assert np.array_equal(other.phase, scene.phase[order])
+
+
+@settings(deadline=None)
+@given(st.lists(places, min_size=1, max_size=20))
+def test_whatever_happened_is_over_once_everybody_has_long_been_alone(told: list[dict[int, float]]) -> None:
+    story = Story()
+    for people in told:
+        story.tell(people)
+    alone = {k: 1000.0 * k for k in range(1, 7)}
+    assert set(story.tell(alone, round((GHOST_S + 2 * PATIENCE_S) * FPS))) == {Phase.ALONE}
+    assert list(story.meetings) == []
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.floats(width=32), min_size=4, max_size=4), max_size=5))
+def test_any_boxes_are_safe(boxes: list[list[float]]) -> None:
+    meetings = Meetings()
+    xyxy = np.array(boxes, np.float32).reshape(-1, 4)
+    n = len(xyxy)
+    tracks = Tracks(0, np.arange(1, n + 1, dtype=np.int32), xyxy, np.ones(n, np.float32), np.zeros(n, np.int32))
+    for _ in range(3):
+        scene = meetings.update(tracks)
+    assert scene.phase.shape == scene.hidden.shape == (n,)

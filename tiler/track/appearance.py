@@ -1,0 +1,95 @@
+"""Appearance on the CPU: what people look like in a picture, as vectors that can be compared.
+
+The matrix that makes vectors of histograms is learned from drawn people (`tools/train_appearance.py`).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.resources import files
+
+import numpy as np
+import numpy.typing as npt
+
+from tiler.kernels.appearance import FEATURES, PLACE_COLUMNS, VECTOR, tables
+from tiler.kernels.appearance_cpu import embed, histograms
+from tiler.types import Float32, Frame, Plane
+
+Int64 = npt.NDArray[np.int64]
+
+_EXTENT = 1e6
+"""Boxes are clamped to this many samples."""
+
+
+class CpuEmbedder:
+    """Crops of frames in host memory -> unit vectors. One thread calls it."""
+
+    def __init__(self) -> None:
+        self._matrix = load_matrix()
+        self.embed([(_SMALLEST, np.array([[0, 0, 1, 1]], np.float32))])  # the first crop must not wait for a compiler
+
+    def embed(self, crops: Sequence[tuple[Frame, Float32]]) -> Float32:
+        """The vectors of all boxes, in order; see `Embedder`."""
+        places, boxes = lay_out(crops, lambda plane: int(plane.ctypes.data))
+        histogram, vectors = np.empty((len(boxes), FEATURES), np.float32), np.empty((len(boxes), VECTOR), np.float32)
+        histograms(places, boxes, tables(), histogram)
+        embed(histogram, self._matrix, vectors)
+        return vectors
+
+    def close(self) -> None:
+        """Nothing to free; may be called twice."""
+
+
+@cache
+def load_matrix() -> Float32:
+    """(FEATURES + 1, VECTOR) float32: W transposed and b of Note [Appearance]."""
+    with (files("tiler.engines") / "models" / "appearance.npy").open("rb") as file:
+        matrix = np.load(file)
+    return np.ascontiguousarray(matrix, np.float32)
+
+
+def lay_out(crops: Sequence[tuple[Frame, Float32]], address: Callable[[Plane], int]) -> tuple[Int64, Float32]:
+    """What the kernels ask of each crop.
+
+    Args:
+        crops: pictures, and boxes (n, 4) x0, y0, x1, y1 in picture pixels; any values.
+        address: of a plane's first sample.
+
+    Returns:
+        places: (n, PLACE_COLUMNS) int64, of all crops in order.
+        boxes: (n, 4) float32 in samples of luma, finite and at least one sample wide and high.
+    """
+    count = sum(len(own) for _, own in crops)
+    places, boxes = np.empty((count, PLACE_COLUMNS), np.int64), np.empty((count, 4), np.float32)
+    at = 0
+    for frame, own in crops:
+        here = slice(at, at + len(own))
+        places[here] = _place(frame, [address(plane) for plane in (frame.y, frame.u, frame.v)])
+        scale = np.array(frame.plane_size) / frame.picture_size
+        boxes[here] = np.nan_to_num(own * np.tile(scale, 2), posinf=_EXTENT, neginf=-_EXTENT).clip(-_EXTENT, _EXTENT)
+        at += len(own)
+    boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
+    return places, boxes
+
+
+def _place(frame: Frame, addresses: Sequence[int]) -> Int64:
+    """A picture as the kernels read it, upright; u and v share their strides."""
+    high = frame.y.dtype.itemsize == 2 and sys.byteorder == "little"
+    luma_at, luma_x, luma_y = _upright(frame.y, frame.rotation)
+    chroma_at, chroma_x, chroma_y = _upright(frame.u, frame.rotation)
+    starts = (addresses[0] + luma_at, addresses[1] + chroma_at, addresses[2] + chroma_at)
+    return np.array([*(at + high for at in starts), luma_x, luma_y, chroma_x, chroma_y, *frame.plane_size], np.int64)
+
+
+def _upright(plane: Plane, rotation: int) -> tuple[int, int, int]:
+    """Bytes from the first stored sample to the first upright one, and from there to the right and downwards."""
+    (height, width), (down, right) = plane.shape, plane.strides
+    bottom, end = (height - 1) * down, (width - 1) * right
+    return {0: (0, right, down), 90: (bottom, -down, right), 180: (bottom + end, -right, -down),
+            270: (end, down, -right)}[rotation]  # fmt: skip
+
+
+_GREY = np.full((1, 1), 128, np.uint8)
+_SMALLEST = Frame(0, 0, _GREY, _GREY, _GREY)

@@ -1,0 +1,86 @@
+"""Appearance on CUDA: the crops of all streams in one launch, and one small copy down."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cupy
+import numpy as np
+
+from tiler.kernels.appearance import PLACE_COLUMNS, VECTOR
+from tiler.kernels.appearance_cuda import appearance, packed_tables
+from tiler.observe.copies import Copies
+from tiler.track.appearance import Int64, lay_out, load_matrix
+from tiler.types import Float32, Frame
+
+_CAPACITY = 512
+"""Crops of a launch; when there are more, there are more launches."""
+
+
+class CudaEmbedder:
+    """Crops of frames in device memory -> unit vectors on the host. One thread calls it.
+
+    Args:
+        device: index of the CUDA device.
+        copies: the ledger.
+    """
+
+    def __init__(self, device: int, copies: Copies) -> None:
+        self._device, self._copies = cupy.cuda.Device(device), copies
+        with self._device:
+            self._stream = cupy.cuda.Stream(non_blocking=True)
+            with self._stream:
+                self._tables, self._matrix = cupy.asarray(packed_tables()), cupy.asarray(load_matrix())
+                self._places = cupy.empty((_CAPACITY, PLACE_COLUMNS), np.int64)
+                self._boxes = cupy.empty((_CAPACITY, 4), np.float32)
+                self._vectors = cupy.empty((_CAPACITY, VECTOR), np.float32)
+            self._host_places = _pinned((_CAPACITY, PLACE_COLUMNS), np.int64)
+            self._host_boxes = _pinned((_CAPACITY, 4), np.float32)
+            self._host_vectors = _pinned((_CAPACITY, VECTOR), np.float32)
+            self._stream.synchronize()
+        copies.add("appearance model", "up", self._tables.nbytes + self._matrix.nbytes)
+
+    def embed(self, crops: Sequence[tuple[Frame, Float32]]) -> Float32:
+        """The vectors of all boxes, in order; see `Embedder`. Waits for the copy down."""
+        self._device.use()
+        for frame, _ in crops:
+            if frame.ready is not None:
+                self._stream.wait_event(frame.ready)
+        places, boxes = lay_out(crops, lambda plane: int(plane.data.ptr))
+        out = np.empty((len(boxes), VECTOR), np.float32)
+        for first in range(0, len(boxes), _CAPACITY):
+            part = slice(first, first + _CAPACITY)
+            out[part] = self._launch(places[part], boxes[part])
+        return out
+
+    def _launch(self, places: Int64, boxes: Float32) -> Float32:
+        count = len(boxes)
+        self._host_places[:count], self._host_boxes[:count] = places, boxes
+        with self._stream:
+            self._copy(self._places, self._host_places, count, up=True)
+            self._copy(self._boxes, self._host_boxes, count, up=True)
+            appearance(self._places, self._boxes, self._tables, self._matrix, self._vectors, count)
+            self._copy(self._vectors, self._host_vectors, count, up=False)
+        self._stream.synchronize()
+        vectors: Float32 = self._host_vectors[:count]
+        return vectors
+
+    def _copy(self, device: Any, host: Any, count: int, *, up: bool) -> None:
+        """The first `count` rows, on the stream."""
+        runtime, size = cupy.cuda.runtime, host[:count].nbytes
+        at = (device.data.ptr, host.ctypes.data)
+        target, source = at if up else at[::-1]
+        kind = runtime.memcpyHostToDevice if up else runtime.memcpyDeviceToHost
+        runtime.memcpyAsync(target, source, size, kind, self._stream.ptr)
+        self._copies.add("crops' places" if up else "appearance", "up" if up else "down", size)
+
+    def close(self) -> None:
+        """Wait for the last launch; may be called twice."""
+        self._device.use()
+        self._stream.synchronize()
+
+
+def _pinned(shape: tuple[int, int], dtype: Any) -> Any:
+    size = int(np.prod(shape))
+    return np.frombuffer(cupy.cuda.alloc_pinned_memory(size * np.dtype(dtype).itemsize), dtype, size).reshape(shape)

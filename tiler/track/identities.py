@@ -1,0 +1,267 @@
+"""Identities: who the tracks of one stream are, by what they look like.
+
+A tracker that knows motion only may exchange two people who meet, and takes somebody who comes back for somebody
+new. The ids it gives are therefore names that can be passed on: here is a permutation of them, so that no two
+tracks ever have one. Each identity has a *gallery*, a mean of the crops taken while it was apart from others.
+
+* After a meeting (`tiler/track/meetings.py`) every crop says how much more it is like one of their galleries than
+  like the others, and what it says is of bounded weight. When another pairing of tracks and identities leads the
+  present one by `_LEAD`, they are exchanged; when the present one leads every other, the meeting is settled.
+* A track that begins is compared with those who are away. The more it is like one of them, and
+  the less like the next or like strangers are, the fewer crops it takes; after `_CROPS` it is somebody new.
+
+What is not seen, or not clearly, is no evidence: then everything stays as the tracker has it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from tiler.kernels.assign_cpu import best_pairs
+from tiler.track.meetings import Meeting, Meetings, Phase, Scene
+from tiler.types import APPEARANCE, CLOCK_HZ, Appearance, Float32, Tracks
+
+Float64 = npt.NDArray[np.float64]
+
+_SHARPNESS, _MOST = 4.0, 1.0
+"""Weight of a difference of two cosines, and the most that a crop says for or against an identity."""
+_BASE = 1000.0
+"""Worth of a pair: more than all that can be said against it."""
+_LEAD = 10.0
+_CROPS = 4
+"""Who is not recognised by so many crops is somebody new."""
+_SURE = 0.4
+"""By how much the cosine to the most alike gallery must lead the next, or a stranger's: one crop by this much, two by
+half of it."""
+_NEW_S = 2.0
+"""Who has not been seen clearly for so long is taken for somebody new."""
+_STRANGER = 0.6
+"""Cosine that a stranger is thought to have."""
+_THERE = 0.2
+"""Who begins in a meeting is mostly one who was lost there: their cosines count for so much more."""
+_ENOUGH = 3
+"""Crops that a gallery must have been made of to be compared with."""
+_FULL = 50
+"""A gallery is the mean of its crops; from so many on, a mean that forgets."""
+_MOST_AWAY = 256
+"""Of so many who are away it is remembered what they looked like."""
+
+
+@dataclass(eq=False)
+class _Person:
+    """An identity: when it was seen last, and what it looked like."""
+
+    class_id: int
+    seen: int
+    gallery: Float64 = field(default_factory=lambda: np.zeros(APPEARANCE))
+    crops: int = 0
+
+    @property
+    def known(self) -> bool:
+        return self.crops >= _ENOUGH
+
+    def feed(self, crop: Float32 | Float64, count: int = 1) -> None:
+        """Take in the mean of so many crops."""
+        self.crops += count
+        self.gallery += min(1.0, count / min(self.crops, _FULL)) * (crop - self.gallery)
+
+    def likeness(self, crop: Float32 | Float64) -> float:
+        """The cosine of the crop and the gallery."""
+        sizes = float(np.linalg.norm(self.gallery) * np.linalg.norm(crop))
+        return float(self.gallery @ crop) / max(sizes, 1e-9)
+
+
+@dataclass(eq=False)
+class _New:
+    """A track of which it is not known whether it is somebody who was away."""
+
+    since: int
+    mean: Float64 = field(default_factory=lambda: np.zeros(APPEARANCE))
+    crops: int = 0
+
+
+class Identities:
+    """Those of one stream. Deterministic; not thread-safe; two instances share nothing.
+
+    Attributes:
+        exchanged: how often people were given back their ids after a meeting.
+        returned: how often somebody was, after being away.
+
+    Args:
+        memory_s: seconds for which somebody away is remembered; no shorter than the tracker remembers a lost track,
+            and than a meeting does (`GHOST_S`).
+    """
+
+    def __init__(self, memory_s: float) -> None:
+        self.exchanged = self.returned = 0
+        self._memory = round(memory_s * CLOCK_HZ)
+        self._id_of: dict[int, int] = {}
+        self._track_of: dict[int, int] = {}
+        self._people: dict[int, _Person] = {}
+        self._new: dict[int, _New] = {}
+
+    def is_new(self, track: int) -> bool:
+        """Whether the track still waits to be told from those who are away, or was never here."""
+        return track in self._new or self.of(track) not in self._people
+
+    def of(self, track: int) -> int:
+        """The identity of a track."""
+        return self._id_of.get(track, track)
+
+    def update(self, tracks: Tracks, scene: Scene, meetings: Meetings, looks: Appearance) -> Tracks:
+        """The tracks of the next picture under the ids of who they are, in the same order.
+
+        Args:
+            tracks: as the tracker gives them.
+            scene: what `meetings` says of this picture.
+            looks: of those tracks, row by row.
+        """
+        rows = dict(zip(tracks.track_id.tolist(), range(len(tracks)), strict=True))
+        self._meet(rows, tracks)
+        seen = {track: row for track, row in rows.items() if looks.known[row]}
+        if seen:
+            for meeting in meetings:
+                if meeting.deep and not meeting.tracks.isdisjoint(seen):
+                    self._hear(meeting, rows, seen, looks)
+                    self._decide(meeting, rows, meetings)
+        self._greet(rows, seen, tracks, meetings, looks)
+        for track, row in seen.items():
+            if scene.phase[row] <= Phase.NEAR and track not in self._new:
+                self._people[self.of(track)].feed(looks.vectors[row])
+        self._forget(rows, tracks.pts)
+        ids = np.array([self.of(track) for track in rows], np.int32)
+        return Tracks(tracks.pts, ids, tracks.xyxy, tracks.score, tracks.class_id)
+
+    def _meet(self, rows: dict[int, int], tracks: Tracks) -> None:
+        """Take note of who is there."""
+        for track, row in rows.items():
+            person = self._people.get(self.of(track))
+            if person is None:
+                self._people[self.of(track)] = _Person(int(tracks.class_id[row]), tracks.pts)
+                self._new[track] = _New(tracks.pts)
+            else:
+                person.seen = tracks.pts
+
+    # Meetings
+
+    def _hear(self, meeting: Meeting, rows: dict[int, int], seen: dict[int, int], looks: Appearance) -> None:
+        """Add up what the crops of this picture say of a meeting."""
+        met = [who for who in map(self.of, sorted(meeting.tracks)) if self._knows(who)]
+        for track in sorted(meeting.tracks.intersection(seen)):
+            crop = looks.vectors[seen[track]]
+            alike = {who: self._people[who].likeness(crop) for who in met}
+            if track in self._new:
+                alike = {who: value + _THERE for who, value in alike.items()}
+                away = self._away(track, rows)
+                alike |= {who: person.likeness(crop) for who, person in away.items() if who not in alike}
+                alike[self.of(track)] = _STRANGER
+            mean = sum(alike.values()) / max(len(alike), 1)
+            for who, value in alike.items():
+                says = float(np.clip(_SHARPNESS * (value - mean), -_MOST, _MOST))
+                meeting.said[track, who] = meeting.said.get((track, who), 0.0) + says
+
+    def _decide(self, meeting: Meeting, rows: dict[int, int], meetings: Meetings) -> None:
+        """Exchange the people of a meeting, or settle it, once the evidence leads by enough."""
+        here = sorted(meeting.tracks.intersection(rows))
+        met = [self.of(track) for track in here + sorted(meeting.tracks.difference(rows))]
+        come = {track: self._away(track, rows) for track in here if track in self._new}
+        whose = met + sorted(set().union(*come.values()).difference(met))
+
+        def worth(track: int, who: int) -> float:
+            possible = who in met or who in come.get(track, ())
+            return _BASE + meeting.said.get((track, who), 0.0) if possible else 0.0
+
+        gain = np.array([[worth(track, who) for who in whose] for track in here])
+        now = np.arange(len(here))
+        best = best_pairs(gain)
+        if _total(gain, best) - _total(gain, now) >= _LEAD:
+            tracks = [self._track_of.get(who, who) for who in whose]
+            rest = [who for k, who in enumerate(whose) if k not in best.tolist()]
+            self._pass_on(tracks, [whose[k] for k in best.tolist()] + rest)
+            self.exchanged += 1
+            for track in here:
+                if self._knows(self.of(track)):
+                    self._new.pop(track, None)
+        elif meeting.parted and len(whose) > 1 and _lead(gain, now) >= _LEAD:
+            meetings.settle(meeting)
+
+    def _knows(self, who: int) -> bool:
+        return who in self._people and self._people[who].known
+
+    def _away(self, track: int, rows: dict[int, int]) -> dict[int, _Person]:
+        """Whom a track that begins could be: those known who are not in the picture."""
+        here, class_id = {self.of(other) for other in rows}, self._people[self.of(track)].class_id
+        return {k: p for k, p in self._people.items() if k not in here and p.known and p.class_id == class_id}
+
+    # Those who come, and come back
+
+    def _greet(
+        self, rows: dict[int, int], seen: dict[int, int], tracks: Tracks, meetings: Meetings, looks: Appearance
+    ) -> None:
+        """Tell those who begin from those who are away."""
+        for track in [track for track in self._new if track in rows]:
+            meeting = meetings.of(track)
+            if meeting is not None and meeting.deep:
+                continue  # who met there comes first
+            new = self._new[track]
+            if track in seen:
+                new.crops += 1
+                new.mean += (looks.vectors[seen[track]] - new.mean) / new.crops
+            away = self._away(track, rows)
+            who = self._recognise(new, away) if track in seen else None
+            waits = new.crops < _CROPS and tracks.pts - new.since <= _NEW_S * CLOCK_HZ
+            if away and who is None and waits:
+                continue
+            del self._new[track]
+            if who is not None:
+                self._pass_on([track, self._track_of.get(who, who)], [who, self.of(track)])
+                self._people[who].seen = tracks.pts
+                self.returned += 1
+            if new.crops:
+                self._people[self.of(track)].feed(new.mean, new.crops)
+
+    @staticmethod
+    def _recognise(new: _New, away: dict[int, _Person]) -> int | None:
+        """Which of those away it is; None: none of them."""
+        alike = sorted(((person.likeness(new.mean), who) for who, person in away.items()), reverse=True)
+        if not alike:
+            return None
+        next_best = max(_STRANGER, alike[1][0] if len(alike) > 1 else _STRANGER)
+        return alike[0][1] if (alike[0][0] - next_best) * new.crops >= _SURE else None
+
+    def _pass_on(self, tracks: list[int], ids: list[int]) -> None:
+        """Give these tracks those ids, which are theirs in another order."""
+        for track, who in zip(tracks, ids, strict=True):
+            self._id_of[track], self._track_of[who] = who, track
+
+    def _forget(self, rows: dict[int, int], pts: int) -> None:
+        """Let go of those who have been away for too long, and of the longest away when they are many."""
+        if len(self._people) == len(rows):
+            return
+        here = {self.of(track) for track in rows}
+        away = sorted((person.seen, who) for who, person in self._people.items() if who not in here)
+        for k, (seen, who) in enumerate(away):
+            if pts - seen > self._memory:
+                del self._people[who]
+                track = self._track_of.pop(who, who)
+                self._id_of.pop(track, None)
+                self._new.pop(track, None)
+            elif k < len(away) - _MOST_AWAY and self._people[who].crops:
+                self._people[who] = _Person(self._people[who].class_id, seen)
+
+
+def _total(gain: Float64, pairs: npt.NDArray[np.int64]) -> float:
+    return float(sum(gain[row, column] for row, column in enumerate(pairs.tolist()) if column >= 0))
+
+
+def _lead(gain: Float64, pairs: npt.NDArray[np.int64]) -> float:
+    """By how much these pairs lead the next best."""
+    next_best = 0.0
+    for row, column in enumerate(pairs.tolist()):
+        other = gain.copy()
+        other[row, column] = 0.0
+        next_best = max(next_best, _total(other, best_pairs(other)))
+    return _total(gain, pairs) - next_best

@@ -1,0 +1,161 @@
+"""Conditional ReID: who is looked at, when, and what comes of it. All streams of a run.
+
+    tracks of each stream --> whom to look at --> one batch on the device --> ids given back
+
+To look costs little, but not nothing, and a look at somebody half hidden is worse than none. So a crop is taken only
+of who begins, is near or parts from others, in the time that `_EVERY_S` says, and now and then of everybody else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tiler.config.models import TrackerConfig
+from tiler.track.base import Embedder
+from tiler.track.identities import Identities
+from tiler.track.meetings import GHOST_S, Meetings, Phase, Scene
+from tiler.types import APPEARANCE, CLOCK_HZ, Appearance, Bool, Float32, Frame, Tracks
+
+_EVERY_S = {Phase.ALONE: 2.0, Phase.NEAR: 0.8, Phase.MEETING: 0.4, Phase.PARTED: 0.06}
+_NEW_EVERY_S, _NEW_CROPS = 0.06, 5
+"""Seconds between two crops of a track in each phase; and of one that begins, so many crops, or until it is known."""
+_CLEAR = 0.3
+"""A crop that somebody nearer covers by more than this part is none."""
+_EDGE = 0.005
+"""Who is this part of the picture's width from its left or right end is cut off by it."""
+
+
+@dataclass
+class Duty:
+    """How much was looked at in one stream.
+
+    Attributes:
+        pictures: in which the detector ran.
+        looked: of those, in how many a crop was taken.
+        tracks: people in all those pictures, summed.
+        crops: of those, how many were looked at.
+        exchanged: meetings after which people were given back their ids.
+        returned: tracks that were given back the id of somebody who had been away.
+    """
+
+    pictures: int = 0
+    looked: int = 0
+    tracks: int = 0
+    crops: int = 0
+    exchanged: int = 0
+    returned: int = 0
+
+    def report(self) -> dict[str, float | int]:
+        """As the run's report shows it."""
+        return {
+            "duty": round(self.looked / self.pictures, 4) if self.pictures else 0.0,
+            "crops": self.crops,
+            "crops_of_tracks": round(self.crops / self.tracks, 4) if self.tracks else 0.0,
+            "exchanged": self.exchanged,
+            "returned": self.returned,
+        }
+
+
+class ReId:
+    """Knows people again, in all streams. One thread calls it.
+
+    Args:
+        embedder: looks at them; it is closed with this.
+        streams: how many there are.
+        config: for how long somebody away is remembered.
+    """
+
+    def __init__(self, embedder: Embedder, streams: int, config: TrackerConfig) -> None:
+        self._embedder = embedder
+        memory_s = max(config.memory_s, config.lost_s, GHOST_S)
+        self._streams = [_Stream(memory_s) for _ in range(streams)]
+
+    @property
+    def duties(self) -> list[Duty]:
+        """Of each stream."""
+        return [stream.duty for stream in self._streams]
+
+    def recognise(self, seen: Sequence[tuple[Frame, Tracks, bool]]) -> list[tuple[Tracks, Appearance]]:
+        """The same tracks under the ids of who they are, and what is known of their looks.
+
+        Args:
+            seen: of some streams the next picture, its tracks, and whether the detector ran for it: predicted boxes
+                are not looked at.
+        """
+        rows = [self._streams[frame.stream].ask(frame, tracks, detected) for frame, tracks, detected in seen]
+        crops = [(frame, tracks.xyxy[own]) for (frame, tracks, _), own in zip(seen, rows, strict=True) if own.any()]
+        vectors = self._embedder.embed(crops) if crops else _NONE
+        known, end = [], 0
+        for (frame, tracks, _), own in zip(seen, rows, strict=True):
+            start, end = end, end + int(own.sum())
+            known.append(self._streams[frame.stream].tell(tracks, own, vectors[start:end]))
+        return known
+
+    def close(self) -> None:
+        """Free what is on the device; may be called twice."""
+        self._embedder.close()
+
+
+class _Stream:
+    """One stream: asks for crops, then is told what they look like."""
+
+    def __init__(self, memory_s: float) -> None:
+        self.duty = Duty()
+        self._meetings = Meetings()
+        self._identities = Identities(memory_s)
+        self._scene: Scene | None = None
+        self._looked: dict[int, tuple[int, int]] = {}  # by track: pts of the last crop, and how many there were
+
+    def ask(self, frame: Frame, tracks: Tracks, detected: bool) -> Bool:
+        """(n,) the tracks to look at."""
+        self._scene = self._meetings.update(tracks)
+        rows = np.zeros(len(tracks), np.bool_)
+        if not detected:
+            return rows
+        width = frame.picture_size[0]
+        clear = (self._scene.hidden <= _CLEAR) & (tracks.xyxy[:, 0] > _EDGE * width)
+        clear &= tracks.xyxy[:, 2] < (1 - _EDGE) * width
+        looked = self._looked
+        self._looked = {}
+        for row, track in enumerate(tracks.track_id.tolist()):
+            last, crops = looked.get(track, (None, 0))
+            pause = self._pause(track, row, crops) * CLOCK_HZ
+            rows[row] = clear[row] and (last is None or tracks.pts - last >= pause)
+            if rows[row]:
+                self._looked[track] = tracks.pts, crops + 1
+            elif last is not None:
+                self._looked[track] = last, crops
+        self.duty.pictures += 1
+        self.duty.tracks += len(tracks)
+        self.duty.crops += int(rows.sum())
+        self.duty.looked += bool(rows.any())
+        return rows
+
+    def _pause(self, track: int, row: int, crops: int) -> float:
+        """Seconds from one crop to the next."""
+        assert self._scene is not None
+        phase = Phase(int(self._scene.phase[row]))
+        if phase == Phase.MEETING:
+            meeting = self._meetings.of(track)
+            return _EVERY_S[phase] if meeting is not None and meeting.deep else np.inf
+        begins = crops < _NEW_CROPS or self._identities.is_new(track)
+        return min(_EVERY_S[phase], _NEW_EVERY_S) if begins else _EVERY_S[phase]
+
+    def tell(self, tracks: Tracks, rows: Bool, vectors: Float32) -> tuple[Tracks, Appearance]:
+        """The tracks and their looks, by the ids of who they are."""
+        assert self._scene is not None
+        looks = Appearance(np.zeros((len(tracks), APPEARANCE), np.float32), rows)
+        looks.vectors[rows] = vectors
+        who = self._identities.update(tracks, self._scene, self._meetings, looks)
+        self.duty.exchanged, self.duty.returned = self._identities.exchanged, self._identities.returned
+        if (who.track_id[1:] < who.track_id[:-1]).any():
+            order = np.argsort(who.track_id)
+            who = Tracks(who.pts, who.track_id[order], who.xyxy[order], who.score[order], who.class_id[order])
+            looks = Appearance(looks.vectors[order], looks.known[order])
+        return who, looks
+
+
+_NONE = np.empty((0, APPEARANCE), np.float32)
