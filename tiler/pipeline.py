@@ -16,10 +16,11 @@ from pathlib import Path
 
 from tiler.config.loader import LoadedConfig
 from tiler.config.models import Config, DetectorConfig, FileOutput, TracksOutput
+from tiler.control import Control, Holds
 from tiler.decode.feed import Shown
 from tiler.errors import RunError, StageError
 from tiler.observe.metrics import RateMeter
-from tiler.observe.run import RunObserver
+from tiler.observe.run import RunObserver, TileSeen
 from tiler.output.base import Output
 from tiler.output.file import FileWriter
 from tiler.output.tracks import TrackWriter, open_tracks
@@ -43,6 +44,7 @@ class Tick:
     clock: str
     shown: Sequence[Shown]
     numbers: Sequence[int]
+    config: Config
     batch: Batch | None = None
     detections: dict[int, Detections] = field(default_factory=dict)
     tiles: list[TileInput] = field(default_factory=list)
@@ -57,9 +59,22 @@ class Run:
     """
 
     def __init__(
-        self, loaded: LoadedConfig, stages: Stages, observer: RunObserver, *, overwrite: bool = False
+        self,
+        loaded: LoadedConfig,
+        stages: Stages,
+        observer: RunObserver,
+        *,
+        overwrite: bool = False,
+        control: Control | None = None,
+        outputs: Sequence[Output] = (),
     ) -> None:
         """Open the outputs.
+
+        Args:
+            loaded, stages, observer: the config and what was made for it.
+            overwrite: replace files that exist.
+            control: what people change while it runs.
+            outputs: further ones, of the caller; closed with the others.
 
         Raises:
             InputError: an output cannot be written.
@@ -67,6 +82,9 @@ class Run:
         self._config: Config = loaded.config
         self._stages = stages
         self._observer = observer
+        self._control = control or Control(self._config)
+        self._holds = Holds(self._config)
+        self._arranged = self._config
         self._stop = threading.Event()
         self._analysed = isinstance(self._config.detector, DetectorConfig)
         self._every = self._config.detector.every if isinstance(self._config.detector, DetectorConfig) else 1
@@ -77,6 +95,9 @@ class Run:
         self._tracks = [Tracks.empty() for _ in range(count)]
         with ExitStack() as opened:
             self._outputs, self._track_writers = _open_outputs(loaded, stages, opened, overwrite=overwrite)
+            for output in outputs:
+                opened.callback(output.close)
+            self._outputs += outputs
             self._close_outputs = opened.pop_all()
         gathered, prepared, inferred, tracked = (Channel[Tick](1) for _ in range(4))
         composed = Channel[Tick](1, observer.encoder_wait.add)
@@ -113,12 +134,13 @@ class Run:
                     continue
             pts = round(index / config.mosaic.fps * CLOCK_HZ)
             began_s = time.monotonic()
+            wanted = self._control.wanted
             with self._observer.stage("decode"):
-                shown = [feed.at(pts) for feed in self._stages.feeds]
+                shown = self._holds.apply([feed.at(pts) for feed in self._stages.feeds], wanted.paused)
             if last is None and self._over():
                 return
             numbers = [feed.index for feed in self._stages.feeds]
-            yield Tick(index, pts, began_s, _clock_text(config, index), shown, numbers)
+            yield Tick(index, pts, began_s, _clock_text(config, index), shown, numbers, wanted.config)
             index += 1
 
     def _over(self) -> bool:
@@ -166,6 +188,8 @@ class Run:
                 history = self._trails[stream].rows(tracks.pts)
                 rate = self._rates[stream].rate(now)
                 tick.tiles.append(TileInput(shown.frame, tracks, shown.state, rate, history))
+                age_s = tick.began_s - shown.frame.arrival_s if shown.frame is not None else None
+                self._observer.tiles[stream] = TileSeen(shown.state, rate, age_s)
         return tick
 
     def _follow(self, tick: Tick, stream: int, shown: Shown) -> None:
@@ -179,6 +203,9 @@ class Run:
 
     def _compose(self, tick: Tick) -> Tick:
         with self._observer.stage("compose"):
+            if tick.config is not self._arranged:
+                self._stages.compositor.arrange(tick.config)
+                self._arranged = tick.config
             tick.mosaic = self._stages.compositor.compose(tick.index, tick.tiles, tick.clock)
         tick.tiles.clear()
         return tick

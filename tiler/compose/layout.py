@@ -26,7 +26,7 @@ from tiler.compose.arrange import (
 )
 from tiler.config.models import Config, Tile
 
-__all__ = ["LayoutError", "PlacedTile", "View", "draw_layout", "fit_picture", "place_tiles"]
+__all__ = ["LayoutError", "PlacedTile", "View", "draw_layout", "fit_picture", "numbered_tiles", "place_tiles"]
 
 Fit = Literal["contain", "cover", "stretch"]
 
@@ -92,6 +92,11 @@ def place_tiles(config: Config) -> tuple[PlacedTile, ...]:
     Raises:
         LayoutError: names the key and what is accepted.
     """
+    return tuple(sorted(numbered_tiles(config), key=lambda tile: tile.z))
+
+
+def numbered_tiles(config: Config) -> list[PlacedTile]:
+    """Every tile of the config, as written; see `place_tiles`."""
     mosaic = config.mosaic
     tiles = config.tiles or [Tile(source=source.id) for source in config.sources]
     boxes = _boxes(config, tiles)
@@ -118,7 +123,7 @@ def place_tiles(config: Config) -> tuple[PlacedTile, ...]:
                 title=tile.title if tile.title is not None else config.sources[source].title,
             )
         )  # fmt: skip
-    return tuple(sorted(placed, key=lambda tile: tile.z))
+    return placed
 
 
 def _boxes(config: Config, tiles: Sequence[Tile]) -> list[Box]:

@@ -13,7 +13,16 @@ from tiler.compose.layout import LayoutError, place_tiles
 from tiler.config import document as yaml_document
 from tiler.config.document import Document, dotted, parse, parse_scalar
 from tiler.config.explain import explain, nearest
-from tiler.config.models import Config, DetectorConfig, FileOutput, Source, TracksOutput, is_live
+from tiler.config.models import (
+    Config,
+    DetectorConfig,
+    FileOutput,
+    PreviewConfig,
+    Source,
+    TracksOutput,
+    is_live,
+    is_loopback,
+)
 from tiler.encode.parameters import contradictions
 from tiler.engines.shipped import find_model
 from tiler.errors import ConfigError, InputError, mask_uri
@@ -55,6 +64,21 @@ class LoadedConfig:
             outputs = [o for o in outputs if not isinstance(o, TracksOutput)]
             outputs.append(TracksOutput(tracks=str(tracks.absolute())))
         return replace(self, config=self.config.model_copy(update={"outputs": outputs}))
+
+
+    def for_preview(self, duration_s: float | None) -> LoadedConfig:
+        """The same config to look at: files in their own time and round and round, low latency, and no outputs."""
+        config = self.config
+        sources = [
+            source if is_live(source) else source.model_copy(update={"realtime": True, "loop": True})
+            for source in config.sources
+        ]
+        encoder = config.encoder
+        if "profile" not in encoder.model_fields_set:
+            encoder = encoder.model_copy(update={"profile": "low_latency"})
+        update = {"sources": sources, "encoder": encoder, "outputs": [], "duration_s": duration_s,
+                  "preview": config.preview or PreviewConfig()}  # fmt: skip
+        return replace(self, config=config.model_copy(update=update))
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> LoadedConfig:
@@ -198,6 +222,7 @@ def _check(loaded: LoadedConfig, report: _Findings) -> None:
         key, _, problem = found.partition(": ")
         report.at(tuple(key.split(".")), problem)
     _check_outputs(loaded, report)
+    _check_preview(config, report)
 
 
 def _check_source(loaded: LoadedConfig, index: int, source: Source, report: _Findings) -> None:
@@ -240,6 +265,17 @@ def _check_outputs(loaded: LoadedConfig, report: _Findings) -> None:
         if path in seen:
             report.at(("outputs", index, key), f"{seen[path]} writes to the same file")
         seen[path] = f"outputs[{index}]"
+
+
+def _check_preview(config: Config, report: _Findings) -> None:
+    """Nobody listens on a network by accident."""
+    preview = config.preview
+    if preview is not None and not is_loopback(preview.host) and preview.token is None and not preview.behind_proxy:
+        report.at(
+            ("preview", "host"),
+            f"anybody who reaches {preview.host} could watch and control the run; accepted: 127.0.0.1 (this machine "
+            "only), any address with preview.token, or preview.behind_proxy: true if a proxy in front asks who comes",
+        )
 
 
 def _check_suffix(option: str, name: str, accepted: Sequence[str]) -> None:

@@ -8,12 +8,12 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tiler import __version__
 from tiler.observe.copies import Copies
 from tiler.observe.metrics import Timing
-from tiler.types import Packet
+from tiler.types import Packet, State
 
 if TYPE_CHECKING:
     from tiler.config.models import Config
@@ -25,6 +25,23 @@ _PACKAGES = (
 )
 """Those that are installed are named in the report."""
 
+_TICKS_KEPT = 1024
+"""Ticks whose beginning is remembered; no encoder holds so many pictures."""
+
+
+class TileSeen(NamedTuple):
+    """What a source showed at a tick.
+
+    Attributes:
+        state: how it was shown.
+        fps: pictures a second that came lately.
+        age_s: seconds from the decoder to the tick; None without a picture.
+    """
+
+    state: State = State.WAITING
+    fps: float = 0.0
+    age_s: float | None = None
+
 
 class RunObserver:
     """Filled by the pipeline's threads, read by progress and report.
@@ -34,6 +51,7 @@ class RunObserver:
         bytes: their size.
         dropped_ticks: pictures of the mosaic left out because the run was behind (live).
         tracks: people (or other things) followed now, by stream.
+        tiles: what each source showed last.
         encoder_wait: how long composed pictures waited for the encoder.
         latency: from the tick to its packet.
     """
@@ -50,6 +68,7 @@ class RunObserver:
         self.encoder_sessions = 0
         self.frames = self.bytes = self.dropped_ticks = 0
         self.tracks = [0] * len(feeds)
+        self.tiles = [TileSeen()] * len(feeds)
         self.encoder_wait, self.latency = Timing(), Timing()
         self._began: dict[int, float] = {}
         self._start_s = self._end_s = 0.0
@@ -67,12 +86,18 @@ class RunObserver:
     def submitted(self, tick: int, began_s: float) -> None:
         """A tick that began at `began_s` (monotonic) enters the encoder."""
         self._began[tick] = began_s
+        if len(self._began) > _TICKS_KEPT:
+            del self._began[next(iter(self._began))]
+
+    def began_s(self, tick: int) -> float | None:
+        """When one of the last ticks began (monotonic)."""
+        return self._began.get(tick)
 
     def delivered(self, packet: Packet) -> None:
         """A packet went to the outputs."""
         self.frames += 1
         self.bytes += len(packet.data)
-        began_s = self._began.pop(packet.pts, None)
+        began_s = self._began.get(packet.pts)
         if began_s is not None:
             self.latency.add(time.monotonic() - began_s)
 

@@ -1,0 +1,165 @@
+"""Who may talk to the server: a middleware before every handler.
+
+On loopback without a token the danger is another web page in the user's own browser: its requests are
+told by their Host (a name that was made to point here) and by their Origin. No CORS header is ever
+sent, so no other page can read an answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from tiler.config.models import PreviewConfig, is_loopback
+
+_COOKIE = "tiler-preview"
+_PEERS = 1024
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; media-src 'self' blob:; "
+    "connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+    "Server": "tiler",
+}
+LOGIN = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>tiler</title><h1>tiler</h1><p>%s</p>
+<form method="post" action="/session"><label>Token <input name="token" type="password" autocomplete="current-password"
+required autofocus></label> <button>Open</button></form></html>"""
+
+
+class Allowance:
+    """So many requests at once and so many a second for each peer; remembers the last peers only.
+
+    >>> now = [0.0]
+    >>> allowance = Allowance(burst=2, per_s=1, clock=lambda: now[0])
+    >>> [allowance.take("a") for _ in range(3)], allowance.take("b")
+    ([True, True, False], True)
+    >>> now[0] = 1.0
+    >>> allowance.take("a"), allowance.take("a")
+    (True, False)
+    """
+
+    def __init__(self, burst: float, per_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._burst, self._per_s, self._clock = burst, per_s, clock
+        self._peers: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, peer: str) -> bool:
+        """Use one up; False when there is none."""
+        now_s = self._clock()
+        left, since_s = self._peers.pop(peer, (self._burst, now_s))
+        left = min(self._burst, left + (now_s - since_s) * self._per_s)
+        allowed = left >= 1
+        self._peers[peer] = (left - allowed, now_s)
+        if len(self._peers) > _PEERS:
+            self._peers.popitem(last=False)
+        return allowed
+
+
+class Access:
+    """Token, Host, Origin and rate of every request."""
+
+    def __init__(self, config: PreviewConfig) -> None:
+        self._token = config.token
+        self._proxied = config.behind_proxy
+        self._local = config.token is None and not config.behind_proxy
+        self._requests = Allowance(burst=200, per_s=50)
+        self._attempts = Allowance(burst=10, per_s=0.5)
+
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Refuse what may not pass, and give every answer its headers."""
+        refused = self._refusal(request)
+        if refused is not None:
+            refused.headers.update(_HEADERS)
+            return refused
+        try:
+            response = await handler(request)
+        except web.HTTPException as error:
+            error.headers.update(_HEADERS)
+            raise
+        if not response.prepared:
+            response.headers.update(_HEADERS)
+        return response
+
+    async def session(self, request: web.Request) -> web.StreamResponse:
+        """POST /session: a form with the token; answers with the cookie."""
+        form = await request.post()
+        given = form.get("token")
+        if not self._attempts.take(self._peer(request)):
+            return web.Response(status=429, text=LOGIN % "Too many attempts: wait a little.", content_type="text/html")
+        if not isinstance(given, str) or not self._is_token(given):
+            return web.Response(status=401, text=LOGIN % "That is not the token.", content_type="text/html")
+        response = web.Response(status=303, headers={"Location": "/"})
+        self._remember(request, response)
+        return response
+
+    def _refusal(self, request: web.Request) -> web.StreamResponse | None:
+        peer = self._peer(request)
+        if not self._requests.take(peer):
+            return problem(429, "too many requests: at most 50 a second")
+        if self._local and not is_loopback(urlsplit(f"//{request.host}").hostname or ""):
+            return problem(403, "this server answers to localhost and 127.0.0.1 only")
+        origin = request.headers.get("Origin")
+        if origin is not None and not self._same_origin(request, origin):
+            return problem(403, "a request of another web page")
+        if self._token is None or request.path == "/session" or self._authorised(request):
+            return None
+        given = request.query.get("token")
+        page = request.method == "GET" and request.path in ("/", "/wall")
+        if given is not None or "Authorization" in request.headers:
+            if not self._attempts.take(peer):
+                return problem(429, "too many attempts: wait a little")
+            if page and given is not None and self._is_token(given):
+                # Out of the address bar, the history and the Referer at once.
+                response = web.Response(status=303, headers={"Location": request.path})
+                self._remember(request, response)
+                return response
+        if page:
+            return web.Response(status=401, text=LOGIN % "A token is needed.", content_type="text/html")
+        refused = problem(401, "a token is needed: Authorization: Bearer TOKEN")
+        refused.headers["WWW-Authenticate"] = "Bearer"
+        return refused
+
+    def _same_origin(self, request: web.Request, origin: str) -> bool:
+        """The page that asks comes from this server, as the browser sees it."""
+        host = request.headers.get("X-Forwarded-Host", request.host) if self._proxied else request.host
+        parts = urlsplit(origin)
+        return parts.scheme in ("http", "https") and parts.netloc.lower() == host.lower()
+
+    def _authorised(self, request: web.Request) -> bool:
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and self._is_token(token.strip()):
+            return True
+        cookie = request.cookies.get(_COOKIE, "")
+        return hmac.compare_digest(cookie.encode(), self._cookie().encode())
+
+    def _is_token(self, given: str) -> bool:
+        return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), (self._token or "").encode())
+
+    def _cookie(self) -> str:
+        """Not the token itself: a cookie is kept on disk."""
+        return hashlib.sha256(f"tiler preview {self._token}".encode()).hexdigest()
+
+    def _remember(self, request: web.Request, response: web.Response) -> None:
+        secure = request.secure or (self._proxied and request.headers.get("X-Forwarded-Proto") == "https")
+        response.set_cookie(_COOKIE, self._cookie(), httponly=True, samesite="Strict", secure=secure)
+
+    def _peer(self, request: web.Request) -> str:
+        if self._proxied:  # the last one is what the proxy itself saw
+            return request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()[:64] or (request.remote or "")
+        return request.remote or ""
+
+
+def problem(status: int, text: str) -> web.Response:
+    """An error as the API gives it."""
+    return web.json_response({"error": text}, status=status)

@@ -1,0 +1,234 @@
+"""The preview server: packets in from the run, pages, video and controls out to browsers.
+
+One thread with one asyncio loop does everything here, so nothing in it needs a lock. The run hands
+a packet over with `write` and never waits: what the loop has not taken in time is dropped up to the
+next keyframe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import struct
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from tiler.config.models import Config, PreviewConfig
+from tiler.control import Control
+from tiler.errors import InputError
+from tiler.observe.run import RunObserver
+from tiler.preview.access import Access, Allowance, problem
+from tiler.preview.api import MAX_BODY_BYTES, Api
+from tiler.preview.fragments import Head, fragment, head, media_time
+from tiler.preview.recording import Recorder
+from tiler.preview.viewers import Audience, Coded, Viewer
+from tiler.types import CLOCK_HZ, Packet
+
+_PAGES = {"/": "index.html", "/wall": "wall.html"}
+_KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_INCOMING = 512
+"""Packets that may wait for the loop."""
+_STALL_S = 20.0
+"""How long one message may take to go out before its viewer is sent away."""
+_SOCKET_BYTES = 256 << 10
+"""Send buffer of a viewer's socket. What lies in there is late and cannot be skipped any more."""
+_START_S = 10.0
+_JOIN_S = 5.0
+_HEADER = struct.Struct("<ddII")
+"""In front of each binary message: media time in seconds, Unix time of the tick in ms, flags, pictures skipped."""
+_IS_KEY, _IS_HEAD = 1, 2
+
+
+class PreviewServer:
+    """Serves one run (see `tiler.output.base.Output`)."""
+
+    def __init__(self, config: Config, control: Control, observer: RunObserver, recordings: Path | None) -> None:
+        """Listen; the pages are there when this returns.
+
+        Args:
+            config: of the run; `preview` must be set.
+            control: takes the requests.
+            observer: what the run measures.
+            recordings: folder for recordings, None for none.
+
+        Raises:
+            InputError: the address or port cannot be had.
+        """
+        assert config.preview is not None
+        self._preview: PreviewConfig = config.preview
+        self._config = config
+        self._observer = observer
+        self._audience = Audience(config.preview.max_viewers)
+        self._recorder = Recorder(config, recordings)
+        self._head: Head | None = None
+        self._api = Api(control, observer, self._audience, self._recorder, None, config.preview.max_viewers)
+        self._files = {f"/{name}": data for name, data in _static().items()}
+        self._incoming: deque[Coded] = deque()
+        self._lost = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        started: Future[int] = Future()
+        self._thread = threading.Thread(target=self._run, args=(started,), name="tiler-preview", daemon=True)
+        self._thread.start()
+        try:
+            self.port = started.result(_START_S)
+        except (OSError, OverflowError) as error:
+            where = f"{config.preview.host}:{config.preview.port}"
+            text = getattr(error, "strerror", None) or str(error)
+            raise InputError(f"preview: cannot listen on {where}: {text}") from error
+
+    @property
+    def url(self) -> str:
+        """Of the page."""
+        host = self._preview.host
+        shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+        return f"http://{shown}:{self.port}/"
+
+    # The run's side
+
+    def write(self, packet: Packet) -> None:
+        """See `Output.write`; never waits and never fails."""
+        loop = self._loop
+        if loop is None:
+            return
+        began_s = self._observer.began_s(packet.pts)
+        age_s = 0.0 if began_s is None else time.monotonic() - began_s
+        if len(self._incoming) >= _INCOMING:
+            self._lost = True  # the loop hangs: it starts again with a keyframe
+            self._incoming.clear()
+        self._incoming.append(Coded(packet, (time.time() - age_s) * 1000))
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(self._take)
+
+    def close(self) -> None:
+        """Send everybody away and stop; may be called twice."""
+        loop, self._loop = self._loop, None
+        if loop is not None and self._stop is not None:
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(_JOIN_S)
+
+    # The loop's side
+
+    def _run(self, started: Future[int]) -> None:
+        asyncio.run(self._serve(started))
+
+    async def _serve(self, started: Future[int]) -> None:
+        access = Access(self._preview)
+        app = web.Application(middlewares=[access.middleware], client_max_size=MAX_BODY_BYTES)
+        app.add_routes(self._api.routes())
+        app.add_routes([web.get("/ws/video", self._video), web.post("/session", access.session)])
+        app.add_routes([web.get(path, self._page) for path in (*_PAGES, *self._files)])
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, handle_signals=False)
+        self._stop = asyncio.Event()
+        try:
+            await runner.setup()
+            await web.TCPSite(runner, self._preview.host, self._preview.port).start()
+        except (OSError, OverflowError) as error:
+            await runner.cleanup()
+            started.set_exception(error)
+            return
+        self._loop = asyncio.get_running_loop()
+        started.set_result(runner.addresses[0][1])
+        try:
+            await self._stop.wait()
+        finally:
+            self._take()
+            self._audience.close()
+            await asyncio.get_running_loop().run_in_executor(None, self._recorder.close)
+            await runner.cleanup()
+            self._api.close()
+
+    def _take(self) -> None:
+        """Hand out what the run has written."""
+        while self._incoming:
+            if self._lost:
+                self._lost = False
+                self._audience.lose()
+            coded = self._incoming.popleft()
+            if self._head is None and coded.packet.keyframe:
+                self._head = head(coded.packet, self._config.mosaic, self._config.encoder.codec)
+            self._audience.publish(coded)
+            self._recorder.write(coded.packet)
+
+    async def _page(self, request: web.Request) -> web.Response:
+        name = _PAGES.get(request.path, request.path.removeprefix("/"))
+        return web.Response(body=self._files[f"/{name}"], content_type=_KINDS[Path(name).suffix], charset="utf-8")
+
+    async def _video(self, request: web.Request) -> web.StreamResponse:
+        """GET /ws/video?form=annexb|fmp4: the stream, from the last keyframe on."""
+        form = request.query.get("form")
+        if form not in ("annexb", "fmp4"):
+            return problem(400, "form: accepted: annexb, fmp4")
+        viewer = self._audience.join()
+        if viewer is None:
+            return problem(503, f"{self._preview.max_viewers} viewers watch already")
+        try:
+            ws = web.WebSocketResponse(heartbeat=15, max_msg_size=4096, compress=False)
+            await ws.prepare(request)
+            if request.transport is not None:
+                connection = request.transport.get_extra_info("socket")
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
+            listener = asyncio.create_task(self._listen(ws, viewer))
+            try:
+                await self._send(ws, viewer, form)
+            except (ConnectionError, TimeoutError):
+                pass
+            finally:
+                listener.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await listener
+                with contextlib.suppress(ConnectionError, TimeoutError):
+                    await asyncio.wait_for(ws.close(code=WSCloseCode.GOING_AWAY), 1)
+            return ws
+        finally:
+            self._audience.leave(viewer)
+
+    async def _send(self, ws: web.WebSocketResponse, viewer: Viewer, form: str) -> None:
+        mosaic, codec, tick = self._config.mosaic, self._config.encoder.codec, 1 / self._config.mosaic.fps
+        greeted = False
+        while (coded := await viewer.next()) is not None:
+            packet = coded.packet
+            if not greeted:
+                greeted = True
+                assert self._head is not None  # a viewer's first packet is a keyframe
+                hello = {"codec": self._head.codec, "width": mosaic.width, "height": mosaic.height,
+                         "fps": float(mosaic.fps)}  # fmt: skip
+                await ws.send_str(json.dumps({"hello": hello}))
+                if form == "fmp4":
+                    await ws.send_bytes(_HEADER.pack(0, 0, _IS_HEAD, 0) + self._head.mp4)
+            seconds = media_time(packet.pts, tick) / CLOCK_HZ
+            header = _HEADER.pack(seconds, coded.began_ms, _IS_KEY * packet.keyframe, viewer.skipped)
+            data = packet.data if form == "annexb" else fragment(packet, codec, tick, max(1, packet.dts + 64))
+            await asyncio.wait_for(ws.send_bytes(header + data), _STALL_S)
+
+    async def _listen(self, ws: web.WebSocketResponse, viewer: Viewer) -> None:
+        """Answer a viewer's questions for the time, and notice that it has gone."""
+        questions = Allowance(burst=20, per_s=4)
+        async for message in ws:
+            if message.type is not WSMsgType.TEXT or not questions.take(""):
+                break
+            try:
+                asked = json.loads(message.data)
+            except (ValueError, RecursionError):
+                break
+            given: Any = asked.get("ping") if isinstance(asked, dict) else None
+            if isinstance(given, bool) or not isinstance(given, (int, float)):
+                break
+            await ws.send_str(json.dumps({"pong": given, "now_ms": time.time() * 1000}))
+        viewer.close()
+
+
+def _static() -> dict[str, bytes]:
+    """The page's files, read once: no request reaches the disk."""
+    folder = files("tiler.preview") / "static"
+    return {entry.name: entry.read_bytes() for entry in folder.iterdir() if Path(entry.name).suffix in _KINDS}
