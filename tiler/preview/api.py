@@ -82,10 +82,18 @@ class Api:
     """The handlers. All run on the server's thread, none waits for the run."""
 
     def __init__(
-        self, control: Control, observer: RunObserver, audience: Audience, recorder: Recorder, webrtc: str | None,
-        max_viewers: int,
+        self, control: Control, observer: RunObserver, audience: Audience, recorder: Recorder,
+        request_keyframe: Callable[[], None], webrtc: str | None, max_viewers: int,
     ) -> None:  # fmt: skip
+        """
+        Args:
+            control, observer, audience, recorder: what the handlers work on.
+            request_keyframe: makes the next picture an IDR picture.
+            webrtc: why WebRTC cannot be used; None when it can.
+            max_viewers: for the page.
+        """
         self._control, self._observer, self._audience, self._recorder = control, observer, audience, recorder
+        self._request_keyframe = request_keyframe
         self._webrtc, self._max_viewers = webrtc, max_viewers
         self._pictures = ThreadPoolExecutor(1, "tiler-snapshot")
         self._waiting = 0
@@ -245,7 +253,7 @@ class Api:
         return await self._state(request, None)
 
     async def _keyframe(self, request: web.Request, body: None) -> web.Response:
-        self._control.request_keyframe()
+        self._request_keyframe()
         return await self._state(request, None)
 
     async def _record(self, request: web.Request, body: RecordingRequest) -> web.Response:

@@ -120,10 +120,9 @@ def _box(kind: bytes, content: bytes) -> bytes:
 def _codec_string(mp4: bytes, codec: str) -> str:
     """RFC 6381 names (ISO/IEC 14496-15 Annex E; AV1 in ISOBMFF, section 5) from the decoder's configuration."""
     box = {"h264": b"avcC", "hevc": b"hvcC", "av1": b"av1C"}[codec]
-    at = mp4.find(box)
-    if at < 0:
+    _, found, record = mp4.partition(box)
+    if not found or not record or record[0] & 127 != 1:  # the version; AV1 has a marker in front
         raise ValueError(f"a keyframe without {codec} parameter sets")
-    record = mp4[at + 4 :]
     if codec == "h264":
         return f"avc1.{record[1:4].hex()}"
     if codec == "hevc":

@@ -17,6 +17,7 @@ import time
 from collections import deque
 from concurrent.futures import Future
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ _STALL_S = 20.0
 """How long one message may take to go out before its viewer is sent away."""
 _SOCKET_BYTES = 256 << 10
 """Send buffer of a viewer's socket. What lies in there is late and cannot be skipped any more."""
+_KEYFRAME_S = 0.5
+"""Between two keyframes that clients ask for."""
 _START_S = 10.0
 _JOIN_S = 5.0
 _HEADER = struct.Struct("<ddII")
@@ -70,7 +73,13 @@ class PreviewServer:
         self._audience = Audience(config.preview.max_viewers)
         self._recorder = Recorder(config, recordings)
         self._head: Head | None = None
-        self._api = Api(control, observer, self._audience, self._recorder, None, config.preview.max_viewers)
+        self._control = control
+        self._asked_s = 0.0
+        self._no_webrtc = _no_webrtc(config)
+        self._api = Api(
+            control, observer, self._audience, self._recorder, self._keyframe, self._no_webrtc,
+            config.preview.max_viewers,
+        )  # fmt: skip
         self._files = {f"/{name}": data for name, data in _static().items()}
         self._incoming: deque[Coded] = deque()
         self._lost = False
@@ -128,6 +137,12 @@ class PreviewServer:
         app.add_routes(self._api.routes())
         app.add_routes([web.get("/ws/video", self._video), web.post("/session", access.session)])
         app.add_routes([web.get(path, self._page) for path in (*_PAGES, *self._files)])
+        if self._no_webrtc is None:
+            from tiler.preview.whep import Whep
+
+            whep = Whep(self._audience, 1 / self._config.mosaic.fps, self._keyframe)
+            app.add_routes(whep.routes())
+            app.on_shutdown.append(lambda _: whep.close())
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, handle_signals=False)
         self._stop = asyncio.Event()
         try:
@@ -147,6 +162,13 @@ class PreviewServer:
             await asyncio.get_running_loop().run_in_executor(None, self._recorder.close)
             await runner.cleanup()
             self._api.close()
+
+    def _keyframe(self) -> None:
+        """Ask the encoder for one; clients cannot make it work for nothing but keyframes."""
+        now_s = time.monotonic()
+        if now_s - self._asked_s >= _KEYFRAME_S:
+            self._asked_s = now_s
+            self._control.request_keyframe()
 
     def _take(self) -> None:
         """Hand out what the run has written."""
@@ -226,6 +248,17 @@ class PreviewServer:
                 break
             await ws.send_str(json.dumps({"pong": given, "now_ms": time.time() * 1000}))
         viewer.close()
+
+
+def _no_webrtc(config: Config) -> str | None:
+    """Why WebRTC cannot be used; None when it can."""
+    if config.encoder.codec != "h264":
+        return f"WebRTC carries H.264 only, and the mosaic is {config.encoder.codec}"
+    if config.encoder.profile != "low_latency":
+        return "WebRTC carries no B-frames: set encoder.profile: low_latency"
+    if find_spec("aiortc") is None:
+        return "aiortc is not installed: pip install 'tiler[web]'"
+    return None
 
 
 def _static() -> dict[str, bytes]:
