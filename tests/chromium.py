@@ -69,7 +69,12 @@ class Page:
             f" let value; try {{ value = ({condition}); }} catch {{ value = false; }}"
             f" if (value || performance.now() > end) done(value); else setTimeout(look, 30); }}; look(); }})"
         )
-        value = await self.evaluate(script)
+        try:
+            value = await self.evaluate(script)
+        except RuntimeError as error:
+            if "navigated" not in str(error) and "context" not in str(error):
+                raise
+            value = await self.evaluate(script)  # on the page that came instead
         if not value:
             status = await self.evaluate("JSON.stringify(window.player?.status)")
             raise AssertionError(f"never came true: {condition}; player {status}; errors {self.errors}")

@@ -7,7 +7,7 @@ const KEYS = { g: "grid", s: "spotlight", p: "pip", c: "configured" };
 const TOGGLES = { b: "boxes", l: "labels", t: "trails" };
 const $ = (id) => document.getElementById(id);
 
-let state = null, reachable = true, problem = "";
+let state = null, rate = null, counted = { frames: 0, at: 0 }, reachable = true, problem = "";
 
 const asked = new URLSearchParams(location.search).get("way");
 const player = new Player($("screen"), Object.hasOwn(WAYS, asked) ? asked : undefined);
@@ -100,11 +100,16 @@ function showHits() {
 }
 
 function showNumbers() {
+  const now = performance.now();
+  if (now - counted.at > 900) { // over the last second or so; the state has the mean of the whole run
+    rate = counted.at && state.frames >= counted.frames ? (state.frames - counted.frames) / (now - counted.at) * 1000 : null;
+    counted = { frames: state.frames, at: now };
+  }
   const { mosaic } = state;
   const rows = [
     ["Mosaic", `${mosaic.width}×${mosaic.height}, ${trim(mosaic.fps)} fps, ${mosaic.codec}`],
     ["Clock", mosaic.clock],
-    ["Runs at", `${state.fps.toFixed(1)} fps`],
+    ["Runs at", rate === null ? "–" : `${rate.toFixed(1)} fps`],
     ["Tick to packet", `${state.latency_p50_ms.toFixed(0)} ms, p95 ${state.latency_p95_ms.toFixed(0)} ms`],
     ["Ticks left out", `${state.dropped_ticks}`],
     ["Encoder", state.encoder],
@@ -125,7 +130,7 @@ function showSources() {
     const age = source.age_ms === null ? "–" : source.age_ms < 10000 ? `${source.age_ms.toFixed(0)} ms` : "old";
     find(".facts").replaceChildren(
       ...[["rate", `${source.fps.toFixed(1)} fps`], ["age", age], ["drops", `${source.dropped + source.skipped}`],
-        ["errors", `${source.errors}`], ["reconnects", `${source.reconnects}`], ["people", `${source.tracks}`]]
+        ["errors", `${source.errors}`], ["reconnects", `${source.reconnects}`], ["tracks", `${source.tracks}`]]
         .map(([name, value]) => { const span = element("span", value); span.prepend(element("small", name)); return span; }));
     find(".facts").title = source.decoder ? `decoder: ${source.decoder}` : "";
     find(".pause").textContent = source.paused ? "Resume" : "Pause";

@@ -94,7 +94,10 @@ function receive(player, form, onHello, onData) {
     let ready = Promise.resolve();
     const fail = (error) => { clearInterval(timer); socket.close(); reject(error); };
     player.stop = () => { clearInterval(timer); socket.close(); resolve(); };
-    socket.onopen = () => { player.status.connects += 1; ask(); };
+    socket.onopen = () => {
+      player.status.connects += 1;
+      for (const after of [0, 200, 500, 1000]) setTimeout(ask, after); // the first answers come while much is starting
+    };
     socket.onclose = () => { clearInterval(timer); resolve(); };
     socket.onmessage = ({ data }) => {
       if (typeof data === "string") {

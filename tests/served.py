@@ -1,0 +1,60 @@
+"""A small live run with a preview: four plain colours in a grid."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from tiler import stages
+from tiler.config.loader import load
+from tiler.control import Control
+from tiler.observe.run import RunObserver
+from tiler.pipeline import Run
+from tiler.preview import open_preview
+from tiler.preview.server import PreviewServer
+
+COLOURS = {"red": (200, 30, 30), "green": (30, 160, 30), "blue": (40, 40, 220), "white": (230, 230, 230)}
+
+
+class Served(NamedTuple):
+    """What tests look at."""
+
+    server: PreviewServer
+    control: Control
+    observer: RunObserver
+
+
+def write_config(folder: Path, more: str = "") -> Path:
+    """The YAML file, and its pictures beside it."""
+    for name, colour in COLOURS.items():
+        Image.new("RGB", (64, 36), colour).save(folder / f"{name}.png")
+    sources = "\n".join(f"  - {{id: {name}, uri: {name}.png, realtime: true}}" for name in COLOURS)
+    path = folder / "c.yaml"
+    path.write_text(
+        f"sources:\n{sources}\nmosaic: {{width: 320, height: 192, fps: 25, fit: stretch}}\ndetector: none\n"
+        f"overlay: {{titles: false, fps: false}}\nencoder: {{profile: low_latency, gop_s: 1}}\n{more}",
+        encoding="utf-8",
+    )
+    return path
+
+
+@contextlib.contextmanager
+def served(folder: Path, preview: str = "{port: 0}", more: str = "") -> Iterator[Served]:
+    """The run, with at least one picture delivered."""
+    loaded = load(write_config(folder, f"preview: {preview}\n{more}"))
+    built = stages.build(loaded)
+    observer = RunObserver(loaded.config, built.choices, built.feeds, built.encoder.name)
+    observer.encoder_sessions = built.encoder.sessions
+    control = Control(loaded.config, built.encoder.request_keyframe)
+    server = open_preview(loaded, control, observer)
+    with Run(loaded, built, observer, control=control, outputs=[server]) as runner:
+        runner.start()
+        try:
+            yield Served(server, control, observer)
+        finally:
+            runner.stop()
+            runner.wait()
