@@ -1,0 +1,343 @@
+"""The preview server without a browser: the stream, the API, and who may not come in."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import struct
+import sys
+from collections.abc import Awaitable, Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+aiohttp = pytest.importorskip("aiohttp", reason="the web extra is not installed")
+
+import av  # noqa: E402
+from served import Served, served, write_config  # noqa: E402
+
+from tiler.config.loader import load  # noqa: E402
+from tiler.config.models import is_loopback  # noqa: E402
+from tiler.errors import ConfigError, InputError  # noqa: E402
+from tiler.preview import open_preview  # noqa: E402
+
+TOKEN = "correct horse battery"
+HEADER = struct.Struct("<ddII")
+
+Session = Any
+
+
+def talk(run: Served, test: Callable[[Session], Awaitable[None]], **options: Any) -> None:
+    async def connect() -> None:
+        options.setdefault("cookie_jar", aiohttp.CookieJar(unsafe=True))  # IP addresses too
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{run.server.port}", **options) as session:
+            await test(session)
+
+    asyncio.run(connect())
+
+
+async def pictures(socket: Any, count: int) -> list[tuple[float, int, bytes]]:
+    """Time, flags and data of the next pictures."""
+    found: list[tuple[float, int, bytes]] = []
+    while len(found) < count:
+        message = await socket.receive(timeout=20)
+        assert message.type in (aiohttp.WSMsgType.BINARY, aiohttp.WSMsgType.TEXT), message
+        if message.type is aiohttp.WSMsgType.BINARY:
+            time_s, _, flags, _ = HEADER.unpack_from(message.data)
+            found.append((time_s, flags, message.data[HEADER.size :]))
+    return found
+
+
+async def settled(session: Session) -> dict[str, Any]:
+    """The state, once the first picture is there."""
+    async with session.ws_connect("/ws/video?form=annexb") as video:
+        await pictures(video, 1)
+    async with session.get("/api/state") as answer:
+        assert answer.status == 200
+        state: dict[str, Any] = await answer.json()
+        return state
+
+
+def test_the_stream_is_the_encoders_packets_from_a_keyframe_on(tmp_path: Path) -> None:
+    with served(tmp_path) as run:
+
+        async def test(session: Session) -> None:
+            async with session.ws_connect("/ws/video?form=annexb") as video:
+                hello = json.loads((await video.receive(timeout=60)).data)["hello"]
+                assert hello["codec"].startswith("avc1.")
+                assert (hello["width"], hello["height"], hello["fps"]) == (320, 192, 25.0)
+                found = await pictures(video, 40)
+            assert found[0][1] == 1  # a keyframe
+            decoder = av.CodecContext.create("h264", "r")
+            frames = [frame for *_, data in found for frame in decoder.decode(av.Packet(data))]  # type: ignore[attr-defined]
+            assert len(frames) >= 38
+            async with session.ws_connect("/ws/video?form=fmp4") as video:
+                parts = [data for *_, data in await pictures(video, 30)]
+            assert parts[0][4:8] == b"ftyp"
+            (tmp_path / "x.mp4").write_bytes(b"".join(parts))
+            with av.open(str(tmp_path / "x.mp4")) as container:
+                assert len(list(container.decode(video=0))) == 29
+
+        talk(run, test)
+
+
+def test_a_viewer_that_does_not_read_holds_nobody_up(tmp_path: Path) -> None:
+    """Nor does it keep memory: it is sent away, or goes on at a keyframe."""
+    with served(tmp_path, more="duration_s: 60\n") as run:
+        stalled = [socket.create_connection(("127.0.0.1", run.server.port)) for _ in range(5)]
+        for one in stalled:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            one.sendall(
+                b"GET /ws/video?form=annexb HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
+                b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+            )
+
+        async def test(session: Session) -> None:
+            await settled(session)
+            async with session.ws_connect("/ws/video?form=annexb") as video:
+                found = await pictures(video, 75)
+            steps = [round((b[0] - a[0]) * 25) for a, b in pairwise(found)]
+            assert sum(step - 1 for step in steps) <= run.observer.dropped_ticks  # no gap that is not the run's own
+            async with session.get("/api/state") as answer:
+                assert (await answer.json())["viewers"] >= 5
+
+        talk(run, test)
+        for one in stalled:
+            one.close()
+
+
+def test_changes_by_the_api(tmp_path: Path) -> None:
+    with served(tmp_path) as run:
+
+        async def change(session: Session, method: str, path: str, body: Any = None) -> dict[str, Any]:
+            async with session.request(method, path, json=body) as answer:
+                assert answer.status == 200, await answer.text()
+                state: dict[str, Any] = await answer.json()
+                return state
+
+        async def test(session: Session) -> None:
+            state = await settled(session)
+            assert [tile["title"] for tile in state["tiles"]] == ["red", "green", "blue", "white"]
+            assert {source["state"] for source in state["sources"]} == {"live"}
+            assert state["encoder_sessions"] == 1
+            state = await change(session, "POST", "/api/tiles/2/promote")
+            assert (state["layout"], state["tiles"][0]["source"]) == ("spotlight", "blue")
+            state = await change(session, "PUT", "/api/layout", {"layout": "pip"})
+            assert state["tiles"][0]["width"] == 320
+            state = await change(session, "PATCH", "/api/overlay", {"titles": True})
+            assert state["overlay"]["titles"]
+            state = await change(session, "PATCH", "/api/sources/green", {"label": "정문", "paused": True})
+            assert (state["sources"][1]["title"], state["sources"][1]["paused"]) == ("정문", True)
+            state = await change(session, "PATCH", "/api/sources/green", {"label": " "})
+            assert state["sources"][1]["title"] == "green"
+            async with session.get("/api/snapshot?tile=0&format=jpeg") as answer:
+                assert answer.headers["Content-Disposition"] == 'attachment; filename="red.jpg"'
+                assert (await answer.read())[:2] == b"\xff\xd8"
+            async with session.get("/api/report") as answer:
+                assert (await answer.json())["encoder"]["name"] == "libx264"
+
+        talk(run, test)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "options", "status", "says"),
+    [
+        ("PUT", "/api/layout", {"json": {"layout": "circle"}}, 400, "layout: Input should be"),
+        ("PUT", "/api/layout", {"json": {"layout": "grid", "x": 1}}, 400, "x: Extra inputs"),
+        ("PUT", "/api/layout", {"data": b'{"layout": "grid"}'}, 415, "application/json"),
+        ("PUT", "/api/layout", {"json": [{"layout": "g" * 40_000}]}, 413, ""),
+        ("POST", "/api/tiles/4/promote", {}, 404, "tile 4: there is none"),
+        ("POST", "/api/tiles/-1/promote", {}, 400, "expected a number"),
+        ("PATCH", "/api/sources/nobody", {"json": {"paused": True}}, 404, "no such source"),
+        ("PATCH", "/api/sources/red", {"json": {"label": "x" * 65}}, 400, "label"),
+        ("PUT", "/api/recording", {"json": {"recording": True}}, 409, "preview.recordings is not set"),
+        ("GET", "/api/snapshot?tile=9", {}, 404, "tile 9"),
+        ("GET", "/api/snapshot?format=tiff", {}, 400, "png, jpeg"),
+        ("GET", "/ws/video?form=avi", {}, 400, "annexb, fmp4"),
+        ("GET", "/static/../../../etc/passwd", {}, 404, ""),
+        ("GET", "/%2e%2e/%2e%2e/etc/passwd", {}, 404, ""),
+        ("GET", "/server.py", {}, 404, ""),
+    ],
+)
+def test_what_is_refused_and_how(
+    idle: Served, method: str, path: str, options: dict[str, Any], status: int, says: str
+) -> None:
+    async def test(session: Session) -> None:
+        async with session.request(method, path, **options) as answer:
+            assert answer.status == status
+            assert says in await answer.text()
+
+    talk(idle, test)
+
+
+@pytest.fixture(scope="module")
+def idle(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with served(tmp_path_factory.mktemp("idle")) as run:
+        talk(run, settled)  # type: ignore[arg-type]
+        yield run
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Host": "localhost:1"}, 200),
+        ({"Host": "[::1]:1"}, 200),
+        ({"Host": "evil.example"}, 403),  # a name that was made to point here
+        ({"Host": "127.0.0.1.evil.example"}, 403),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+    ],
+)
+def test_other_web_pages_get_nothing(idle: Served, headers: dict[str, str], status: int) -> None:
+    async def test(session: Session) -> None:
+        for path in ("/", "/api/state", "/player.js"):
+            async with session.get(path, headers=headers) as answer:
+                assert answer.status == status
+                assert not [name for name in answer.headers if name.startswith("Access-Control")]
+                assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
+        if status != 200:
+            with pytest.raises(aiohttp.WSServerHandshakeError):
+                await session.ws_connect("/ws/video?form=annexb", headers=headers)
+
+    talk(idle, test)
+
+
+def test_without_the_token_nobody_gets_anything(tmp_path: Path) -> None:
+    with served(tmp_path, f"{{host: 0.0.0.0, port: 0, token: {TOKEN}}}") as run:
+        paths = ("/", "/wall", "/player.js", "/style.css", "/openapi.json", "/api/state", "/api/snapshot", "/nothing")
+
+        async def locked(session: Session) -> None:
+            for path in paths:
+                async with session.get(path) as answer:
+                    assert answer.status == 401, path
+                    assert "tile" not in (await answer.text()).replace("tiler", "")
+            with pytest.raises(aiohttp.WSServerHandshakeError):
+                await session.ws_connect("/ws/video?form=annexb")
+            async with session.put("/api/layout", json={"layout": "pip"}) as answer:
+                assert answer.status == 401
+            async with session.post("/whep", data=b"") as answer:
+                assert answer.status == 401
+            assert run.control.wanted.layout == "configured"
+
+        async def opened(session: Session) -> None:
+            await settled(session)
+            async with session.get(f"http://127.0.0.1:{run.server.port}/style.css") as answer:
+                assert answer.status == 200
+
+        async def by_cookie(session: Session) -> None:
+            async with session.get(f"/?token={TOKEN.replace(' ', '+')}", allow_redirects=False) as answer:
+                assert (answer.status, answer.headers["Location"]) == (303, "/")
+                cookie = answer.headers["Set-Cookie"]
+                assert "HttpOnly" in cookie
+                assert "SameSite=Strict" in cookie
+                assert "horse" not in cookie
+            await settled(session)
+
+        async def guessing(session: Session) -> None:
+            statuses = []
+            for i in range(30):
+                async with session.get("/api/state", headers={"Authorization": f"Bearer {i}"}) as answer:
+                    statuses.append(answer.status)
+            assert set(statuses) == {401, 429}
+            assert statuses[-1] == 429
+
+        talk(run, locked)
+        talk(run, opened, headers={"Authorization": f"Bearer {TOKEN}"})
+        talk(run, by_cookie)
+        talk(run, guessing)
+
+
+def test_too_many_requests_are_refused(tmp_path: Path) -> None:
+    with served(tmp_path) as run:
+
+        async def test(session: Session) -> None:
+            async def ask() -> int:
+                async with session.get("/icon.svg") as answer:
+                    return int(answer.status)
+
+            statuses = [status for _ in range(6) for status in await asyncio.gather(*(ask() for _ in range(100)))]
+            assert set(statuses) == {200, 429}
+
+        talk(run, test)
+
+
+def test_a_viewer_that_floods_is_sent_away(idle: Served) -> None:
+    async def test(session: Session) -> None:
+        for said in ('{"ping": 1}', "{", '{"ping": "x"}', "[" * 4000, "x" * 5000):
+            async with session.ws_connect("/ws/video?form=annexb", max_msg_size=0) as video:
+                for _ in range(40 if said == '{"ping": 1}' else 1):
+                    await video.send_str(said)
+                while (await video.receive(timeout=20)).type in (aiohttp.WSMsgType.BINARY, aiohttp.WSMsgType.TEXT):
+                    pass
+                assert video.closed
+
+    talk(idle, test)
+
+
+def test_an_address_that_others_reach_needs_a_token(tmp_path: Path) -> None:
+    for preview, fine in (
+        ("{host: 0.0.0.0}", False), ("{host: '::'}", False), ("{host: camera.lan}", False), ("{host: 127.0.0.2}", True),
+        ("{host: '::1'}", True), (f"{{host: 0.0.0.0, token: {TOKEN}}}", True),
+        ("{host: 0.0.0.0, behind_proxy: true}", True),
+    ):  # fmt: skip
+        path = write_config(tmp_path, f"preview: {preview}\n")
+        if fine:
+            assert load(path).config.preview is not None
+        else:
+            with pytest.raises(ConfigError, match=r"preview\.host: anybody who reaches .* accepted: 127\.0\.0\.1"):
+                load(path)
+    assert is_loopback("LOCALHOST")
+    assert not is_loopback("localhost.evil.example")
+
+
+def test_the_token_shows_in_no_message(tmp_path: Path) -> None:
+    path = write_config(tmp_path, f"preview: {{token: {TOKEN}, host: 0.0.0.0, port: 99999}}\n")
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert "horse" not in str(caught.value)
+    path = write_config(tmp_path, "preview: {token: short horse}\n")
+    with pytest.raises(ConfigError, match=r"preview\.token") as caught:
+        load(path)
+    assert "horse" not in str(caught.value)
+    assert "horse" not in repr(load(write_config(tmp_path, f"preview: {{token: {TOKEN}}}\n")))
+
+
+def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
+    with served(tmp_path) as run:
+        path = write_config(tmp_path, f"preview: {{port: {run.server.port}}}\n")
+        with pytest.raises(InputError, match=rf"preview: cannot listen on 127\.0\.0\.1:{run.server.port}"):
+            open_preview(load(path), run.control, run.observer)
+
+
+def test_without_the_extra_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "aiohttp" or name == "tiler.preview.server"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    loaded = load(write_config(tmp_path, "preview: {}\n"))
+    with pytest.raises(InputError, match=r"preview: needs aiohttp.*pip install 'tiler\[web\]'"):
+        open_preview(loaded, None, None)  # type: ignore[arg-type]
+
+
+def test_a_recording_is_named_here_and_plays(tmp_path: Path) -> None:
+    with served(tmp_path, "{port: 0, recordings: rec}") as run:
+
+        async def test(session: Session) -> None:
+            await settled(session)
+            async with session.put("/api/recording", json={"recording": True}) as answer:
+                name = (await answer.json())["recording"]["file"]
+                assert name.startswith("tiler-")
+            async with session.ws_connect("/ws/video?form=annexb") as video:
+                await pictures(video, 40)
+            async with session.put("/api/recording", json={"recording": False}) as answer:
+                assert (await answer.json())["recording"]["file"] is None
+
+        talk(run, test)
+    (file,) = (tmp_path / "rec").iterdir()
+    with av.open(str(file)) as container:
+        frames = list(container.decode(video=0))
+    assert len(frames) > 20
+    assert frames[0].time == 0
