@@ -66,7 +66,7 @@ def pack_picture(row: Int64, frame: Frame, geometry: Geometry, table_at: int, op
     Args:
         row: (TILE_COLUMNS,) int64, a row of the tile table.
         frame: keep it alive until the launch has ended: the table holds addresses.
-        geometry: of `frame.picture_size` and `frame.rotation`.
+        geometry: of `frame.plane_size` and `frame.rotation`.
         table_at: where `geometry.tables` begins in the launch's `tables`.
         opacity: 0..255.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +10,7 @@ from numba import njit
 
 from tiler.kernels.color import is_identity
 from tiler.kernels.module_cuda import kernel
+from tiler.kernels.plane_cuda import address
 from tiler.kernels.primitives import (
     ALPHA,
     CB,
@@ -76,16 +76,14 @@ class Turned(NamedTuple):
 
 def turned(plane: Any, rotation: int) -> Turned:
     """The plane (H, W) on the device, turned upright without touching it; of 16-bit samples the high byte."""
-    address, (row_step, step), (height, width) = plane.data.ptr, plane.strides, plane.shape
-    if plane.dtype.itemsize == 2 and sys.byteorder == "little":
-        address += 1
+    first, (row_step, step), (height, width) = address(plane), plane.strides, plane.shape
     if rotation == 0:
-        return Turned(address, row_step, step)
+        return Turned(first, row_step, step)
     if rotation == 90:
-        return Turned(address + (height - 1) * row_step, step, -row_step)
+        return Turned(first + (height - 1) * row_step, step, -row_step)
     if rotation == 180:
-        return Turned(address + (height - 1) * row_step + (width - 1) * step, -row_step, -step)
-    return Turned(address + (width - 1) * step, -step, row_step)
+        return Turned(first + (height - 1) * row_step + (width - 1) * step, -row_step, -step)
+    return Turned(first + (width - 1) * step, -step, row_step)
 
 
 class Mode(NamedTuple):
@@ -152,13 +150,32 @@ def pack_placement(row: Int64, geometry: Geometry, mode: Mode, table_at: int, op
     row[OPACITY], row[ORIGIN:] = opacity, mode.origin
 
 
-def pack_picture(row: Int64, frame: Frame, mode: Mode) -> None:
-    """The columns of a tile that change with its picture. Keep the frame until the launch has ended."""
+class Planes(NamedTuple):
+    """What the tile table says of a picture, whatever tile shows it.
+
+    Attributes:
+        columns: (9,) int64, PLANES.
+        colour: COLOUR.
+        pairs: PAIRS, or 0.
+    """
+
+    columns: Int64
+    colour: int
+    pairs: int
+
+
+def planes_of(frame: Frame) -> Planes:
+    """Where the samples of a picture lie, upright."""
     y, u, v = (turned(plane, frame.rotation) for plane in (frame.y, frame.u, frame.v))
-    row[PLANES : PLANES + 9] = (*y, *u, *v)
-    row[COLOUR] = -1 if is_identity(frame.matrix, frame.full_range) else 2 * frame.matrix + frame.full_range
+    colour = -1 if is_identity(frame.matrix, frame.full_range) else 2 * frame.matrix + frame.full_range
     side_by_side = v.address == u.address + 1 and u.address % 2 == 0 and u.row_step % 2 == 0 and u.step % 2 == 0
-    row[MODE] = mode.kind | (PAIRS if side_by_side else 0)
+    return Planes(np.array((*y, *u, *v), np.int64), colour, PAIRS if side_by_side else 0)
+
+
+def pack_picture(row: Int64, planes: Planes, mode: Mode) -> None:
+    """The columns of a tile that change with its picture. Keep the frame until the launch has ended."""
+    row[PLANES : PLANES + 9] = planes.columns
+    row[COLOUR], row[MODE] = planes.colour, mode.kind | planes.pairs
 
 
 def bound_rows(rows: Any, count: int, size: tuple[int, int], bounds: Any, groups: Any) -> None:

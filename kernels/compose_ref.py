@@ -41,7 +41,7 @@ def picture(frame: Frame, src: Rect, dst: Box) -> tuple[Float64, Float64, Float6
     eight = [plane >> 8 if plane.dtype == np.uint16 else plane for plane in (frame.y, frame.u, frame.v)]
     y, u, v = (np.rot90(plane, -(frame.rotation // 90)).astype(np.float64) for plane in eight)
     begin = [Fraction(round(value * POSITION), POSITION) for value in src]
-    phases_in = chroma_phases(frame.picture_size, frame.rotation)
+    phases_in = chroma_phases(frame.plane_size, frame.rotation)
     phases_out = chroma_phases((2, 2), 0)
     luma, chroma = [], []
     for k in range(2):

@@ -37,7 +37,7 @@ def ratio_of(
     """2 or 3 when a picture shrinks by just that, and lies so that whole words can be read; else 0.
 
     Args:
-        size: width, height of the picture, which is upright as stored.
+        size: width, height of the luma plane, which is upright as stored.
         box: x, y, width, height in the tensor.
         luma: address, bytes to the next row and sample.
         chroma: the same of u, with v beside it.

@@ -171,9 +171,9 @@ def geometry(size: tuple[int, int], rotation: int, src: Rect, dst: Box, mosaic: 
     """Tables that scale the `src` part of a picture into `dst`, cut to the mosaic.
 
     Args:
-        size: width, height of the upright picture.
+        size: width, height of the upright picture, samples.
         rotation: degrees clockwise that turned it upright; decides where its chroma lies.
-        src: x0, y0, x1, y1 in picture pixels, inside the picture.
+        src: x0, y0, x1, y1 in samples, inside the picture.
         dst: x, y, width, height in the mosaic, all even; may hang over its edge.
         mosaic: width, height of the mosaic, both even.
 

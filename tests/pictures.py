@@ -13,6 +13,9 @@ from typing import Any
 
 import av
 import numpy as np
+from PIL import Image
+
+from tiler.types import Frame
 
 BARS = ((180, 90, 150), (120, 160, 80), (60, 128, 128), (220, 110, 200))
 """Y, Cb, Cr of the bars in 8 bits."""
@@ -112,3 +115,39 @@ def write(
             out.mux(stream.encode(picture))
         out.mux(stream.encode(None))
     return path
+
+
+def mean_of_areas(plane: np.ndarray, width: int, height: int) -> np.ndarray:
+    """The plane scaled down, each sample the mean of the area that it covers: (height, width) float32, in 8 bits."""
+    eight = np.ascontiguousarray(plane).astype(np.float32) / (256 if plane.dtype == np.uint16 else 1)
+    return np.asarray(Image.fromarray(eight).resize((width, height), Image.Resampling.BOX))
+
+
+def psnr_of(found: np.ndarray, expected: np.ndarray) -> float:
+    """In dB; `found` with 8 or 16 bits, `expected` in 8 bits as float."""
+    eight = found.astype(np.float32) / (256 if found.dtype == np.uint16 else 1)
+    return float(10 * np.log10(255**2 / max(1e-6, float(np.mean((eight - expected) ** 2)))))
+
+
+def random_plane(rng: np.random.Generator, shape: tuple[int, int], kind: str) -> np.ndarray:
+    """Random samples in one of the memory layouts that decoders give out."""
+    height, width = shape
+    if kind == "tight":
+        return rng.integers(0, 256, shape).astype(np.uint8)
+    if kind == "padded":
+        return rng.integers(0, 256, (height, width + 13)).astype(np.uint8)[:, 5 : 5 + width]
+    if kind == "interleaved":
+        return rng.integers(0, 256, (height, 2 * width + 4)).astype(np.uint8)[:, 1 : 2 * width : 2]
+    if kind == "upside down":
+        return rng.integers(0, 256, shape).astype(np.uint8)[::-1]
+    wide = rng.integers(0, 65536, (height, 2 * width)).astype(np.uint16)
+    return wide[:, ::2] if kind == "16 bit interleaved" else wide[:, :width]
+
+
+def random_frame(
+    rng: np.random.Generator, size: tuple[int, int], layout: str = "tight", **fields: object
+) -> Frame:
+    width, height = size
+    half = ((height + 1) // 2, (width + 1) // 2)
+    y, u, v = (random_plane(rng, shape, layout) for shape in ((height, width), half, half))
+    return Frame(0, 0, y, u, v, **fields)  # type: ignore[arg-type]

@@ -11,7 +11,6 @@ from PIL import Image
 
 from tiler import stages
 from tiler.config.loader import load
-from tiler.control import Control
 from tiler.observe.run import RunObserver
 from tiler.pipeline import Run
 from tiler.preview import open_preview
@@ -24,7 +23,7 @@ class Served(NamedTuple):
     """What tests look at."""
 
     server: PreviewServer
-    control: Control
+    runner: Run
     observer: RunObserver
 
 
@@ -49,12 +48,11 @@ def served(folder: Path, preview: str = "{port: 0}", more: str = "") -> Iterator
     built = stages.build(loaded)
     observer = RunObserver(loaded.config, built.choices, built.feeds, built.encoder.name)
     observer.encoder_sessions = built.encoder.sessions
-    control = Control(loaded.config, built.encoder.request_keyframe)
-    server = open_preview(loaded, control, observer)
-    with Run(loaded, built, observer, control=control, outputs=[server]) as runner:
+    with Run(loaded, built, observer) as runner:
+        server = open_preview(loaded, runner, observer)
         runner.start()
         try:
-            yield Served(server, control, observer)
+            yield Served(server, runner, observer)
         finally:
             runner.stop()
             runner.wait()

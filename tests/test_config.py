@@ -12,8 +12,10 @@ from pydantic import BaseModel
 
 from tiler.cli import main
 from tiler.config.loader import LoadedConfig, load
-from tiler.config.models import Config, FileOutput, Source, Tile, TracksOutput
+from tiler.config.models import Config, PreviewConfig, Source, Tile
+from tiler.config.outputs import KINDS
 from tiler.errors import ConfigError
+from tools.write_reference import OUTPUTS
 
 GOOD = "sources: [{id: a, uri: 'sample://plaza'}]\n"
 
@@ -157,7 +159,8 @@ def test_reference_has_every_key_with_its_default(repository: Path) -> None:
     plain = Config(
         sources=[Source(id="plaza", uri="sample://plaza")],
         tiles=[Tile(source="plaza")],
-        outputs=[FileOutput(file="../out/reference.mp4"), TracksOutput(tracks="../out/reference.jsonl")],
+        outputs=[model.model_validate({kind: OUTPUTS[kind]}) for kind, model in KINDS.items()],
+        preview=PreviewConfig(),  # off when absent
     )
     assert loaded == plain
     written = yaml.safe_load(text)
@@ -170,7 +173,9 @@ def test_reference_has_every_key_with_its_default(repository: Path) -> None:
     compare(Config, written, "config")
     compare(Source, written["sources"][0], "sources[0]")
     compare(Tile, written["tiles"][0], "tiles[0]")
-    for key in ("mosaic", "detector", "tracker", "overlay", "encoder"):
+    for (kind, model), entry in zip(KINDS.items(), written["outputs"], strict=True):
+        compare(model, entry, kind)
+    for key in ("mosaic", "detector", "tracker", "overlay", "encoder", "preview"):
         compare(type(getattr(plain, key)), written[key], key)
 
 

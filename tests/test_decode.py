@@ -1,54 +1,24 @@
-"""PyavDecoder and StillDecoder: right pixels, exact times, clear errors, no hangs."""
+"""PyavDecoder: right pixels, exact times, clear errors, no hangs."""
 
 from __future__ import annotations
 
 import os
-import socket
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
-from itertools import pairwise
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pictures import BARS, bars_of, number_of, video_frame, write, yuv
 from PIL import Image
+from reading import decode, numbers, open_file, read_all
 
-from tiler.config.models import Source
-from tiler.decode.clock import FileClock, LiveClock
-from tiler.decode.cpu import PyavDecoder
 from tiler.decode.picture import PlaneMaker
-from tiler.decode.source import open_decoder
-from tiler.decode.still import StillDecoder
 from tiler.errors import InputError, StageError
-from tiler.types import CLOCK_HZ, Frame, Matrix
+from tiler.types import CLOCK_HZ, Matrix
 
 TEST_DATA = os.environ.get("TILER_TEST_DATA")
-
-
-def open_file(path: Path | str, **keys: object) -> PyavDecoder:
-    source = Source.model_validate({"id": "cam", "uri": str(path), **keys})
-    return PyavDecoder(source, str(path), 0, 2)
-
-
-def decode(path: Path, **keys: object) -> list[Frame]:
-    with open_file(path, **keys) as decoder:
-        return read_all(decoder)
-
-
-def read_all(decoder: PyavDecoder) -> list[Frame]:
-    frames = []
-    while (frame := decoder.read()) is not None:
-        frames.append(frame)
-    return frames
-
-
-def numbers(frames: list[Frame]) -> list[int]:
-    return [number_of(frame.y) for frame in frames]
 
 
 FORMATS = [
@@ -275,232 +245,6 @@ def test_interlaced_pictures_are_deinterlaced(tmp_path: Path, suffix: str) -> No
         stored = [picture.to_ndarray()[:96] for picture in container.decode(video=0)]
     for frame, plain in zip(frames[1:-1], stored[1:-1], strict=True):
         assert combing(frame.y) < combing(plain) / 4
-
-
-def test_damaged_data_is_skipped_and_counted(tmp_path: Path) -> None:
-    data = bytearray(write(tmp_path / "a.ts", 100, options={"g": "10", "preset": "veryfast"}).read_bytes())
-    rng = np.random.default_rng(3)
-    for place in rng.integers(len(data) // 4, len(data), 60):
-        data[place] ^= 0xFF
-    path = tmp_path / "broken.ts"
-    path.write_bytes(data)
-    with open_file(path) as decoder:
-        frames = read_all(decoder)
-        assert decoder.errors > 0
-    assert len(frames) > 30
-    assert all(b.pts > a.pts for a, b in pairwise(frames))
-
-
-def test_a_file_cut_off_gives_what_is_there(tmp_path: Path) -> None:
-    data = write(tmp_path / "a.mkv", 30, codec="mpeg4").read_bytes()
-    path = tmp_path / "b.mkv"
-    path.write_bytes(data[: len(data) // 3])
-    frames = decode(path)
-    assert 0 < len(frames) < 30
-    assert numbers(frames) == list(range(len(frames)))
-
-
-def test_no_picture_at_all_is_a_stage_error(tmp_path: Path) -> None:
-    path = tmp_path / "a.mkv"
-    with av.open(str(path), "w") as out:
-        stream = out.add_mux_stream("vp8", rate=25, width=160, height=96)
-        stream.time_base = Fraction(1, 1000)
-        for index in range(300):
-            packet = av.Packet(b"no picture")
-            packet.stream, packet.time_base = stream, Fraction(1, 1000)
-            packet.pts = packet.dts = 40 * index
-            packet.is_keyframe = True
-            out.mux(packet)
-    with open_file(path) as decoder:
-        assert decoder.info.size == (160, 96)
-        with pytest.raises(StageError, match=r"decode \(cam\): 250 packets in a row could not be decoded"):
-            decoder.read()
-
-
-def test_unknown_codec_is_an_input_error(tmp_path: Path) -> None:
-    data = write(tmp_path / "a.mkv", 3).read_bytes()
-    path = tmp_path / "b.mkv"
-    path.write_bytes(data.replace(b"V_MPEG4/ISO/AVC", b"V_MPEG4/ISO/XYZ"))
-    with pytest.raises(InputError, match=r"cam.*no (decoder|video)"):
-        open_file(path)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "match"),
-    [
-        ("a.mp4", b"this is no video " * 100, "Invalid data"),
-        ("empty.mkv", b"", "Invalid data|End of file"),
-    ],
-)
-def test_wrong_files_are_input_errors(tmp_path: Path, name: str, content: bytes, match: str) -> None:
-    path = tmp_path / name
-    path.write_bytes(content)
-    with pytest.raises(InputError, match=match) as caught:
-        open_file(path)
-    assert "cam" in str(caught.value)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_missing_file_is_an_input_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="No such file or directory"):
-        open_file(tmp_path / "nowhere.mp4")
-
-
-def test_tags_may_be_in_any_encoding(tmp_path: Path) -> None:
-    path = tmp_path / "a.mkv"
-    with av.open(str(path), "w") as out:
-        out.metadata["title"] = "Lichtschranke"
-        stream = out.add_stream("mpeg4", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
-        out.mux(stream.encode(video_frame(0, 160, 96)))
-        out.mux(stream.encode(None))
-    path.write_bytes(path.read_bytes().replace(b"Lichtschranke", b"Lichtschran\xe9e"))
-    assert len(decode(path)) == 1
-
-
-def test_sound_alone_is_an_input_error(tmp_path: Path) -> None:
-    path = tmp_path / "a.mka"
-    with av.open(str(path), "w", format="matroska") as out:
-        stream = out.add_stream("pcm_s16le", rate=8000)
-        sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
-        sound.sample_rate = 8000
-        out.mux(stream.encode(sound))
-        out.mux(stream.encode(None))
-    with pytest.raises(InputError, match="no video"):
-        open_file(path)
-
-
-def test_a_password_never_shows() -> None:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
-        with pytest.raises(InputError, match="refused") as caught:
-            open_file(f"http://admin:hunter2@127.0.0.1:{port}/a?token=abc")
-    assert "hunter2" not in str(caught.value)
-    assert "abc" not in str(caught.value)
-
-
-def test_close_twice_and_read_after_it(tmp_path: Path) -> None:
-    decoder = open_file(write(tmp_path / "a.mp4", 5))
-    decoder.close()
-    decoder.close()
-    assert decoder.read() is None
-
-
-def test_close_does_not_wait_for_a_read(tmp_path: Path) -> None:
-    """A server sends half a stream and then says nothing: close returns, the reader ends by timeout."""
-    data = write(tmp_path / "a.ts", 60, options={"g": "10", "tune": "zerolatency"}).read_bytes()
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(5)
-        hold = threading.Event()
-
-        def serve() -> None:
-            connection, _ = server.accept()
-            with connection:
-                connection.sendall(data)
-                hold.wait(10)
-
-        threading.Thread(target=serve, daemon=True).start()
-        options = {"probesize": 20000, "analyzeduration": 100000}
-        decoder = open_file(f"tcp://127.0.0.1:{server.getsockname()[1]}", timeout_s=1.0, options=options)
-        done = threading.Event()
-
-        def read() -> None:
-            try:
-                read_all(decoder)
-            except StageError:
-                done.set()
-            else:
-                done.set()
-
-        threading.Thread(target=read, daemon=True).start()
-        closing = threading.Thread(target=decoder.close)
-        closing.start()
-        closing.join(0.5)
-        assert not closing.is_alive()
-        assert done.wait(5)
-        hold.set()
-
-
-@pytest.mark.parametrize("suffix", ["png", "bmp", "webp", "jpg"])
-def test_still_image(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"a.{suffix}"
-    Image.new("RGB", (51, 33), (255, 255, 255)).save(path)
-    decoder = open_decoder(Source(id="logo", uri=str(path)), str(path), 2, 1)
-    assert isinstance(decoder, StillDecoder)
-    assert decoder.info.size == (51, 33)
-    assert decoder.info.duration_s is None
-    frame = decoder.read()
-    assert frame is not None
-    assert (frame.stream, frame.pts, frame.matrix, frame.full_range) == (2, 0, Matrix.BT709, False)
-    assert int(frame.y[10, 10]) == pytest.approx(235, abs=1)
-    assert decoder.read() is None
-
-
-def test_still_image_is_turned_upright_and_laid_on_black(tmp_path: Path) -> None:
-    turned = Image.new("RGB", (60, 20))
-    exif = turned.getexif()
-    exif[0x0112] = 6
-    turned.save(tmp_path / "turned.jpg", exif=exif)
-    Image.new("RGBA", (8, 8), (255, 255, 255, 0)).save(tmp_path / "clear.png")
-    Image.fromarray(np.full((8, 8), 40000, np.uint16)).save(tmp_path / "deep.png")
-    found = {}
-    for name in ("turned.jpg", "clear.png", "deep.png"):
-        path = tmp_path / name
-        with StillDecoder(Source(id="a", uri=str(path)), path, 0) as decoder:
-            frame = decoder.read()
-            assert frame is not None
-            found[name] = (frame.picture_size, int(frame.y[4, 4]))
-    assert found["turned.jpg"][0] == (20, 60)
-    assert found["clear.png"][1] == 16
-    assert found["deep.png"][1] == pytest.approx(16 + 219 * 156 / 255, abs=1)
-
-
-@pytest.mark.parametrize("content", [b"", b"not an image"])
-def test_broken_image_is_an_input_error(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "a.png"
-    path.write_bytes(content)
-    with pytest.raises(InputError, match=r"source a: cannot open .*a\.png"):
-        open_decoder(Source(id="a", uri=str(path)), str(path), 0, 1)
-
-
-@given(
-    st.lists(
-        st.tuples(
-            st.one_of(st.none(), st.fractions(min_value=-50, max_value=50, max_denominator=1000)),
-            st.fractions(min_value=Fraction(1, 240), max_value=2, max_denominator=1000),
-        ),
-        max_size=40,
-    )
-)
-def test_file_clock_never_goes_back(pictures: list[tuple[Fraction | None, Fraction]]) -> None:
-    clock = FileClock()
-    stamps = [clock.stamp(time_s, duration_s) for time_s, duration_s in pictures]
-    kept = [stamp for stamp in stamps if stamp is not None]
-    assert kept[:1] in ([], [0])
-    assert all(b > a for a, b in pairwise(kept))
-
-
-def test_file_clock_repairs() -> None:
-    def stamps(*frames: float) -> list[int | None]:
-        clock = FileClock()
-        return [clock.stamp(Fraction(frame) / 10, Fraction(1, 10)) for frame in frames]
-
-    assert stamps(0, 1, 2, 3) == [0, 9000, 18000, 27000]
-    assert stamps(0, 1, 1, 2) == [0, 9000, None, 18000]
-    assert stamps(0, 2, 1, 3) == [0, 18000, 18001, 27000]
-    assert stamps(50, 51, 0, 1) == [0, 9000, 18000, 27000]
-
-
-def test_live_clock_smooths_jitter_and_follows_jumps() -> None:
-    clock = LiveClock()
-    assert [clock.stamp(3000 * k, 7 + k / 30 + (k % 3) * 0.02) for k in range(6)] == [
-        3000 * k for k in range(6)
-    ]
-    again = clock.stamp(0, 7 + 10.0)
-    assert again == 10 * CLOCK_HZ
-    assert clock.stamp(3000, 7 + 10.1) == again + 3000
 
 
 @pytest.mark.skipif(TEST_DATA is None, reason="TILER_TEST_DATA is not set")

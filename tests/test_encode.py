@@ -13,7 +13,8 @@ import av
 import numpy as np
 import pytest
 
-from tiler.config.models import EncoderConfig, FileOutput, MosaicConfig
+from tiler.config.models import EncoderConfig, MosaicConfig
+from tiler.config.outputs import FileOutput
 from tiler.encode.cpu import X264Encoder
 from tiler.errors import InputError
 from tiler.output.file import FileWriter

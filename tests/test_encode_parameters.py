@@ -10,7 +10,7 @@ import av
 import pytest
 from fakes.nvenc_pictures import HEIGHT, WIDTH, config, decoded, from_planes, mosaic, picture
 
-from tiler.config.models import FileOutput
+from tiler.config.outputs import FileOutput
 from tiler.encode.cpu import X264Encoder
 from tiler.encode.ffmpeg import packet_of, signal_bt709
 from tiler.encode.parameters import Backend, refused, resolve

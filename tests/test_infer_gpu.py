@@ -151,3 +151,27 @@ def test_nothing_is_allocated_once_prepared(opened: Any, pictures: np.ndarray) -
     stream.synchronize()
     assert (pool.used_bytes(), pool.total_bytes()) == before[:2]
     assert before[2] - cupy.cuda.runtime.memGetInfo()[0] < 8 << 20  # others may use the device too
+
+
+def test_a_graph_tells_what_of_it_touches_the_host() -> None:
+    import cupy
+
+    from tiler.infer.graph_cuda import capture, host_work
+
+    stream, size = cupy.cuda.Stream(non_blocking=True), 1 << 16
+    runtime = cupy.cuda.runtime
+    pinned = cupy.cuda.alloc_pinned_memory(size)
+    with stream:
+        here, there = cupy.zeros(size, cupy.uint8), cupy.zeros(size, cupy.uint8)
+        stream.synchronize()
+
+        def copied(to: int, of: int, kind: int) -> Any:
+            return capture(stream, lambda: runtime.memcpyAsync(to, of, size, kind, stream.ptr), "a copy")
+
+        device = copied(here.data.ptr, there.data.ptr, runtime.memcpyDeviceToDevice)
+        up = copied(here.data.ptr, pinned.ptr, runtime.memcpyHostToDevice)
+        down = copied(pinned.ptr, here.data.ptr, runtime.memcpyDeviceToHost)
+        kernel = capture(stream, lambda: cupy.add(here, there, out=here), "a kernel")
+        fill = capture(stream, lambda: runtime.memsetAsync(here.data.ptr, 0, size, stream.ptr), "a fill")
+    assert [host_work(graph) for graph in (device, kernel, fill)] == [None] * 3
+    assert {host_work(graph) for graph in (up, down)} == {"a copy between host and device"}

@@ -54,6 +54,7 @@ def random_shown(rng: np.random.Generator, stream: int, tracks: int) -> TileInpu
         full_range=bool(rng.integers(2)),
         rotation=int(rng.choice([0, 0, 90, 180, 270])),
         sample_aspect=Fraction(int(rng.integers(1, 4)), int(rng.integers(1, 4))),
+        source_size=None if rng.integers(3) else (2 * size[0] + 1, 3 * size[1]),  # else the decoder has scaled it
     )
     seen = random_tracks(rng, frame.picture_size, tracks)
     state = State(int(rng.choice([State.LIVE, State.LIVE, State.LIVE, State.STALE, State.ENDED, State.NO_SIGNAL])))
@@ -170,6 +171,42 @@ def test_tensors_equal_those_of_the_cpu(seed: int) -> None:
     np.testing.assert_array_equal(host.sizes, device.sizes)
     code_value = 1 / 58 / 0.8
     assert np.abs(got - host.tensor).max() < code_value * (0.02 if dtype == np.float32 else 0.5)
+
+
+def test_the_samples_of_a_scaled_picture_are_counted_not_its_sources() -> None:
+    """The source is twice the tensor, which 2:1 has a way of its own for; the planes are as large as the tensor."""
+    import cupy
+
+    from tiler.preprocess.cuda import CudaPreprocessor
+
+    picture = random_picture(np.random.default_rng(2), (640, 360))
+    frame = replace(picture, source_size=(1280, 720))
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with CpuPreprocessor((640, 384), SPEC, 1, 1) as cpu:
+        expected = cpu.prepare([picture]).tensor
+        with CudaPreprocessor((640, 384), SPEC, 1, np.float32, 0, stream, Copies()) as gpu:
+            batch = gpu.prepare([to_device(frame)])
+            stream.synchronize()
+            assert np.abs(batch.tensor.get() - expected).max() < 0.02 / 58 / 0.8
+            assert batch.sizes.tolist() == [[1280, 720]]
+
+
+def test_a_source_of_another_shape_in_the_same_surfaces_gets_its_own_place() -> None:
+    """What is remembered of a surface is not the next source's that is scaled into it."""
+    import cupy
+
+    from tiler.preprocess.cuda import CudaPreprocessor
+
+    picture = random_picture(np.random.default_rng(3), (320, 240))
+    stream, there = cupy.cuda.Stream(non_blocking=True), to_device(picture)
+    with CudaPreprocessor((640, 384), SPEC, 1, np.float32, 0, stream, Copies()) as gpu:
+        for source_size in ((640, 480), (1280, 480), (640, 480)):
+            batch = gpu.prepare([replace(there, source_size=source_size)])
+            with CpuPreprocessor((640, 384), SPEC, 1, 1) as cpu:
+                expected = cpu.prepare([replace(picture, source_size=source_size)])
+            stream.synchronize()
+            assert np.array_equal(batch.letterbox, expected.letterbox)
+            assert np.abs(batch.tensor.get() - expected.tensor).max() < 0.02 / 58 / 0.8
 
 
 class GivenHeads:

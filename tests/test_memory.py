@@ -63,3 +63,14 @@ def test_a_plan_within_the_cap_leaves_the_pool_what_is_not_taken_outside_it() ->
 def test_the_cap_itself_is_capped() -> None:
     with pytest.raises(ValueError, match=r"less than or equal to 0\.75"):
         config(1, vram_fraction=0.9)
+
+
+def test_pictures_that_are_decoded_small_take_less_but_their_decoders_do_not() -> None:
+    large, small = (
+        dict(plan_memory(config(1), [Picture(1920, 1080, False, size)], None, 8 * GB).items)
+        for size in (None, (640, 360))
+    )
+    pictures = f"decoded pictures ({SURFACES} a stream)"
+    assert small.pop(pictures) == SURFACES * surface_bytes(640, 360)
+    assert large.pop(pictures) == SURFACES * surface_bytes(1920, 1080)
+    assert small == large

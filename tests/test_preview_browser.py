@@ -89,8 +89,8 @@ def test_controls_of_the_page_reach_the_run(tmp_path: Path) -> None:
             await page.until("document.querySelectorAll('[data-state=paused]').length === 1")
             await page.click("#overlays [data-name=clock]")
             await page.until("document.querySelector('#overlays [data-name=clock]').ariaPressed === 'true'")
-            assert run.control.wanted.paused == {"green"}
-            assert run.control.wanted.config.overlay.clock
+            assert run.runner.control.wanted.paused == {"green"}
+            assert run.runner.control.wanted.config.overlay.clock
             await page.evaluate(
                 "(() => { const t = document.querySelector('#sources .title'); t.focus(); t.value = 'Gate <b>';"
                 "t.dispatchEvent(new Event('change')); })()"

@@ -92,7 +92,8 @@ def test_a_viewer_that_does_not_read_holds_nobody_up(tmp_path: Path) -> None:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             one.sendall(
                 b"GET /ws/video?form=annexb HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
-                b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+                b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
             )
 
         async def test(session: Session) -> None:
@@ -221,7 +222,7 @@ def test_without_the_token_nobody_gets_anything(tmp_path: Path) -> None:
                 assert answer.status == 401
             async with session.post("/whep", data=b"") as answer:
                 assert answer.status == 401
-            assert run.control.wanted.layout == "configured"
+            assert run.runner.control.wanted.layout == "configured"
 
         async def opened(session: Session) -> None:
             await settled(session)
@@ -310,7 +311,7 @@ def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
     with served(tmp_path) as run:
         path = write_config(tmp_path, f"preview: {{port: {run.server.port}}}\n")
         with pytest.raises(InputError, match=rf"preview: cannot listen on 127\.0\.0\.1:{run.server.port}"):
-            open_preview(load(path), run.control, run.observer)
+            open_preview(load(path), run.runner, run.observer)
 
 
 def test_without_the_extra_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

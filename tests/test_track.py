@@ -1,4 +1,4 @@
-"""Tracking: identities over time, and the trails they leave."""
+"""Tracking: identities over time."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
-from track_parts import BoxFilter, assign, box_iou, from_corners
+from track_parts import BoxFilter, assign, box_iou, from_corners, ticks
 from track_reference import ReferenceTracker, ReferenceTrails
 
 from tiler.config.models import TrackerConfig
 from tiler.kernels.assign_cpu import best_pairs
 from tiler.track.bytetrack import ByteTracker
-from tiler.track.trails import POINTS, Trails
+from tiler.track.trails import Trails
 from tiler.types import CLOCK_HZ, Detections, Tracks
 
 SCORE = 0.35
@@ -33,10 +33,6 @@ def see(*rows: Row) -> Detections:
 
 def person(x: float, y: float = 100.0, score: float = 0.9, class_id: int = 0) -> Row:
     return (x, y, x + 40, y + 100, score, class_id)
-
-
-def ticks(seconds: float) -> int:
-    return round(seconds * CLOCK_HZ)
 
 
 def ids(tracks: Tracks) -> list[int]:
@@ -390,78 +386,3 @@ def test_box_iou() -> None:
     a = np.array([[0.0, 0, 10, 10]])
     b = np.array([[0.0, 0, 10, 10], [5, 0, 15, 10], [10, 0, 20, 10], [2, 2, 4, 4]])
     np.testing.assert_allclose(box_iou(a, b), [[1, 1 / 3, 0, 0.04]])
-
-
-# Trails
-
-
-def at(pts: int, **foot: tuple[float, float]) -> Tracks:
-    """Tracks `t1=(x, y)`: foot points of the ids."""
-    table = sorted((int(name[1:]), x, y) for name, (x, y) in foot.items())
-    xyxy = np.array([[x - 20, y - 100, x + 20, y] for _, x, y in table], np.float32).reshape(-1, 4)
-    n = len(table)
-    track_id = np.array([row[0] for row in table], np.int32)
-    return Tracks(pts, track_id, xyxy, np.ones(n, np.float32), np.zeros(n, np.int32))
-
-
-def test_a_trail_is_the_foot_points_newest_first() -> None:
-    trails = Trails(2.0)
-    assert trails.rows(0).shape == (0, 4)
-    for k in range(4):
-        trails.add(at(ticks(k * 0.25), t2=(10.0 * k, 200), t7=(500, 300 + k)))
-    rows = trails.rows(ticks(1.0))
-    assert rows.dtype == np.float32
-    expected = [[2, 10.0 * k, 200, 1 - k * 0.25] for k in (3, 2, 1, 0)]
-    expected += [[7, 500, 300 + k, 1 - k * 0.25] for k in (3, 2, 1, 0)]
-    np.testing.assert_allclose(rows, expected, atol=1e-6)
-
-
-def test_the_trail_of_a_vanished_track_fades_out() -> None:
-    trails = Trails(1.0)
-    for k in range(31):
-        trails.add(at(ticks(k / 30), t1=(k, 0)))
-    for later in (0.25, 0.5, 0.75):
-        trails.add(at(ticks(1 + later)))
-        rows = trails.rows(ticks(1 + later))
-        assert rows[0].tolist() == [1, 30, 0, later]
-        assert rows[:, 3].max() <= 1.0
-    trails.add(at(ticks(2.1)))
-    assert len(trails.rows(ticks(2.1))) == 0
-
-
-who_when = st.tuples(st.integers(0, 40_000), st.sets(st.integers(1, 6)))
-
-
-@given(st.lists(who_when, max_size=120), st.floats(0.1, 3))
-@settings(max_examples=50)
-def test_trails_are_bounded_sorted_and_not_too_old(steps: list[tuple[int, set[int]]], seconds: float) -> None:
-    trails, reference = Trails(seconds), ReferenceTrails(seconds)
-    pts = 0
-    for step, present in steps:
-        pts += step
-        tracks = at(pts, **{f"t{track_id}": (track_id, pts % 1000) for track_id in present})
-        trails.add(tracks)
-        reference.add(tracks)
-        rows = trails.rows(pts)
-        np.testing.assert_array_equal(rows, reference.rows(pts))
-        assert (rows[:, 3] <= np.float32(seconds)).all()
-        found, counts = np.unique(rows[:, 0], return_counts=True)
-        assert (counts <= POINTS).all()
-        assert present <= set(found.astype(int).tolist())
-        assert np.lexsort((rows[:, 3], rows[:, 0])).tolist() == list(range(len(rows)))
-        for track_id in present:
-            assert rows[rows[:, 0] == track_id][0].tolist() == [track_id, track_id, pts % 1000, 0]
-
-
-def test_a_long_run_of_ever_new_ids_does_not_grow_and_covers_the_whole_time() -> None:
-    trails = Trails(2.0)
-    most = 0
-    for k in range(3000):
-        new = k // 10 + 2
-        trails.add(at(k * 1500, t1=(k, 0), **{f"t{new}": (0.0, 0.0)}))
-        rows = trails.rows(k * 1500)
-        most = max(most, len(rows))
-        if k >= 120:
-            own = rows[rows[:, 0] == 1]
-            assert own[-1, 3] > 1.8
-    assert most <= POINTS + 13 * 11

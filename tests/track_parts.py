@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from tiler.kernels import assign_cpu, track_cpu
 from tiler.kernels.track_cpu import STATE_COLUMNS, Float64, V
+from tiler.types import CLOCK_HZ
 
 Mask = npt.NDArray[np.bool_]
 
@@ -84,3 +85,7 @@ def assign(similarity: Float64, gate: float) -> tuple[Indices, Indices]:
     pairs = assign_cpu.best_pairs(np.maximum(similarity - gate, 0.0))
     rows = np.flatnonzero(pairs >= 0)
     return rows, pairs[rows]
+
+
+def ticks(seconds: float) -> int:
+    return round(seconds * CLOCK_HZ)

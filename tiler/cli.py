@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any, TypeVar
 import click
 
 from tiler import __version__
-from tiler.errors import InputError, TilerError, mask_uri
+from tiler.errors import InputError, RunError, TilerError, mask_uri
 
 # The matrices here are tiny, and OpenBLAS makes a thread for each core that spins before it sleeps.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -114,7 +115,6 @@ def _execute(loaded: Any, *, report: Path | None = None, overwrite: bool = False
     # would look through them again and again, and hold up a picture each time: it starts after them.
     gc.disable()
     from tiler import stages
-    from tiler.control import Control
     from tiler.observe.progress import Progress
     from tiler.observe.run import RunObserver
     from tiler.output.file import check_writable
@@ -127,37 +127,40 @@ def _execute(loaded: Any, *, report: Path | None = None, overwrite: bool = False
     built = stages.build(loaded)
     observer = RunObserver(loaded.config, built.choices, built.feeds, built.encoder.name, built.copies)
     observer.encoder_sessions = built.encoder.sessions
-    control = Control(loaded.config, built.encoder.request_keyframe)
     stopped: list[int] = []
     gc.freeze()
     gc.enable()
-    with contextlib.ExitStack() as opened:
-        opened.callback(built.close)
-        pages = [_open_preview(loaded, control, observer)] if loaded.config.preview is not None else []
-        for page in pages:
-            opened.callback(page.close)
-        runner = Run(loaded, built, observer, overwrite=overwrite, control=control, outputs=pages)
-        opened.pop_all()
-    with runner, _signals(runner.stop, stopped):
-        try:
-            with Progress(loaded.config, observer, _total_ticks(loaded.config, built.feeds)) as progress:
-                runner.start()
-                if browser and pages:
-                    _open_browser(pages[0].url)
-                runner.wait(progress.update)
-        finally:
-            observer.encoder_sessions = built.encoder.sessions
-            if report is not None:
-                report.write_text(json.dumps(observer.report(), indent=2) + "\n", encoding="utf-8")
-    _say_result(loaded, observer)
+    try:
+        runner = Run(loaded, built, observer, overwrite=overwrite)
+    except BaseException:
+        built.close()
+        raise
+    try:
+        with runner, _signals(runner.stop, stopped, lambda: _save_clip(runner)):
+            page = _open_preview(loaded, runner, observer) if loaded.config.preview is not None else None
+            try:
+                with Progress(loaded.config, observer, _total_ticks(loaded.config, built.feeds)) as progress:
+                    runner.start()
+                    if browser and page is not None:
+                        _open_browser(page.url)
+                    runner.wait(progress.update)
+            finally:
+                observer.encoder_sessions = built.encoder.sessions
+                if report is not None:
+                    report.write_text(json.dumps(observer.report(), indent=2) + "\n", encoding="utf-8")
+    except RunError:
+        if observer.frames:  # what was recorded is there all the same
+            _say_result(observer)
+        raise
+    _say_result(observer)
     if stopped:
         sys.exit(128 + stopped[0])
 
 
-def _open_preview(loaded: Any, control: Any, observer: Any) -> Any:
+def _open_preview(loaded: Any, runner: Any, observer: Any) -> Any:
     from tiler.preview import open_preview
 
-    page = open_preview(loaded, control, observer)
+    page = open_preview(loaded, runner, observer)
     click.echo(f"preview: {page.url}", err=True)
     return page
 
@@ -338,15 +341,19 @@ def _total_ticks(config: Any, feeds: Any) -> int | None:
 
 
 class _signals:  # noqa: N801  (a context manager, used like a function)
-    """Ctrl-C and SIGTERM stop the run cleanly; a second one ends it at once."""
+    """Ctrl-C and SIGTERM stop the run cleanly; a second one ends it at once. SIGUSR1 saves the clip."""
 
-    def __init__(self, stop: Callable[[], None], got: list[int]) -> None:
-        self._stop, self._got = stop, got
+    def __init__(self, stop: Callable[[], None], got: list[int], save: Callable[[], None]) -> None:
+        self._stop, self._got, self._save = stop, got, save
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, self._handle)
+        self._before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._handle_save)
+
+    def _handle_save(self, number: int, frame: FrameType | None) -> None:
+        threading.Thread(target=self._save, name="tiler-clip", daemon=True).start()  # a disk must not hold the run up
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._got:
@@ -360,16 +367,27 @@ class _signals:  # noqa: N801  (a context manager, used like a function)
             signal.signal(number, handler)
 
 
-def _say_result(loaded: Any, observer: Any) -> None:
+def _save_clip(runner: Any) -> None:
+    try:
+        for path in runner.save_clip():
+            click.echo(f"wrote {path}", err=True)
+    except TilerError as error:
+        click.echo(mask_uri(str(error)), err=True)
+
+
+def _say_result(observer: Any) -> None:
     report = observer.report()
     click.echo(
         f"{report['frames']} frames in {report['seconds']:.1f} s ({report['fps']:.1f} fps), "
         f"{report['encoder']['name']}, {report['encoder']['sessions']} encoder session, "
         f"tick to packet p95 {report['end_to_end']['p95_ms']:.0f} ms"
     )
-    for output in loaded.config.outputs:
-        name = getattr(output, "file", None) or output.tracks
-        click.echo(f"wrote {loaded.resolve(name)}")
+    for row in report["outputs"]:
+        if row["kind"] in ("clip", "preview"):
+            continue
+        lost = f" (left out {row['dropped']} packets)" if row["dropped"] else ""
+        lost += f" ({row['error']})" if row["error"] else ""
+        click.echo(f"{'sent to' if row['kind'] in ('push', 'pipe') else 'wrote'} {row['name']}{lost}")
     if report["cpu_fallback"]:
         reasons = {report["stages"][stage]["reason"] for stage in report["cpu_fallback"]}
         click.echo(f"on the CPU: {', '.join(report['cpu_fallback'])} ({'; '.join(sorted(reasons))})")

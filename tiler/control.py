@@ -7,7 +7,7 @@ force when it began, so a change lands between two ticks, on both backends, with
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -41,15 +41,13 @@ class Wanted:
 class Control:
     """Takes requests from any thread; the run reads `wanted` at each tick."""
 
-    def __init__(self, config: Config, request_keyframe: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, config: Config) -> None:
         """
         Args:
             config: as the run starts.
-            request_keyframe: makes the next picture an IDR picture; from any thread.
         """
         self._began = config
         self._lock = threading.Lock()
-        self.request_keyframe = request_keyframe
         self.wanted = Wanted(config)
 
     def arrange(self, layout: Layout) -> None:

@@ -18,6 +18,8 @@ _CREDENTIALS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>[^/@\
 _SECRET_PARAMETER = re.compile(
     r"(?P<key>[?&][^=&#\s]*(?:token|key|pass|password|pwd|secret|auth|sig|signature)=)[^&#\s]*", re.IGNORECASE
 )
+_STREAM_KEY = re.compile(r"(?P<app>rtmp[a-z]{0,2}://[^/\s]+/[^/\s?]+/)[^\s?#]+", re.IGNORECASE)
+"""The last part of an RTMP URL is what a streaming service knows its customer by."""
 
 
 class TilerError(Exception):
@@ -55,12 +57,15 @@ class StageError(RunError):
 
 
 def mask_uri(text: str) -> str:
-    """Hide passwords and tokens of every URI in `text`.
+    """Hide passwords, tokens and RTMP stream keys of every URI in `text`.
 
     >>> mask_uri("rtsp://admin:hunter2@10.0.0.7/main?token=abc&x=1")
     'rtsp://admin:***@10.0.0.7/main?token=***&x=1'
+    >>> mask_uri("rtmp://a.example.com/live2/abcd-1234")
+    'rtmp://a.example.com/live2/***'
     >>> mask_uri("C:/plain/file.mp4")
     'C:/plain/file.mp4'
     """
     text = _CREDENTIALS.sub(lambda m: f"{m['scheme']}{m['user']}:***@", text)
+    text = _STREAM_KEY.sub(lambda m: f"{m['app']}***", text)
     return _SECRET_PARAMETER.sub(lambda m: f"{m['key']}***", text)

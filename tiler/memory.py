@@ -29,11 +29,18 @@ _OVERLAYS = 4 << 20
 
 
 class Picture(NamedTuple):
-    """What the pictures of a source take: width, height, and whether a sample is 16 bits."""
+    """What the pictures of a source take.
+
+    Attributes:
+        width, height: as the source stores them.
+        sixteen_bit: a sample is 16 bits.
+        plane_size: (width, height) that they are decoded at; None: as they are stored.
+    """
 
     width: int
     height: int
     sixteen_bit: bool = False
+    plane_size: tuple[int, int] | None = None
 
 
 UNKNOWN = Picture(1920, 1088)
@@ -110,11 +117,13 @@ def plan_memory(
         model: the detector, None for `detector: none`.
         total_bytes: memory of the device.
     """
-    decoded = sum(surface_bytes(*(picture or UNKNOWN)) for picture in pictures)
+    known = [picture or UNKNOWN for picture in pictures]
+    stored = sum(surface_bytes(p.width, p.height, p.sixteen_bit) for p in known)
+    decoded = sum(surface_bytes(*(p.plane_size or (p.width, p.height)), p.sixteen_bit) for p in known)
     mosaic = surface_bytes(config.mosaic.width, config.mosaic.height)
     items = [
         (_CONTEXT_ITEM, _CONTEXT),
-        (_DECODER_ITEM, _DECODER_PICTURES * decoded),
+        (_DECODER_ITEM, _DECODER_PICTURES * stored),
         (f"decoded pictures ({SURFACES} a stream)", SURFACES * decoded),
         (f"mosaics ({MOSAICS}) and overlays", MOSAICS * (mosaic + _OVERLAYS)),
         ("encoder", _ENCODER_PICTURES * mosaic),

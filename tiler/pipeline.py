@@ -15,15 +15,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tiler.config.loader import LoadedConfig
-from tiler.config.models import Config, DetectorConfig, FileOutput, TracksOutput
+from tiler.config.models import Config, DetectorConfig
+from tiler.config.outputs import FileOutput, TracksOutput
 from tiler.control import Control, Holds
 from tiler.decode.feed import Shown
-from tiler.errors import RunError, StageError
+from tiler.errors import InputError, RunError, StageError
 from tiler.observe.metrics import RateMeter
 from tiler.observe.run import RunObserver, TileSeen
-from tiler.output.base import Output
-from tiler.output.file import FileWriter
-from tiler.output.tracks import TrackWriter, open_tracks
+from tiler.output.clip import Preroll
+from tiler.output.open import open_outlet
+from tiler.output.outlet import Outlet
+from tiler.output.tracks import TracksOutlet, open_tracks
 from tiler.stages import STAGES, Stages
 from tiler.track.trails import Trails
 from tiler.types import CLOCK_HZ, Batch, Detections, Mosaic, TileInput, Tracks
@@ -65,27 +67,25 @@ class Run:
         observer: RunObserver,
         *,
         overwrite: bool = False,
-        control: Control | None = None,
-        outputs: Sequence[Output] = (),
     ) -> None:
         """Open the outputs.
 
         Args:
             loaded, stages, observer: the config and what was made for it.
             overwrite: replace files that exist.
-            control: what people change while it runs.
-            outputs: further ones, of the caller; closed with the others.
 
         Raises:
             InputError: an output cannot be written.
         """
+        self._loaded = loaded
         self._config: Config = loaded.config
         self._stages = stages
         self._observer = observer
-        self._control = control or Control(self._config)
+        self.control = Control(self._config)
         self._holds = Holds(self._config)
         self._arranged = self._config
         self._stop = threading.Event()
+        self._changing = threading.Lock()  # of the list of outputs; who reads it takes it as it is
         self._analysed = isinstance(self._config.detector, DetectorConfig)
         self._every = self._config.detector.every if isinstance(self._config.detector, DetectorConfig) else 1
         count = len(self._config.sources)
@@ -94,11 +94,11 @@ class Run:
         self._trails = [Trails(self._config.overlay.trail_s) for _ in range(count)]
         self._tracks = [Tracks.empty() for _ in range(count)]
         with ExitStack() as opened:
-            self._outputs, self._track_writers = _open_outputs(loaded, stages, opened, overwrite=overwrite)
-            for output in outputs:
-                opened.callback(output.close)
-            self._outputs += outputs
+            self._outlets, self._track_outlets, self._clips = _open_outputs(
+                loaded, stages, observer, opened, overwrite=overwrite
+            )
             self._close_outputs = opened.pop_all()
+        observer.outputs = [*self._outlets, *self._track_outlets]
         gathered, prepared, inferred, tracked = (Channel[Tick](1) for _ in range(4))
         composed = Channel[Tick](1, observer.encoder_wait.add)
         analysis = [
@@ -134,7 +134,7 @@ class Run:
                     continue
             pts = round(index / config.mosaic.fps * CLOCK_HZ)
             began_s = time.monotonic()
-            wanted = self._control.wanted
+            wanted = self.control.wanted
             with self._observer.stage("decode"):
                 shown = self._holds.apply([feed.at(pts) for feed in self._stages.feeds], wanted.paused)
             if last is None and self._over():
@@ -198,8 +198,8 @@ class Run:
         self._tracks[stream] = tracks
         self._trails[stream].add(tracks)
         self._observer.tracks[stream] = len(tracks)
-        for writer in self._track_writers:
-            writer.write(stream, tick.numbers[stream], tracks, shown.frame.picture_size)
+        for outlet in self._track_outlets:
+            outlet.put(stream, tick.numbers[stream], tracks, shown.frame.picture_size)
 
     def _compose(self, tick: Tick) -> Tick:
         with self._observer.stage("compose"):
@@ -220,10 +220,12 @@ class Run:
 
     def _deliver(self, packets: Sequence) -> None:  # type: ignore[type-arg]
         for packet in packets:
-            with self._observer.stage("output"):
-                for output in self._outputs:
-                    output.write(packet)
+            for outlet in self._outlets:
+                outlet.put(packet)
             self._observer.delivered(packet)
+        outputs: tuple[Outlet | TracksOutlet, ...] = (*self._outlets, *self._track_outlets)
+        if outputs and all(outlet.failed and outlet.stopped for outlet in outputs):
+            self.stop()  # nobody is left to run for
 
     # Start, stop and end
 
@@ -236,6 +238,50 @@ class Run:
     def stop(self) -> None:
         """Take no more ticks; what is on its way is still encoded. From any thread or signal handler."""
         self._stop.set()
+
+    def request_keyframe(self) -> None:
+        """Make the next picture an IDR picture. From any thread."""
+        self._stages.encoder.request_keyframe()
+
+    def add(self, outlet: Outlet) -> None:
+        """Give the packets to one more outlet, from the next keyframe; closed with the others. From any thread."""
+        with self._changing:
+            self._outlets = [*self._outlets, outlet]
+            self._observer.outputs = [*self._observer.outputs, outlet]
+            self._close_outputs.callback(outlet.close)
+
+    def start_recording(self, output: FileOutput) -> Outlet:
+        """Write the mosaic to one more file, from the next keyframe, which is asked for. From any thread.
+
+        Raises:
+            InputError: the file exists or cannot be written.
+        """
+        encoder, observer = self._stages.encoder, self._observer
+        outlet, _ = open_outlet(self._loaded, output, encoder.request_keyframe, lambda: observer.stage("output"),
+                                overwrite=False, origin=None)
+        self.add(outlet)
+        encoder.request_keyframe()
+        return outlet
+
+    def stop_recording(self, outlet: Outlet) -> None:
+        """Finalise what `start_recording` began; its row stays in the report. From any thread."""
+        with self._changing:
+            self._outlets = [other for other in self._outlets if other is not outlet]
+        outlet.close()
+
+    def save_clip(self, path: Path | None = None) -> list[Path]:
+        """Write the last seconds of the mosaic, once for each `clip` output. From any thread.
+
+        Args:
+            path: of the clip, where there is one output for it; the config's next name when absent.
+
+        Raises:
+            InputError: the config has no `clip` output, or the file exists or cannot be written.
+            StageError: there is no picture yet, or the disk does not take it.
+        """
+        if not self._clips:
+            raise InputError("outputs: no clip is kept; add `- {clip: clip-{time}.mp4, preroll_s: 30}`")
+        return [clip.save(path) for clip in self._clips]
 
     def wait(self, poll: Callable[[], None] = lambda: None, every_s: float = 0.2) -> None:
         """Until the last tick is encoded and every output finalised.
@@ -262,7 +308,7 @@ class Run:
         # Also after the encoder failed: what it took before that may still be in there.
         endings: list[Callable[[], None]] = [
             lambda: self._deliver(self._stages.encoder.flush()),
-            self._close_outputs.close,
+            self._end_outputs,
         ]
         error = failure.failure if failure is not None else None
         for end in endings:
@@ -278,6 +324,16 @@ class Run:
         stage = failure.stage if failure is not None else "encode"
         raise StageError(stage, f"{type(error).__name__}: {error}") from error
 
+    def _end_outputs(self) -> None:
+        """Finalise all of them, side by side; then say which failed."""
+        outputs: tuple[Outlet | TracksOutlet, ...] = (*self._outlets, *self._track_outlets)
+        for outlet in outputs:
+            outlet.finish()
+        self._close_outputs.close()
+        failed = [f"{outlet.kind} {outlet.name}: {outlet.error}" for outlet in outputs if outlet.failed]
+        if failed:
+            raise StageError("output", "; ".join(failed))
+
     def __enter__(self) -> Run:
         return self
 
@@ -288,22 +344,29 @@ class Run:
 
 
 def _open_outputs(
-    loaded: LoadedConfig, stages: Stages, opened: ExitStack, *, overwrite: bool
-) -> tuple[list[Output], list[TrackWriter]]:
+    loaded: LoadedConfig, stages: Stages, observer: RunObserver, opened: ExitStack, *, overwrite: bool
+) -> tuple[list[Outlet], list[TracksOutlet], list[Preroll]]:
     config = loaded.config
     streams = [(source.id, index) for index, source in enumerate(config.sources)]
     names = stages.detector.class_names if stages.detector is not None else ()
-    files: list[Output] = []
-    tracks: list[TrackWriter] = []
+    outlets: list[Outlet] = []
+    tracks: list[TracksOutlet] = []
+    clips: list[Preroll] = []
     for output in config.outputs:
-        if isinstance(output, FileOutput):
-            path = Path(loaded.resolve(output.file))
-            file = FileWriter(output, path, config.mosaic, config.encoder.codec, overwrite=overwrite)
-            files.append(opened.enter_context(file))
-        elif isinstance(output, TracksOutput):
+        if isinstance(output, TracksOutput):
             path = Path(loaded.resolve(output.tracks))
-            tracks.append(opened.enter_context(open_tracks(path, streams, names, overwrite=overwrite)))
-    return files, tracks
+            text = open_tracks(path, streams, names, overwrite=overwrite)
+            tracks.append(TracksOutlet(text, str(path)))
+            opened.callback(tracks[-1].close)
+        else:
+            outlet, writer = open_outlet(
+                loaded, output, stages.encoder.request_keyframe, lambda: observer.stage("output"), overwrite=overwrite
+            )
+            outlets.append(outlet)
+            opened.callback(outlet.close)
+            if isinstance(writer, Preroll):
+                clips.append(writer)
+    return outlets, tracks, clips
 
 
 def _clock_text(config: Config, index: int) -> str:

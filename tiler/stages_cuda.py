@@ -13,6 +13,7 @@ from tiler.compose.cuda import CudaCompositor
 from tiler.config.loader import LoadedConfig
 from tiler.config.models import Config, DetectorConfig
 from tiler.decode.cuda import CudaOpener
+from tiler.decode_size import DecodeSizes
 from tiler.encode.cuda import open_cuda_encoder
 from tiler.encode.readback_cuda import ReadbackEncoder
 from tiler.engines.registry import ModelSpec, load_model
@@ -55,13 +56,14 @@ def build_cuda(loaded: LoadedConfig, index: int, threads: int) -> Stages:
     try:
         pool = cupy.get_default_memory_pool()
         pool.set_limit(size=int(total_memory(index) * config.vram_fraction))
-        opener = CudaOpener(index, copies, SURFACES, allow_cpu=may_use_cpu(config, "decode"))
-        feeds: list[Feed] = open_feeds(loaded, threads, opener, opened)
         model = None
         if isinstance(config.detector, DetectorConfig):
             model = load_model(config.detector.model, loaded.folder)
+        needed = DecodeSizes(config, model) if config.scaled_decode else None
+        opener = CudaOpener(index, copies, SURFACES, may_use_cpu(config, "decode"), needed)
+        feeds: list[Feed] = open_feeds(loaded, threads, opener, opened)
         infos = [feed.reader.info for feed in feeds]
-        pictures = [Picture(*info.size, info.sixteen_bit) if info is not None else None for info in infos]
+        pictures = [Picture(*info.size, info.sixteen_bit, info.plane_size) if info else None for info in infos]
         plan = plan_memory(config, pictures, model, total_memory(index))
         plan.check(config)
         pool.set_limit(size=plan.pool_bytes)

@@ -4,9 +4,10 @@ Arrays live where the backend lives: NumPy arrays on the CPU, CuPy arrays on CUD
 Detections and tracks are small and always NumPy, on the host. All times are integer
 pts on one clock of 1/90000 s; the conversion happens in decode and output only.
 
-Two coordinate frames exist. *Picture* pixels are a frame's samples once it is turned
-upright (after `Frame.rotation`, before `Frame.sample_aspect`): boxes and tracks use
-them. *Mosaic* pixels are samples of the output picture: tiles and overlays use them.
+Two coordinate frames exist. *Picture* pixels are the samples that the source encodes, once
+turned upright (after `Frame.rotation`, before `Frame.sample_aspect`): boxes and tracks use
+them, also where a decoder hands out fewer samples (`Frame.source_size`). *Mosaic* pixels are
+samples of the output picture: tiles and overlays use them.
 """
 
 from __future__ import annotations
@@ -68,7 +69,9 @@ class Frame:
             columns of an interleaved NV12 plane (column stride 1 or 2 samples).
         matrix, full_range: how the samples encode colour.
         rotation: degrees clockwise, 0 | 90 | 180 | 270, that turn the picture upright.
-        sample_aspect: width : height of a sample *as stored*, before rotation.
+        sample_aspect: width : height of a sample *as the source stores it*, before rotation.
+        source_size: (width, height) of the picture as the source stores it, before rotation, where
+            the decoder has scaled it down to the planes' size. None: the planes' own size.
         arrival_s: time.monotonic() at which the decoder gave it out.
         owner: keeps the memory behind the planes alive (a decoder's frame).
         ready: CUDA event after which the planes hold the picture: a stream waits for it
@@ -87,6 +90,7 @@ class Frame:
     arrival_s: float = 0.0
     owner: Any = None
     ready: Any = None
+    source_size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.y.ndim != 2 or min(self.y.shape) < 1:
@@ -100,11 +104,21 @@ class Frame:
                 raise ValueError(f"{name} must be {self.y.dtype} like y, got {plane.dtype}")
         if self.rotation not in (0, 90, 180, 270):
             raise ValueError(f"rotation must be 0, 90, 180 or 270 degrees, got {self.rotation}")
+        if self.source_size is not None and (self.source_size[0] < width or self.source_size[1] < height):
+            raise ValueError(f"planes of {width}x{height} are more than the source's {self.source_size}")
+
+    @property
+    def plane_size(self) -> tuple[int, int]:
+        """(width, height) in samples of y, upright."""
+        height, width = self.y.shape
+        return (height, width) if self.rotation in (90, 270) else (width, height)
 
     @property
     def picture_size(self) -> tuple[int, int]:
         """(width, height) in picture pixels: upright, samples not stretched."""
-        height, width = self.y.shape
+        if self.source_size is None:
+            return self.plane_size
+        width, height = self.source_size
         return (height, width) if self.rotation in (90, 270) else (width, height)
 
     @property

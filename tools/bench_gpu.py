@@ -2,6 +2,7 @@
 
     python -m tools.bench_gpu kernels           # compose and preprocess against a copy of the same bytes
     python -m tools.bench_gpu endtoend          # files -> detection -> 4K mosaic, against decoding alone
+    python -m tools.bench_gpu scaled            # whole runs with scaled_decode off and on
     python -m tools.bench_gpu baseline          # against the usual script: everything per stream, on the host
 
 With --write FILE the table goes to a file too, such as docs/bench/kernels.md.
@@ -117,6 +118,31 @@ def baseline(given: tuple[Path, ...], streams: tuple[int, ...], seconds: float, 
                 ours = whole_run(folder, path, count, "libx264" if encode else "off", False).decoded_fps
                 how = "libx264: one file a stream, one mosaic" if encode else "off"
                 report.say(f"| {count} | {how} | {script:.0f} | {ours:.0f} | {ours / script:.1f}x |")
+    report.write(write)
+
+
+@main.command()
+@_clips
+@click.option("--streams", multiple=True, type=int, default=(16, 32))
+@click.option("--seconds", default=10.0, help="Of the clip that are used.")
+@_write
+def scaled(given: tuple[Path, ...], streams: tuple[int, ...], seconds: float, write: Path | None) -> None:
+    """Whole runs with `scaled_decode` off and on, encoder off."""
+    report = _report()
+    report.say("| streams | codec | scaled_decode | decoded fps | mosaics/s | GPU ms/tick | host ms/tick | VRAM MB |")
+    report.say("| ---: | --- | --- | ---: | ---: | ---: | ---: | ---: |")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for codec in ("h264", "hevc"):
+            path = make_clip(folder, given, codec, seconds)
+            whole_run(folder, path, 2, "off", False)  # compiles, and fills caches
+            for count in streams:
+                for on in (False, True, False, True):  # twice, so that drift shows
+                    row = whole_run(folder, path, count, "off", False, on)
+                    report.say(
+                        f"| {count} | {codec} | {str(on).lower()} | {row.decoded_fps:.0f} | {row.fps:.0f} "
+                        f"| {row.gpu_ms:.2f} | {row.host_ms:.2f} | {row.vram_mb:.0f} |"
+                    )
     report.write(write)
 
 

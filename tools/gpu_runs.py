@@ -139,11 +139,11 @@ class GpuTimer:
         return sum(cupy.cuda.get_elapsed_time(*pair) for pair in self._pairs)
 
 
-def whole_run(folder: Path, clip: Path, count: int, encoder: str, paced: bool) -> Row:
+def whole_run(folder: Path, clip: Path, count: int, encoder: str, paced: bool, scaled: bool = False) -> Row:
     config = folder / "run.yaml"
     entry = f"uri: {clip}, realtime: true" if paced else f"uri: {clip}"
     config.write_text(
-        "device: auto\nencoder: {driver: x264, preset: p1}\nsources:\n"
+        f"device: auto\nscaled_decode: {str(scaled).lower()}\nencoder: {{driver: x264, preset: p1}}\nsources:\n"
         + "".join(f"  - {{id: s{i}, {entry}}}\n" for i in range(count)),
         encoding="utf-8",
     )

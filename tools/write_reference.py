@@ -12,7 +12,8 @@ from typing import Any, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel
 
-from tiler.config.models import Config, FileOutput, Source, Tile, TracksOutput
+from tiler.config.models import Config, Source, Tile
+from tiler.config.outputs import KINDS
 
 HEADER = """\
 # Every key with its default. Only `sources` is needed; an id and a uri make a source.
@@ -20,6 +21,16 @@ HEADER = """\
 # pixels of the mosaic (_px). Made by tools/write_reference.py; a test keeps it equal to the models.
 """
 EXAMPLES: dict[str, Any] = {"id": "plaza", "uri": "sample://plaza", "source": "plaza"}
+OUTPUTS = {
+    "file": "../out/reference.mp4",
+    "segments": "../out/reference-{time}.mp4",
+    "hls": "../out/live",
+    "push": "rtsp://127.0.0.1:8554/mosaic",
+    "pipe": "stdout",
+    "clip": "../out/clip-{time}.mp4",
+    "tracks": "../out/reference.jsonl",
+}
+"""Where each kind of output goes in the reference."""
 
 
 def main() -> None:
@@ -38,10 +49,10 @@ def _section(model: type[BaseModel], indent: str, given: dict[str, Any]) -> None
             _item(Tile, indent + "  ", EXAMPLES)
         elif name == "outputs":
             print(f"{indent}\n{indent}# Any number of each kind.\n{indent}outputs:")
-            _item(FileOutput, indent + "  ", {"file": "../out/reference.mp4"})
-            _item(TracksOutput, indent + "  ", {"tracks": "../out/reference.jsonl"})
+            for kind, output in KINDS.items():
+                _item(output, indent + "  ", {kind: OUTPUTS[kind]})
         elif inner is not None:
-            note = "   # or  detector: none" if name == "detector" else ""
+            note = {"detector": "   # or  detector: none", "preview": "   # off without this section"}.get(name, "")
             print(f"{indent}\n{indent}{name}:{note}")
             _section(inner, indent + "  ", {})
         else:

@@ -57,6 +57,10 @@ class HostCupy:
         for block in self.freed:
             assert bytes(block) == bytes([FREED]) * len(block)
 
+    def copy(self, to: int, of: int, size: int, stream: Any) -> None:
+        """As `tiler.kernels.enqueue_cuda.copy`."""
+        self.module.cuda.runtime.memcpyAsync(to, of, size, 4, stream.ptr)
+
     def run_on(self, stream_ptr: int, work: Callable[[], None]) -> None:
         """Queue work on a stream by its address, as another library does."""
         self.streams[stream_ptr].push(work)

@@ -3,7 +3,8 @@
     LD_LIBRARY_PATH=FOLDERS python -m fakes.nvenc_scenario < scenarios.json
 
 A scenario: `config` and `mosaic` of the YAML, `ticks` to encode, `keyframes` asked for before a tick, the
-`driver`'s environment, `options` that are set besides tiler's, the client `library`, the `output` file to write.
+`driver`'s environment, `options` that are set besides tiler's, the client `library` (`ladder`: the one that the
+config gets), the `output` file to write.
 Pictures are `flat` (luma `50 + tick`, chroma one more) or `noise`; as soon as `encode` returns, the mosaic's memory
 is overwritten, as the protocol allows.
 """
@@ -26,10 +27,13 @@ from fakes import nvenc_cupy
 sys.modules.update(nvenc_cupy.modules())
 
 from fakes.nvenc_pictures import HEIGHT, WIDTH, flat, noise  # noqa: E402
-from tiler.config.models import EncoderConfig, FileOutput, MosaicConfig  # noqa: E402
+from tiler.config.models import EncoderConfig, MosaicConfig  # noqa: E402
+from tiler.config.outputs import FileOutput  # noqa: E402
 from tiler.encode import pyav_nvenc_cuda, pynvc_nvenc_cuda  # noqa: E402
+from tiler.encode.cuda import open_cuda_encoder  # noqa: E402
 from tiler.encode.nvenc import NvencMissingError  # noqa: E402
 from tiler.errors import TilerError  # noqa: E402
+from tiler.observe.copies import Copies  # noqa: E402
 from tiler.output.file import FileWriter  # noqa: E402
 from tiler.types import Mosaic, Packet  # noqa: E402
 
@@ -96,7 +100,11 @@ def _encode(
     size = MosaicConfig.model_validate({"width": WIDTH, "height": HEIGHT, **(mosaic or {})})
     values = EncoderConfig.model_validate(config)
     with contextlib.ExitStack() as stack:
-        encoder: Any = stack.enter_context(_ENCODERS[library](size, values, device))
+        opened: Any = (
+            open_cuda_encoder(size, values, 1, device, Copies())[0] if library == "ladder"
+            else _ENCODERS[library](size, values, device)
+        )  # fmt: skip
+        encoder: Any = stack.enter_context(opened)
         if output:
             writer = stack.enter_context(
                 FileWriter(FileOutput(file=output), Path(output), size, values.codec, overwrite=False)
@@ -126,7 +134,7 @@ def _encode(
         result |= {
             "name": encoder.name,
             "sessions": encoder.sessions,
-            "held": sorted(encoder._held if library == "pyav" else encoder._ticks),
+            "held": sorted(getattr(encoder, "_held", getattr(encoder, "_ticks", ()))),
             "device_after": nvenc_cupy.current_device(),
         }
 

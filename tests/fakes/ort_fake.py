@@ -77,7 +77,7 @@ def make_onnxruntime(*, providers: tuple[str, ...] = ("CUDAExecutionProvider", "
             assert options.keys() <= KNOWN_OPTIONS, options.keys() - KNOWN_OPTIONS
             assert all(type(value) is str for value in options.values())
             assert all(options[key] in values for key, values in VALUES.items() if key in options)
-            assert int(options["user_compute_stream"]) in Stream.by_ptr
+            self._stream = Stream.by_ptr[int(options["user_compute_stream"])]
             if calls.failure == "open":
                 raise RuntimeError("CUDA failure 35: driver version is insufficient")
             self._real = ort.InferenceSession(path, sess_options, providers=["CPUExecutionProvider"])
@@ -94,7 +94,7 @@ def make_onnxruntime(*, providers: tuple[str, ...] = ("CUDAExecutionProvider", "
             if calls.failure == "run":
                 raise ort_errors.RuntimeException("CUDNN failure 4")
             calls.runs += 1
-            self._real.run_with_iobinding(iobinding._real, run_options)
+            self._stream.do(lambda: self._real.run_with_iobinding(iobinding._real, run_options))
 
     module: Any = ModuleType("onnxruntime")
     module.__version__ = ort.__version__

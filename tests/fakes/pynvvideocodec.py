@@ -4,6 +4,7 @@ Signatures, defaults and enumerations are those of the real module; a wrong name
 raises TypeError, as pybind11 does. What hurts is copied, too: the memory of a picture is
 overwritten by the next `Decode` of its decoder (in the order of its CUDA stream), NATIVE
 latency is two packets, and a change of size is scaled to the first one without a word.
+`setReconfigParams` has no effect on a sequence that has begun.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.video.reformatter import Interpolation
 
 from fakes.cupy_host import FREED, HostCupy
 
@@ -90,7 +92,21 @@ class PyNvDecoder:
         self._packets = 0
         self._began = False
         self.flags: list[int] = []
+        self._scaled: tuple[int, int] | None = None
         weakref.finalize(self, _destroyed, self._pool, host)
+
+    def setReconfigParams(self, width: int, height: int, /) -> int:  # noqa: N802
+        if type(width) is not int or type(height) is not int:
+            raise TypeError("incompatible function arguments")
+        if width > self._most[0] or height > self._most[1]:
+            raise RuntimeError(
+                "Resize dimensions must be lower than max width and height, please recreate decoder instance"
+            )
+        if width % 2 or height % 2:
+            raise TypeError("cuvid aligns targets to 2 samples")
+        if self._size is None:
+            self._scaled = width, height
+        return 1
 
     def Decode(self, packet: PacketData, /) -> list[DecodedFrame]:  # noqa: N802
         if type(packet) is not PacketData:
@@ -124,10 +140,11 @@ class PyNvDecoder:
                 self._size, self._deep = size, deep
             if deep != self._deep:
                 raise PyNvVCException("Reconfigure Not supported for bit depth change, error 801")
-            if size != self._size:
-                if size[0] > self._most[0] or size[1] > self._most[1]:
-                    raise PyNvVCException("Reconfigure Not supported when width/height > maxwidth/maxheight, error 801")
-                picture = picture.reformat(width=self._size[0], height=self._size[1])
+            if size != self._size and (size[0] > self._most[0] or size[1] > self._most[1]):
+                raise PyNvVCException("Reconfigure Not supported when width/height > maxwidth/maxheight, error 801")
+            target = self._scaled or self._size
+            if size != target:
+                picture = picture.reformat(width=target[0], height=target[1], interpolation=Interpolation.AREA)
             self._queue.append((self._packets, picture))
 
     def _given(self, late: int) -> list[DecodedFrame]:

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from tiler.closing import Closing
 from tiler.compose.rows import Rows
 from tiler.compose.scene import Bounds, Scene, bounds, fills, shown_pts
 from tiler.config.models import Config
@@ -59,7 +60,7 @@ class _Buffer(NamedTuple):
     v: UInt8
 
 
-class CpuCompositor:
+class CpuCompositor(Closing):
     """Frames in host memory -> I420 mosaic. One thread calls it; it has workers of its own.
 
     Args:
@@ -128,12 +129,6 @@ class CpuCompositor:
         """End the workers; may be called twice."""
         if self._pool:
             self._pool.shutdown()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _pack_tables(self) -> None:
         """Put the axes of all tiles one after the other, and have scratch for the longest."""

@@ -8,14 +8,15 @@ has long ended; that is waited for on the host, and lets go of the pictures it r
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import cupy
 import numpy as np
 
+from tiler.closing import Closing
 from tiler.compose.rows import Rows
 from tiler.compose.scene import Drawn, Scene, bounds, shown_pts
 from tiler.config.models import Config
+from tiler.kernels import enqueue_cuda
 from tiler.kernels.compose_cpu import COLOURS
 from tiler.kernels.compose_cuda import (
     BOUNDS_WORDS,
@@ -34,8 +35,10 @@ from tiler.kernels.compose_cuda import (
     pack_placement,
     pack_reach,
     pack_rows,
+    planes_of,
     scale_mode,
 )
+from tiler.kernels.plane_cuda import PerPicture
 from tiler.memory import MOSAICS
 from tiler.observe.copies import Copies
 from tiler.types import Frame, Mosaic, TileInput
@@ -78,7 +81,7 @@ class _Turn:
         return self._table_bytes + rows * ROW_WORDS * 4
 
 
-class CudaCompositor:
+class CudaCompositor(Closing):
     """Frames in device memory -> NV12 mosaic. One thread calls it.
 
     Args:
@@ -118,6 +121,7 @@ class CudaCompositor:
         self._atlas_version = -1
         self._table = np.zeros((len(self.tiles) + 1, TILE_COLUMNS), np.int64)
         self._modes = [Mode(0)] * len(self.tiles)
+        self._planes_of = PerPicture(planes_of)
         self._table[:, COLOUR] = -1
         self._table[:-1, REACH] = [pack_reach(bounds(tile), self._size) for tile in self.tiles]
         self._table[-1, REACH] = pack_reach((0, 0, *self._size), self._size)
@@ -129,7 +133,8 @@ class CudaCompositor:
             # Not tick % RING: a live run leaves ticks out, and a mosaic that waits must keep its memory.
             self._turn = (self._turn + 1) % RING
             turn = self._ring[self._turn]
-            turn.ready.synchronize()
+            if not turn.ready.done:  # it nearly always is; to wait would let go of the interpreter
+                turn.ready.synchronize()
             self._let_go()
             if self._scene.place(sources):
                 self._upload_tables()
@@ -151,12 +156,6 @@ class CudaCompositor:
         self._stream.synchronize()
         self._let_go()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def _let_go(self) -> None:
         """Drop the pictures of every launch that has ended."""
         for turn in self._ring:
@@ -165,9 +164,8 @@ class CudaCompositor:
 
     def _wait_for(self, drawn: Sequence[Drawn]) -> None:
         """The stream reads no picture before it is written."""
-        for event in {id(t.frame.ready): t.frame.ready for t in drawn if t.frame is not None}.values():
-            if event is not None:
-                self._stream.wait_event(event)
+        ready = {id(tile.frame.ready): tile.frame.ready for tile in drawn if tile.frame is not None}
+        enqueue_cuda.wait(self._stream, ready.values())
 
     def _fill(self, turn: _Turn, drawn: Sequence[Drawn]) -> int:
         """Write this tick's table and primitives to pinned memory; the number of primitives."""
@@ -175,7 +173,7 @@ class CudaCompositor:
         table[:, PLANES] = 0
         for row, tile, mode in zip(table, drawn, self._modes, strict=False):
             if tile.frame is not None:
-                pack_picture(row, tile.frame, mode)
+                pack_picture(row, self._planes_of(tile.frame), mode)
         spans = [(tile.under, tile.over, tile.end) for tile in drawn]
         table[:, UNDER : END + 1] = [*spans, (spans[-1][2], spans[-1][2], len(rows))]
         if len(rows) > turn.capacity or len(turn.table) != len(table):
@@ -194,9 +192,7 @@ class CudaCompositor:
 
     def _upload(self, turn: _Turn, rows: int) -> None:
         size = turn.used(rows)
-        cupy.cuda.runtime.memcpyAsync(
-            turn.device.data.ptr, turn.host_address, size, cupy.cuda.runtime.memcpyHostToDevice, self._stream.ptr
-        )
+        enqueue_cuda.copy(turn.device.data.ptr, turn.host_address, size, self._stream)
         self._copies.add("overlays and tiles", "up", size)
 
     def _upload_tables(self) -> None:

@@ -21,8 +21,8 @@ Bounds = tuple[int, int, int, int]
 """x0, y0, x1, y1 in mosaic pixels, half-open."""
 
 _SLATES = (State.WAITING, State.NO_SIGNAL)
-_Kind = tuple[tuple[int, ...], Fraction, int]
-"""Shape, sample aspect and rotation of a frame."""
+_Kind = tuple[tuple[int, ...], tuple[int, int] | None, Fraction, int]
+"""Shape, size at the source, sample aspect and rotation of a frame."""
 
 
 class Placement(NamedTuple):
@@ -84,8 +84,7 @@ class Scene:
         changed = False
         for i, tile in enumerate(self.tiles):
             frame = visible(sources[tile.source])
-            kind = (frame.y.shape, frame.sample_aspect, frame.rotation) if frame else None
-            if kind != self.placements[i].kind:
+            if (_kind(frame) if frame else None) != self.placements[i].kind:
                 self.placements[i] = self._placement(i, frame)
                 changed = True
         return changed
@@ -108,9 +107,8 @@ class Scene:
         if frame is None:
             return Placement(None, None, self.overlay.canvas(i, tile, None), self._bars(tile, None))
         view = fit_picture(tile, frame.picture_size, frame.picture_aspect)
-        tables = geometry(frame.picture_size, frame.rotation, view.src, view.dst, self.size)
-        kind = frame.y.shape, frame.sample_aspect, frame.rotation
-        return Placement(kind, tables, self.overlay.canvas(i, tile, view), self._bars(tile, view))
+        tables = geometry(frame.plane_size, frame.rotation, _in_samples(view.src, frame), view.dst, self.size)
+        return Placement(_kind(frame), tables, self.overlay.canvas(i, tile, view), self._bars(tile, view))
 
     def _bars(self, tile: PlacedTile, view: View | None) -> Int32:
         """Background around the picture of a tile; all over it without one."""
@@ -120,6 +118,18 @@ class Scene:
             x, y, w, h = view.dst
             bars = [(x0, y0, x1, y), (x0, y + h, x1, y1), (x0, y, x, y + h), (x + w, y, x1, y + h)]
         return fills(bars, self.background, round(255 * tile.opacity))
+
+
+def _kind(frame: Frame) -> _Kind:
+    return frame.y.shape, frame.source_size, frame.sample_aspect, frame.rotation
+
+
+def _in_samples(src: tuple[float, float, float, float], frame: Frame) -> tuple[float, float, float, float]:
+    """A rectangle in picture pixels, in samples of the upright planes: fewer where the decoder has scaled."""
+    if frame.source_size is None:
+        return src
+    across, down = (few / many for few, many in zip(frame.plane_size, frame.picture_size, strict=True))
+    return src[0] * across, src[1] * down, src[2] * across, src[3] * down
 
 
 def visible(shown: TileInput) -> Frame | None:

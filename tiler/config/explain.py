@@ -10,7 +10,8 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from tiler.config.document import Path
-from tiler.config.models import Config, FileOutput, TracksOutput
+from tiler.config.models import Config
+from tiler.config.outputs import KINDS, FileOutput
 
 _PATTERNS = {
     "^#": "must be a colour such as '#101418'",
@@ -75,9 +76,7 @@ def _place(loc: tuple[int | str, ...], data: Any) -> tuple[Path, list[str]]:
 def _wanted(where: Path, tags: list[str], data: Any) -> bool:
     """Of a union's members, only the one that the user meant may complain."""
     if where[:1] == ("outputs",) and len(where) >= 2:
-        entry = _value_at(where[:2], data)
-        meant = TracksOutput if isinstance(entry, dict) and "tracks" in entry else FileOutput
-        return not tags or meant.__name__ in tags
+        return not tags or _meant(where, data) in tags
     if where[:1] == ("detector",):
         meant_model = isinstance(data.get("detector"), dict)
         return not meant_model or not any(tag.startswith("literal") for tag in tags)
@@ -90,12 +89,12 @@ def _message(item: Any, where: Path, data: Any) -> str:
     if kind == "missing":
         return _TYPES[kind]
     if kind == "extra_forbidden":
-        model = _model_at(where[:-1], [TracksOutput.__name__ if _is_tracks(where, data) else ""])
+        model = _model_at(where[:-1], [_meant(where, data)])
         return f"unknown key{nearest(str(where[-1]), model.model_fields if model else ())}"
     if where == ("detector",):
         said = "must be none or a mapping such as {model: person-nano}"
     elif where[:1] == ("outputs",) and len(where) == 2:
-        said = "must be {file: NAME.mp4} or {tracks: NAME.jsonl}"
+        said = f"must be a mapping such as {{file: NAME.mp4}}; the kinds are {', '.join(KINDS)}"
     elif kind == "string_pattern_mismatch":
         said = next(text for start, text in _PATTERNS.items() if context["pattern"].startswith(start))
     elif kind == "value_error":
@@ -106,8 +105,11 @@ def _message(item: Any, where: Path, data: Any) -> str:
     return said if where[-1:] == ("token",) else f"{said} (got {_shown(value)}{hint})"
 
 
-def _is_tracks(where: Path, data: Any) -> bool:
-    return where[:1] == ("outputs",) and "tracks" in (_value_at(where[:2], data) or {})
+def _meant(where: Path, data: Any) -> str:
+    """Name of the model that an entry of `outputs` is meant to be, by the kind that stands in it."""
+    entry = _value_at(where[:2], data) if where[:1] == ("outputs",) else None
+    kinds = [kind for kind in KINDS if isinstance(entry, dict) and kind in entry]
+    return KINDS[kinds[0]].__name__ if kinds else FileOutput.__name__
 
 
 def _value_at(where: Path, data: Any) -> Any:

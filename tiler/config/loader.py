@@ -13,23 +13,23 @@ from tiler.compose.layout import LayoutError, place_tiles
 from tiler.config import document as yaml_document
 from tiler.config.document import Document, dotted, parse, parse_scalar
 from tiler.config.explain import explain, nearest
-from tiler.config.models import (
-    Config,
-    DetectorConfig,
+from tiler.config.models import Config, DetectorConfig, PreviewConfig, Source, is_live, is_loopback
+from tiler.config.outputs import (
+    TRACKS_SUFFIXES,
+    VIDEO_SUFFIXES,
+    ClipOutput,
     FileOutput,
-    PreviewConfig,
-    Source,
+    PipeOutput,
     TracksOutput,
-    is_live,
-    is_loopback,
+    kind_of,
+    problem_of,
+    target_of,
 )
 from tiler.encode.parameters import contradictions
 from tiler.engines.shipped import find_model
 from tiler.errors import ConfigError, InputError, mask_uri
 
 _STEP = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)|\[([0-9]{1,3})\]")
-_VIDEO = (".mp4", ".mov", ".mkv")
-_TEXT = (".txt", ".jsonl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +56,20 @@ class LoadedConfig:
         """
         outputs = list(self.config.outputs)
         if file is not None:
-            _check_suffix("-o", str(file), _VIDEO)
+            _check_suffix("-o", str(file), VIDEO_SUFFIXES)
             outputs = [o for o in outputs if not isinstance(o, FileOutput)]
             outputs.append(FileOutput(file=str(file.absolute())))
         if tracks is not None:
-            _check_suffix("--tracks", str(tracks), _TEXT)
+            _check_suffix("--tracks", str(tracks), TRACKS_SUFFIXES)
             outputs = [o for o in outputs if not isinstance(o, TracksOutput)]
             outputs.append(TracksOutput(tracks=str(tracks.absolute())))
         return replace(self, config=self.config.model_copy(update={"outputs": outputs}))
 
-
     def for_preview(self, duration_s: float | None) -> LoadedConfig:
-        """The same config to look at: files in their own time and round and round, low latency, and no outputs."""
+        """The same config to look at: files in their own time and round and round, low latency, and no outputs.
+
+        A `clip` output stays: it writes only when somebody asks.
+        """
         config = self.config
         sources = [
             source if is_live(source) else source.model_copy(update={"realtime": True, "loop": True})
@@ -76,7 +78,8 @@ class LoadedConfig:
         encoder = config.encoder
         if "profile" not in encoder.model_fields_set:
             encoder = encoder.model_copy(update={"profile": "low_latency"})
-        update = {"sources": sources, "encoder": encoder, "outputs": [], "duration_s": duration_s,
+        outputs = [output for output in config.outputs if isinstance(output, ClipOutput)]
+        update = {"sources": sources, "encoder": encoder, "outputs": outputs, "duration_s": duration_s,
                   "preview": config.preview or PreviewConfig()}  # fmt: skip
         return replace(self, config=config.model_copy(update=update))
 
@@ -253,14 +256,15 @@ def _check_source(loaded: LoadedConfig, index: int, source: Source, report: _Fin
 def _check_outputs(loaded: LoadedConfig, report: _Findings) -> None:
     seen: dict[str, str] = {}
     for index, output in enumerate(loaded.config.outputs):
-        key, name, accepted = (
-            ("file", output.file, _VIDEO) if isinstance(output, FileOutput) else ("tracks", output.tracks, _TEXT)
-        )
+        key = kind_of(output)
+        problem = problem_of(output, loaded.config.encoder.codec)
+        if problem is not None:
+            report.at(("outputs", index, problem[0]), f"{problem[1]} (got {_short(getattr(output, problem[0]))})")
+            continue
         try:
-            _check_suffix("", name, accepted)
-            path = loaded.resolve(name)
-        except (InputError, ValueError, RuntimeError, OSError) as error:
-            report.at(("outputs", index, key), str(error).removeprefix(": "))
+            path = "stdout" if isinstance(output, PipeOutput) else loaded.resolve(target_of(output))
+        except (ValueError, RuntimeError, OSError) as error:
+            report.at(("outputs", index, key), str(error))
             continue
         if path in seen:
             report.at(("outputs", index, key), f"{seen[path]} writes to the same file")

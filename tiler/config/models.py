@@ -12,7 +12,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import BeforeValidator, Field, PlainSerializer
+
+from tiler.config.model import Model
+from tiler.config.outputs import AnyOutput
 
 
 def _fraction(value: Any) -> Fraction:
@@ -51,12 +54,6 @@ Colour = Annotated[str, Field(pattern=r"^#[0-9A-Fa-f]{6}$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[int, Field(ge=64, le=8192, multiple_of=2)]
-
-
-class Model(BaseModel):
-    """Base: frozen, strict about types, unknown keys refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Source(Model):
@@ -202,22 +199,6 @@ class EncoderConfig(Model):
     )
 
 
-class FileOutput(Model):
-    """The mosaic as a file."""
-
-    file: str = Field(min_length=1, description="path ending in .mp4, .mkv or .mov")
-    fragmented: bool = Field(True, description="MP4: playable up to the last second even after a kill")
-
-
-class TracksOutput(Model):
-    """The tracks as text."""
-
-    tracks: str = Field(
-        min_length=1,
-        description="path; .jsonl: one object per picture; .txt: MOT text, NAME.ID.txt each for several streams",
-    )
-
-
 class PreviewConfig(Model):
     """The page that shows the mosaic in a browser, and its control API."""
 
@@ -245,6 +226,11 @@ class Config(Model):
     vram_fraction: float = Field(
         0.7, ge=0.05, le=0.75, description="share of the GPU's memory that a run may plan for, at most 0.75"
     )
+    scaled_decode: bool = Field(
+        False,
+        description="NVDEC scales pictures down to what tiles and detector need, where that at least halves them; "
+        "CUDA only, and not exactly the CPU's scaling",
+    )
     cpu_threads: int = Field(0, ge=0, le=256, description="threads for work on the CPU; 0: as many as there are cores")
     duration_s: float | None = Field(None, gt=0, description="stop after this many seconds of mosaic; "
                                                              "when absent, when every file has ended")
@@ -257,7 +243,7 @@ class Config(Model):
     tracker: TrackerConfig = TrackerConfig()
     overlay: OverlayConfig = OverlayConfig()
     encoder: EncoderConfig = EncoderConfig()
-    outputs: list[FileOutput | TracksOutput] = Field(default_factory=list, description="where the mosaic goes")
+    outputs: list[AnyOutput] = Field(default_factory=list, description="where the mosaic goes")
     preview: PreviewConfig | None = Field(None, description="the page in the browser; `preview: {}` takes the defaults")
 
     @property

@@ -8,7 +8,8 @@ from fractions import Fraction
 
 from tiler.compose.layout import draw_layout, fit_picture, place_tiles
 from tiler.config.loader import LoadedConfig
-from tiler.config.models import DetectorConfig, FileOutput, Source, is_live
+from tiler.config.models import DetectorConfig, Source, is_live
+from tiler.config.outputs import PipeOutput, kind_of, target_of
 from tiler.engines.registry import ModelSpec, load_model
 from tiler.errors import mask_uri
 from tiler.memory import MOSAICS, TENSORS, MemoryPlan, Picture, plan_memory
@@ -61,8 +62,20 @@ class Plan:
 
     def device_memory(self, total_bytes: int) -> MemoryPlan:
         """The plan of a CUDA device that has `total_bytes`."""
-        pictures = [Picture(*plan.size, plan.sixteen_bit) if plan.size else None for plan in self.sources]
+        pictures = [
+            Picture(*plan.size, plan.sixteen_bit, self._plane_size(index, plan)) if plan.size else None
+            for index, plan in enumerate(self.sources)
+        ]
         return plan_memory(self.loaded.config, pictures, self.model, total_bytes)
+
+    def _plane_size(self, index: int, plan: SourcePlan) -> tuple[int, int] | None:
+        """The size that NVDEC shall decode a source at, if it can: what it cannot is known at run time only."""
+        from tiler.decode.keyframe import CODECS
+        from tiler.decode_size import DecodeSizes
+
+        if not self.loaded.config.scaled_decode or plan.size is None or plan.codec not in CODECS:
+            return None
+        return DecodeSizes(self.loaded.config, self.model)(index, plan.size, Fraction(1))
 
     def render(self) -> str:
         """The plan as lines of plain text."""
@@ -97,8 +110,8 @@ class Plan:
                       f"{MOSAICS} mosaics, {TENSORS} batches)"]
         lines.append("outputs")
         for output in config.outputs:
-            name = output.file if isinstance(output, FileOutput) else output.tracks
-            lines.append(f"  {self.loaded.resolve(name)}")
+            place = target_of(output) if isinstance(output, PipeOutput) else self.loaded.resolve(target_of(output))
+            lines.append(f"  {kind_of(output):<11} {mask_uri(place)}")
         if not config.outputs:
             lines.append("  none: give -o FILE to `tiler run`")
         return "\n".join(lines)

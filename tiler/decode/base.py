@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from types import TracebackType
@@ -22,6 +23,7 @@ class StreamInfo:
         codec: FFmpeg's name of the codec.
         decoder: what decodes it, for report and plan, e.g. "pyav h264".
         sixteen_bit: a sample of its frames is uint16.
+        plane_size: (width, height) of its frames' luma, before rotation, where the decoder scales; else None.
     """
 
     size: tuple[int, int]
@@ -30,6 +32,11 @@ class StreamInfo:
     codec: str
     decoder: str
     sixteen_bit: bool = False
+    plane_size: tuple[int, int] | None = None
+
+
+Needed = Callable[[int, tuple[int, int], Fraction], tuple[int, int]]
+"""Stream, size in picture pixels, aspect of one -> the size in which the run needs its pictures, never a larger one."""
 
 
 class UndecodableError(InputError):

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tiler.config.models import Source
-from tiler.decode.base import Decoder, UndecodableError
+from tiler.decode.base import Decoder, Needed, UndecodableError
 from tiler.decode.cpu import PyavDecoder
 from tiler.decode.keyframe import RefusedError
 from tiler.decode.nvdec_cuda import NvdecDecoder
@@ -48,7 +48,9 @@ class CudaOpener:
         steps: source id -> the backends that refused it, in order, each with its reason.
     """
 
-    def __init__(self, device: int, copies: Copies, slots: int, allow_cpu: bool) -> None:
+    def __init__(
+        self, device: int, copies: Copies, slots: int, allow_cpu: bool, needed: Needed | None = None
+    ) -> None:
         """
         Args:
             device: index of the CUDA device.
@@ -57,12 +59,14 @@ class CudaOpener:
                 time, READER_SLOTS by its reader and the others by everything behind it.
                 When all are, the next read waits.
             allow_cpu: videos that the GPU cannot decode are decoded on the CPU.
+            needed: how small PyNvVideoCodec may make the pictures; the other backends do not scale.
         """
         self.steps: dict[str, list[tuple[str, str]]] = {}
         self._device = device
         self._copies = copies
         self._slots = slots
         self._allow_cpu = allow_cpu
+        self._needed = needed
         self._rings: dict[int, SurfaceRing] = {}
         self._worked: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
@@ -82,7 +86,7 @@ class CudaOpener:
         if path.suffix.lower() in STILL_SUFFIXES and "://" not in str(path):
             return self._uploading(StillDecoder(source, path, stream), stream, STILL_SLOTS)
         ladder: list[tuple[str, Callable[[], Decoder]]] = [
-            (NVDEC, lambda: NvdecDecoder(source, uri, stream, self._ring(stream, self._slots), self._device)),
+            (NVDEC, lambda: self._nvdec(source, uri, stream)),
             (PYAV_CUDA, lambda: PyavCudaDecoder(source, uri, stream, self._device)),
         ]
         refusals: list[str] = []
@@ -108,6 +112,9 @@ class CudaOpener:
                 "to decode it on the CPU, list decode in allow_cpu"
             )
         return self._uploading(PyavDecoder(source, uri, stream, threads), stream, self._slots)
+
+    def _nvdec(self, source: Source, uri: str, stream: int) -> Decoder:
+        return NvdecDecoder(source, uri, stream, self._ring(stream, self._slots), self._device, self._needed)
 
     def _uploading(self, decoder: Decoder, stream: int, slots: int) -> Decoder:
         try:

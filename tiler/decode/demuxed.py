@@ -10,17 +10,17 @@ and the thread that reads frees everything as soon as FFmpeg comes back.
 from __future__ import annotations
 
 import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from tiler.closing import Closing
 from tiler.config.models import Source
 from tiler.decode.base import StreamInfo
 from tiler.decode.clock import FileClock
@@ -55,7 +55,7 @@ PictureT = TypeVar("PictureT", bound=Picture)
 VideoPacket: TypeAlias = "av.Packet[VideoStream]"
 
 
-class DemuxedDecoder(ABC, Generic[PictureT]):
+class DemuxedDecoder(Closing, Generic[PictureT]):
     """A Decoder for files, raw streams, devices and URLs, but for the decoding itself.
 
     Pictures begin at the first one at or after `source.start_s` (pts 0) and end before
@@ -137,14 +137,6 @@ class DemuxedDecoder(ABC, Generic[PictureT]):
         self._closed = True
         self._free()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _free(self) -> None:
         if not self._lock.acquire(blocking=False):
             return  # a thread is reading: it comes by here when FFmpeg lets it go
@@ -214,6 +206,7 @@ class DemuxedDecoder(ABC, Generic[PictureT]):
             codec=video.codec.canonical_name,
             decoder=self._name(),
             sixteen_bit=isinstance(first, Frame) and first.y.dtype.itemsize == 2,
+            plane_size=_plane_size(first),
         )
 
     def _fps(self) -> Fraction | None:
@@ -357,6 +350,13 @@ class DemuxedDecoder(ABC, Generic[PictureT]):
 
     def _failure(self, message: str) -> StageError:
         return StageError("decode", message, stream=self._source.id)
+
+
+def _plane_size(first: Frame | StageError | None) -> tuple[int, int] | None:
+    if not isinstance(first, Frame) or first.source_size is None:
+        return None
+    height, width = first.y.shape
+    return width, height
 
 
 def said_by(error: Exception) -> str:

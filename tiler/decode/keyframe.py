@@ -20,6 +20,8 @@ from tiler.types import Matrix
 
 BITS = {"yuv420p": 8, "yuvj420p": 8, "nv12": 8, "yuv420p10le": 10, "yuv420p12le": 12}
 """The 4:2:0 formats, which GPUs decode to NV12 or P016."""
+CODECS = {"h264": "H264", "hevc": "HEVC", "vp9": "VP9", "av1": "AV1"}
+"""FFmpeg's names and PyNvVideoCodec's. NVDEC knows older codecs, too: FFmpeg's CUDA decoders serve those."""
 MAX_WITHOUT_KEYFRAME = 1500
 """Packets to wait for a first keyframe (a minute at 25 fps) before a GPU backend gives up."""
 MAX_DAMAGED_KEYFRAMES = 3

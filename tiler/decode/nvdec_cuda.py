@@ -11,6 +11,9 @@ parameter sets of every keyframe are compared with the last ones; new ones are r
 decoding that keyframe on the CPU (`keyframe.py`), and when they change the picture, the
 old decoder is flushed and the keyframe goes into a new one. A VP9 stream that changes its
 size between keyframes keeps the first size, scaled by NVDEC.
+
+Where the run needs fewer samples than the source has, NVDEC's output stage can scale them down
+before they reach memory: `Frame.source_size` then says what they were.
 """
 
 from __future__ import annotations
@@ -24,9 +27,11 @@ import cupy
 from av.video.codeccontext import VideoCodecContext
 
 from tiler.config.models import Source, is_live
+from tiler.decode.base import Needed
 from tiler.decode.clock import TickClock
 from tiler.decode.demuxed import DEFAULT_FPS, DemuxedDecoder, VideoPacket, said_by
 from tiler.decode.keyframe import (
+    CODECS,
     MAX_DAMAGED_KEYFRAMES,
     MAX_WITHOUT_KEYFRAME,
     DamagedError,
@@ -41,22 +46,22 @@ from tiler.decode.keyframe import (
 from tiler.decode.picture import sample_aspect_of
 from tiler.decode.surfaces_cuda import SurfaceRing
 from tiler.errors import StageError
+from tiler.kernels import enqueue_cuda
 from tiler.types import Frame
 
-CODECS = {"h264": "H264", "hevc": "HEVC", "vp9": "VP9", "av1": "AV1"}
-"""FFmpeg's names and PyNvVideoCodec's. NVDEC knows older codecs, too: FFmpeg's CUDA decoders serve those."""
 FILTERS = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
 _NO_PTS = -(1 << 63)  # AV_NOPTS_VALUE, which PyNvVideoCodec's own demuxer gives, too
 _MOST_IN_FLIGHT = 500  # packets whose picture never came are forgotten
 
 
 class NvPicture(NamedTuple):
-    """A picture in PyNvVideoCodec's memory: valid until the next `Decode` of its decoder."""
+    """A picture in PyNvVideoCodec's memory, `size` in samples: valid until the next `Decode` of its decoder."""
 
     decoded: Any
     pts: int | None
     duration: int
     look: Look
+    size: tuple[int, int]
 
 
 class NvdecDecoder(DemuxedDecoder[NvPicture]):
@@ -66,13 +71,16 @@ class NvdecDecoder(DemuxedDecoder[NvPicture]):
     bitstream filter or the network refused, no pictures.
     """
 
-    def __init__(self, source: Source, uri: str, stream: int, ring: SurfaceRing, device: int) -> None:
+    def __init__(
+        self, source: Source, uri: str, stream: int, ring: SurfaceRing, device: int, needed: Needed | None = None
+    ) -> None:
         """Open the source and decode its first picture.
 
         Args:
             source, uri, stream: as for DemuxedDecoder.
             ring: surfaces for the pictures; sized here.
             device: index of the CUDA device.
+            needed: says how small the pictures may be; without it they are as large as the source's.
 
         Raises:
             InputError: it cannot be opened, or has no video.
@@ -80,6 +88,7 @@ class NvdecDecoder(DemuxedDecoder[NvPicture]):
         """
         self._device = device
         self._ring = ring
+        self._needed = needed
         self._library = library()
         self._nvdec: _Nvdec | None = None
         self._retired: _Nvdec | None = None
@@ -98,7 +107,9 @@ class NvdecDecoder(DemuxedDecoder[NvPicture]):
             return super().read()
 
     def _name(self) -> str:
-        return f"nvdec {self._codec}"
+        nvdec = self._nvdec
+        scaled = nvdec is not None and nvdec.size != (nvdec.look.width, nvdec.look.height)
+        return f"nvdec {self._codec}" + (f" at {nvdec.size[0]}x{nvdec.size[1]}" if nvdec and scaled else "")
 
     def _release(self) -> None:
         self._ring.stream.synchronize()  # its copies read from the decoder's memory
@@ -179,10 +190,20 @@ class NvdecDecoder(DemuxedDecoder[NvPicture]):
         low_latency = is_live(self._source) and not context.has_b_frames and self._codec in FILTERS
         stream = int(self._ring.stream.ptr)
         try:
-            self._nvdec = _Nvdec(self._library, self._device, stream, self._codec, look, context, low_latency)
+            self._nvdec = _Nvdec(self._library, self._device, stream, self._codec, look, self._size_of(look), context,
+                                 low_latency)
         except (*self._refusals, RefusedError) as error:
             raise self._refusal(said_by(error)) from error
         return before
+
+    def _size_of(self, look: Look) -> tuple[int, int]:
+        """Width and height, before rotation, in which NVDEC shall give out pictures of a look."""
+        if self._needed is None:
+            return look.width, look.height
+        if look.rotation in (90, 270):
+            height, width = self._needed(self._stream, (look.height, look.width), 1 / look.sample_aspect)
+            return width, height
+        return self._needed(self._stream, (look.width, look.height), look.sample_aspect)
 
     def _begun(self, nvdec: _Nvdec, packet: VideoPacket) -> list[NvPicture]:
         """The first packet of a decoder: the CPU has decoded it, so whatever NVDEC objects to is not the data."""
@@ -214,12 +235,12 @@ class NvdecDecoder(DemuxedDecoder[NvPicture]):
         return lambda picture: clock.stamp(picture.pts, picture.duration)
 
     def _frame(self, picture: NvPicture, pts: int) -> Frame | None:
-        decoded, _, _, look = picture
+        decoded, _, _, look, (width, height) = picture
         ring = self._ring
         try:
-            ring.fit(look.width, look.height, look.bits > 8)
+            ring.fit(width, height, look.bits > 8)
         except MemoryError as error:
-            size = f"{ring.slots} surfaces of {look.width}x{look.height}"
+            size = f"{ring.slots} surfaces of {width}x{height}"
             raise self._failure(f"no room on the GPU for {size}: {said_by(error)}") from error
         lease = ring.acquire(lambda: self._closed)
         if lease is None:
@@ -227,10 +248,8 @@ class NvdecDecoder(DemuxedDecoder[NvPicture]):
         surface = lease.surface
         luma = decoded.GetPtrToPlane(0)
         if decoded.GetPtrToPlane(1) - luma != surface.luma_bytes:
-            raise self._refusal(f"its pictures are not {look.width}x{look.height} with {look.bits} bits, as the CPU's")
-        cupy.cuda.runtime.memcpyAsync(
-            surface.ptr, luma, surface.size_bytes, cupy.cuda.runtime.memcpyDeviceToDevice, ring.stream.ptr
-        )
+            raise self._refusal(f"its pictures are not {width}x{height} with {look.bits} bits, as they should be")
+        enqueue_cuda.copy(surface.ptr, luma, surface.size_bytes, ring.stream)
         surface.ready.record(ring.stream)
         return Frame(
             stream=self._stream,
@@ -245,11 +264,12 @@ class NvdecDecoder(DemuxedDecoder[NvPicture]):
             arrival_s=time.monotonic(),
             owner=lease,
             ready=surface.ready,
+            source_size=None if (width, height) == (look.width, look.height) else (look.width, look.height),
         )
 
 
 class _Nvdec:
-    """PyNvVideoCodec's decoder for pictures of one look."""
+    """PyNvVideoCodec's decoder for pictures of one look, given out in one size."""
 
     def __init__(
         self,
@@ -258,10 +278,12 @@ class _Nvdec:
         stream: int,
         codec: str,
         look: Look,
+        size: tuple[int, int],
         context: VideoCodecContext,
         low_latency: bool,
     ) -> None:
         self.look = look
+        self.size = size
         self.began = False
         kind = library.cudaVideoCodec.__members__[CODECS[codec]]
         width = max(look.width, context.coded_width)
@@ -277,6 +299,8 @@ class _Nvdec:
             maxheight=height,
             latency=latency.LOW if low_latency else latency.NATIVE,
         )
+        if size != (look.width, look.height):
+            self._decoder.setReconfigParams(*size)  # before the first packet, or it has no effect
         self._sent = library.PacketData()
         if low_latency:  # each packet is a whole picture: do not wait for the next one to see that it ends
             self._sent.decode_flag = int(library.VideoPacketFlag.ENDOFPICTURE)
@@ -314,7 +338,7 @@ class _Nvdec:
                 self._hidden.discard(pts)
                 continue
             duration = self._durations.pop(pts, 0)
-            pictures.append(NvPicture(picture, None if pts == _NO_PTS else pts, duration, self.look))
+            pictures.append(NvPicture(picture, None if pts == _NO_PTS else pts, duration, self.look, self.size))
         return pictures
 
 

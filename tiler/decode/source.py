@@ -14,9 +14,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from tiler.closing import Closing
 from tiler.config.models import Source, is_live
 from tiler.decode.base import Decoder, StreamInfo, UndecodableError
 from tiler.decode.clock import LiveClock
@@ -74,7 +73,7 @@ class ReaderCounts:
     errors: int = 0
 
 
-class SourceReader:
+class SourceReader(Closing):
     """Pulls the frames of one source on a thread of its own.
 
     A file is opened by the constructor, so that a wrong one is reported before the run
@@ -164,14 +163,6 @@ class SourceReader:
             decoder.close()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(_JOIN_S)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     # The consumer's side
 

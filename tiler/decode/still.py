@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import av
 import numpy as np
 from PIL import Image, ImageOps
 
+from tiler.closing import Closing
 from tiler.config.models import Source
 from tiler.decode.base import StreamInfo
 from tiler.decode.picture import PlaneMaker, colour_of
@@ -22,7 +21,7 @@ STILL_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp"))
 MAX_SIDE_PX = 16384
 
 
-class StillDecoder:
+class StillDecoder(Closing):
     """A Decoder for an image: one frame at pts 0, then None; `endless`: the picture stays.
 
     EXIF orientation is applied, transparent parts lie on black, of an animation the first
@@ -62,14 +61,6 @@ class StillDecoder:
 
     def close(self) -> None:
         self._frame = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _rgb(image: Image.Image) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

@@ -9,15 +9,16 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import replace
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import cupy
 import numpy as np
 
+from tiler.closing import Closing
 from tiler.decode.base import Decoder
 from tiler.decode.surfaces_cuda import SurfaceRing
 from tiler.errors import StageError
+from tiler.kernels import enqueue_cuda
 from tiler.memory import row_samples
 from tiler.observe.copies import Copies
 from tiler.types import Frame
@@ -36,7 +37,7 @@ class _Staging:
         self.copied = cupy.cuda.Event(block=True, disable_timing=True)
 
 
-class UploadDecoder:
+class UploadDecoder(Closing):
     """A Decoder that takes another one's pictures to the device.
 
     Attributes:
@@ -90,14 +91,6 @@ class UploadDecoder:
         self._decoder.close()
         self._free()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _uploaded(self, frame: Frame) -> Frame | None:
         height, width = frame.y.shape
         ring = self._ring
@@ -114,13 +107,7 @@ class UploadDecoder:
         rows[:height, :width] = frame.y
         rows[height:, 0::2] = frame.u
         rows[height:, 1::2] = frame.v
-        cupy.cuda.runtime.memcpyAsync(
-            surface.ptr,
-            staging.ptr,
-            surface.size_bytes,
-            cupy.cuda.runtime.memcpyHostToDevice,
-            ring.stream.ptr,
-        )
+        enqueue_cuda.copy(surface.ptr, staging.ptr, surface.size_bytes, ring.stream)
         staging.copied.record(ring.stream)
         surface.ready.record(ring.stream)
         self._copies.add("decoded pictures", "up", surface.size_bytes)

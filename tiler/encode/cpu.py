@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from types import TracebackType
-from typing import Self
 
 import av
 import av.error
@@ -12,6 +10,7 @@ import numpy as np
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType, VideoFrame
 
+from tiler.closing import Closing
 from tiler.config.models import EncoderConfig, MosaicConfig
 from tiler.encode.ffmpeg import check_consumed, packet_of, signal_bt709, take
 from tiler.encode.parameters import resolve
@@ -25,7 +24,7 @@ _THREADING = {"quality": "FRAME", "low_latency": "SLICE"}
 """Threads that share a picture add no delay but cost a quarter of the speed and some quality; PyAV's default."""
 
 
-class X264Encoder:
+class X264Encoder(Closing):
     """One libx264 session (see `tiler.encode.base.Encoder`).
 
     The stream is Annex-B with parameter sets in front of every IDR, so that it can be cut
@@ -109,14 +108,6 @@ class X264Encoder:
 
     def close(self) -> None:
         """The session's memory goes with the context."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _contiguous(mosaic: Mosaic, shape: tuple[int, int]) -> np.ndarray:

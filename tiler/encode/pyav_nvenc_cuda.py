@@ -11,8 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import av.error
 import av.logging
@@ -21,6 +20,7 @@ from av.codec import CodecContext
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import CudaContext, PictureType, VideoFrame
 
+from tiler.closing import Closing
 from tiler.config.models import EncoderConfig, MosaicConfig
 from tiler.encode.ffmpeg import check_consumed, packet_of, signal_bt709, take
 from tiler.encode.nvenc import DELAY, NvencMissingError, device_buffers, failure
@@ -33,7 +33,7 @@ _OPENING = -1
 _GREY = 128
 
 
-class PyavNvencEncoder:
+class PyavNvencEncoder(Closing):
     """One NVENC session (see `tiler.encode.base.Encoder`).
 
     The stream has parameter sets in front of every IDR, says that it is BT.709 limited, and its times are ticks.
@@ -170,14 +170,6 @@ class PyavNvencEncoder:
                 self._context = None  # ends the session; the CUDA context and the stream must outlive it
         for arrays in (self._held, self._free, self._registered):
             arrays.clear()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def options(settings: Settings) -> dict[str, str]:

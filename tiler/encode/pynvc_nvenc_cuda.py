@@ -7,13 +7,13 @@ a bitstream filter writes that in. It copies each picture into memory of its own
 from __future__ import annotations
 
 import threading
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import av
 import av.error
 import cupy
 
+from tiler.closing import Closing
 from tiler.config.models import EncoderConfig, MosaicConfig
 from tiler.encode.ffmpeg import BT709, take
 from tiler.encode.nvenc import NvencMissingError, failure
@@ -35,7 +35,7 @@ _FILTERS = {
 }
 
 
-class PynvcNvencEncoder:
+class PynvcNvencEncoder(Closing):
     """One NVENC session (see `tiler.encode.base.Encoder`); its packets are three pictures late.
 
     There are no B-frames: packets come in the order of the pictures.
@@ -129,14 +129,6 @@ class PynvcNvencEncoder:
         if self._encoder is not None:
             with self._device:
                 self._encoder = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class _Picture:

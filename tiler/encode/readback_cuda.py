@@ -7,12 +7,12 @@ whole picture that crosses to the host, and the copy ledger has it.
 from __future__ import annotations
 
 import threading
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import cupy
 import cupyx
 
+from tiler.closing import Closing
 from tiler.config.models import EncoderConfig, MosaicConfig
 from tiler.encode.cpu import X264Encoder
 from tiler.encode.ffmpeg import take
@@ -23,7 +23,7 @@ COPY = "mosaic for libx264"
 """Name of the copy in the ledger."""
 
 
-class ReadbackEncoder:
+class ReadbackEncoder(Closing):
     """One libx264 session fed from device memory (see `tiler.encode.base.Encoder`).
 
     With profile `quality` picture k-1 is encoded while the GPU finishes picture k and copies it, so packets
@@ -102,11 +102,3 @@ class ReadbackEncoder:
         self._stream.synchronize()  # a copy into the pinned memory may still be on its way
         self._waiting = None
         self._pinned.clear()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Self
 
 import numpy as np
 import onnxruntime as ort
 
+from tiler.closing import Closing
 from tiler.config.models import DetectorConfig
 from tiler.engines.registry import ORT_ERRORS, ModelSpec, open_session
 from tiler.errors import StageError
@@ -18,7 +18,7 @@ from tiler.types import Batch, Detections
 _log = logging.getLogger(__name__)
 
 
-class OrtDetector:
+class OrtDetector(Closing):
     """A model in ONNX Runtime's CPU provider. One thread uses it at a time.
 
     Args:
@@ -76,12 +76,6 @@ class OrtDetector:
     def close(self) -> None:
         """Free the session; may be called twice."""
         self._session = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _run(self, tensor: np.ndarray) -> np.ndarray:
         if self._session is None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import cupy
 import numpy as np
 
+from tiler.closing import Closing
 from tiler.config.models import DetectorConfig
 from tiler.engines.registry import ModelSpec
 from tiler.errors import StageError
 from tiler.infer.heads import wanted_classes
+from tiler.kernels import enqueue_cuda
 from tiler.kernels.decode_heads_cuda import CANDIDATE_BYTES, CAPACITY, FOUND, PLACE, detect
 from tiler.observe.copies import Copies
 from tiler.types import Batch, Detections
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-class CudaDetector:
+class CudaDetector(Closing):
     """A model on the device. One thread uses it at a time.
 
     Args:
@@ -110,21 +112,13 @@ class CudaDetector:
             self._closed = True
             self._network.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def _upload_places(self, batch: Batch) -> None:
         places = self._host_places[: len(batch)]
         places["letterbox"], places["size"] = batch.letterbox, batch.sizes
         self._copy(self._places.data.ptr, places.ctypes.data, places.nbytes, "up", "pictures' places")
 
     def _copy(self, to: int, of: int, size: int, direction: Any, name: str) -> None:
-        runtime = cupy.cuda.runtime
-        kind = runtime.memcpyHostToDevice if direction == "up" else runtime.memcpyDeviceToHost
-        runtime.memcpyAsync(to, of, size, kind, self._stream.ptr)
+        enqueue_cuda.copy(to, of, size, self._stream)
         self._copies.add(name, direction, size)
 
     def _read(self, count: int) -> list[Detections]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any
 
 import cupy
 import numpy as np
 
+from tiler.closing import Closing
 from tiler.infer.base import Detector
 from tiler.observe.copies import Copies
 from tiler.types import Batch, Detections
 
 
-class HostDetector:
+class HostDetector(Closing):
     """A detector of the CPU backend behind one copy down a tick. One thread uses it at a time.
 
     Args:
@@ -44,9 +45,3 @@ class HostDetector:
 
     def close(self) -> None:
         self._detector.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

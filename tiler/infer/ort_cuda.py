@@ -4,10 +4,12 @@ A session of one size never sees another, so its convolutions are planned once; 
 batches] of network_cuda.py. The sessions share the caller's stream and, the model being a few
 megabytes, little is lost by holding it several times.
 
-Its own CUDA graphs stay off. It keeps them per thread, captures in the mode that makes an
-allocation of any other thread fail, and some of its kernels (Concat of unequal parts) read host
-memory at replay that a later run of another shape overwrites. Nor can its work be captured from
-outside: it frees host memory from a callback on the stream.
+What a session enqueues for a pair of buffers is captured as a CUDA graph: ONNX Runtime launches kernel
+by kernel, which takes the host three times as long as the network takes the device. The memory between the
+layers belongs to the session, which gives it to nobody else, and all graphs run on one stream, one after the other.
+A graph that would read host memory (operators that stage tables there) is not used: such a model is enqueued anew
+each time. ONNX Runtime's own graphs stay off: it keeps them per thread, and captures in the mode that makes an
+allocation of any other thread fail.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ import onnxruntime as ort
 from tiler.engines.registry import ORT_ERRORS, ModelSpec
 from tiler.engines.tensorrt import UnusableError
 from tiler.errors import StageError
+from tiler.infer.graph_cuda import capture, host_work
 from tiler.infer.network_cuda import prepared_size
 
 _log = logging.getLogger(__name__)
@@ -37,15 +40,25 @@ PROVIDER_OPTIONS = {
     "cudnn_conv_algo_search": "HEURISTIC",
     "cudnn_conv_use_max_workspace": "1",
     "arena_extend_strategy": "kSameAsRequested",
-    # Inputs are NCHW; with NHWC kernels every tensor would be turned on its way in and out.
-    "prefer_nhwc": "0",
+    # FP16 convolutions are NHWC within: this way tensors are turned at both ends, not at each layer.
+    "prefer_nhwc": "1",
     "enable_cuda_graph": "0",
 }
 
 _Key = tuple[int, int, int]
 """Batch size, address of the images, address of the head."""
 
-_MOST_BINDINGS = 1024
+_MOST_BINDINGS = 256
+
+
+class _Bound:
+    """A session bound to its buffers, and the graph of it if there is one."""
+
+    __slots__ = ("binding", "graph", "session")
+
+    def __init__(self, session: Any, binding: Any) -> None:
+        self.session, self.binding = session, binding
+        self.graph: Any = None
 
 
 class OrtCudaNetwork:
@@ -76,7 +89,8 @@ class OrtCudaNetwork:
         self._stream = stream
         self._sizes = batch_sizes if model.dynamic_batch else (1,)
         self._sessions: dict[int, Any] = {}
-        self._bindings: dict[_Key, tuple[Any, Any]] = {}
+        self._bindings: dict[_Key, _Bound] = {}
+        self._captures = True
         self._options = ort.RunOptions()
         self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         self.output_shape: tuple[int, ...] = ()  # until the first session has run
@@ -93,15 +107,12 @@ class OrtCudaNetwork:
         for size in self._sizes:
             for first in range(1 if self._model.dynamic_batch else len(images)):
                 if size <= len(images):
-                    self._run(size, images[first:], head[first:])
-        self._stream.synchronize()
+                    self._bound(size, images[first:], head[first:])
 
     def run(self, images: Any, head: Any, stream: Any) -> None:
         """See `Network.run`."""
         if stream.ptr != self._stream.ptr:
             raise ValueError("a network runs on the stream that it was opened with")
-        if stream.is_capturing():
-            raise StageError("infer", f"{self.name}: its work cannot be captured as a CUDA graph")
         if not self._model.dynamic_batch:
             for i in range(len(images)):
                 self._run(1, images[i : i + 1], head[i : i + 1])
@@ -117,15 +128,47 @@ class OrtCudaNetwork:
 
     def _run(self, size: int, images: Any, head: Any) -> None:
         bound = self._bindings.get((size, images.data.ptr, head.data.ptr))
+        captured = self._stream.is_capturing()
+        if captured and (bound is None or bound.graph is None):
+            raise StageError("infer", f"{self.name}: this batch was not prepared to be captured as a CUDA graph")
+        if bound is None:
+            self._bound(size, images, head)  # has run it
+        elif bound.graph is not None and not captured:
+            bound.graph.launch(self._stream)
+        else:
+            self._enqueue(bound)
+
+    def _bound(self, size: int, images: Any, head: Any) -> _Bound:
+        key = (size, images.data.ptr, head.data.ptr)
+        bound = self._bindings.get(key)
+        if bound is None:
+            bound = self._bind(size, images, head)
+            # What a session still has to do for new buffers happens now, not within the capture.
+            self._enqueue(bound)
+            self._stream.synchronize()
+            if self._captures:
+                bound.graph = self._capture(bound)
+            self._bindings[key] = bound
+        return bound
+
+    def _capture(self, bound: _Bound) -> Any:
+        """The CUDA graph of a session on its buffers; None where there can be none."""
+        graph = capture(self._stream, lambda: self._enqueue(bound), self._model.name)
+        why = host_work(graph) if graph is not None else "it was not captured"
+        if why is not None:
+            self._captures = False  # nor will those of other sizes
+            _log.warning("%s: %s is enqueued kernel by kernel: %s", self.name, self._model.name, why)
+            return None
+        graph.upload(self._stream)
+        return graph
+
+    def _enqueue(self, bound: _Bound) -> None:
         try:
-            if bound is None:
-                bound = self._bind(size, images, head)
-            session, binding = bound
-            session.run_with_iobinding(binding, self._options)
+            bound.session.run_with_iobinding(bound.binding, self._options)
         except ORT_ERRORS as error:
             raise StageError("infer", f"{self.name}: {self._model.name}: {_first_line(error)}") from error
 
-    def _bind(self, size: int, images: Any, head: Any) -> tuple[Any, Any]:
+    def _bind(self, size: int, images: Any, head: Any) -> _Bound:
         if not self._sessions:
             raise StageError("infer", f"{self._model.name} is closed")
         if size not in self._sessions:
@@ -133,6 +176,7 @@ class OrtCudaNetwork:
             with self._stream:
                 self._open(size)
         if len(self._bindings) >= _MOST_BINDINGS:
+            self._stream.synchronize()  # their graphs may be on their way
             self._bindings.clear()
         session = self._sessions[size]
         binding = session.io_binding()
@@ -140,8 +184,7 @@ class OrtCudaNetwork:
         binding.bind_output(
             self._model.output_name, "cuda", self._device, self.output_dtype, (size, *self.output_shape), head.data.ptr
         )
-        self._bindings[size, images.data.ptr, head.data.ptr] = session, binding
-        return session, binding
+        return _Bound(session, binding)
 
     def _bind_images(self, binding: Any, size: int, images: Any) -> None:
         width, height = self._model.input_size

@@ -16,6 +16,7 @@ from tiler.engines.build import Target, ensure_engine
 from tiler.engines.registry import ModelSpec
 from tiler.engines.tensorrt import Progress, TensorRT, UnusableError
 from tiler.errors import StageError
+from tiler.infer.graph_cuda import capture
 from tiler.infer.network_cuda import prepared_size
 
 _log = logging.getLogger(__name__)
@@ -143,22 +144,10 @@ class TensorRTNetwork:
         """The CUDA graph of a slot; None where there can be none."""
         if not self._tensorrt.capturable(slot.context, self._stream.ptr):
             return None
-        # Relaxed: other threads go on allocating and copying meanwhile.
-        self._stream.begin_capture(cupy.cuda.runtime.streamCaptureModeRelaxed)
-        try:
-            self._enqueue(slot)
-        except StageError:
-            enqueued = False
-        else:
-            enqueued = True
-        try:
-            graph = self._stream.end_capture()
-        except cupy.cuda.runtime.CUDARuntimeError as error:
-            _log.warning("%s cannot be captured as a CUDA graph: %s", self._model.name, error)
-            return None
-        if enqueued:
+        graph = capture(self._stream, lambda: self._enqueue(slot), self._model.name)
+        if graph is not None:
             graph.upload(self._stream)
-        return graph if enqueued else None
+        return graph
 
     def _new_context(self) -> Any:
         context = self._tensorrt.create_context(self._engine)

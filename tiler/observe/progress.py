@@ -64,10 +64,17 @@ class Progress:
             return "no picture yet; a first run compiles its kernels, which takes up to a minute"
         of = f"/{self._total}" if self._total else ""
         parts = [f"mosaic {seen.frames}{of} frames", f"{seen.fps:.1f} fps"]
-        if self._total and seen.fps > 0:
-            parts.append(f"ETA {max(0.0, (self._total - seen.frames) / seen.fps):.0f} s")
+        if self._total and (left_s := seen.left_s(self._total)) is not None:
+            parts.append(f"ETA {left_s:.0f} s")
         parts.append(f"encoder waits p95 {seen.encoder_wait.percentile_ms(95):.1f} ms")
         parts.append(f"drops {seen.dropped_ticks + sum(row['dropped'] for row in seen.streams())}")
+        rows = [output.report() for output in seen.outputs]
+        lost = [row for row in rows if row["state"] != "up" and row["error"]]
+        if lost:
+            parts.append(f"outputs {sum(row['state'] == 'up' for row in rows)} of {len(rows)} up")
+            parts += [f"{row['kind']} {row['name']} {row['state']}: {row['error']}" for row in lost]
+        if dropped := sum(row["dropped"] for row in rows):
+            parts.append(f"left out {dropped} packets")
         return "   ".join(parts)
 
     def _picture(self) -> Group:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tiler import __version__
 from tiler.observe.copies import Copies
@@ -43,6 +43,12 @@ class TileSeen(NamedTuple):
     age_s: float | None = None
 
 
+class Reports(Protocol):
+    """An output, as far as it is shown."""
+
+    def report(self) -> dict[str, Any]: ...
+
+
 class RunObserver:
     """Filled by the pipeline's threads, read by progress and report.
 
@@ -52,6 +58,7 @@ class RunObserver:
         dropped_ticks: pictures of the mosaic left out because the run was behind (live).
         tracks: people (or other things) followed now, by stream.
         tiles: what each source showed last.
+        outputs: where the packets and tracks go.
         encoder_wait: how long composed pictures waited for the encoder.
         latency: from the tick to its packet.
     """
@@ -69,9 +76,10 @@ class RunObserver:
         self.frames = self.bytes = self.dropped_ticks = 0
         self.tracks = [0] * len(feeds)
         self.tiles = [TileSeen()] * len(feeds)
+        self.outputs: Sequence[Reports] = ()
         self.encoder_wait, self.latency = Timing(), Timing()
         self._began: dict[int, float] = {}
-        self._start_s = self._end_s = 0.0
+        self._start_s = self._first_s = self._end_s = 0.0
 
     def stage(self, name: str) -> AbstractContextManager[None]:
         """Time a block as work of this stage."""
@@ -95,6 +103,8 @@ class RunObserver:
 
     def delivered(self, packet: Packet) -> None:
         """A packet went to the outputs."""
+        if self.frames == 0:
+            self._first_s = time.monotonic()
         self.frames += 1
         self.bytes += len(packet.data)
         began_s = self._began.get(packet.pts)
@@ -109,6 +119,11 @@ class RunObserver:
     def fps(self) -> float:
         """Pictures of the mosaic per second of this run."""
         return self.frames / self.elapsed_s if self.elapsed_s > 0 else 0.0
+
+    def left_s(self, total: int) -> float | None:
+        """Seconds until `total` pictures, at the pace since the first one: it may have waited for a compiler."""
+        passed_s = time.monotonic() - self._first_s
+        return max(0.0, (total - self.frames) * passed_s / (self.frames - 1)) if self.frames > 1 else None
 
     def streams(self) -> list[dict[str, Any]]:
         """What became of each source's frames."""
@@ -159,6 +174,7 @@ class RunObserver:
                 "sessions": self.encoder_sessions,
                 "queue_wait_ms": self.encoder_wait.summary(),
             },
+            "outputs": [output.report() for output in self.outputs],
             "copies": self._copies.summary(self.frames),
             "cpu_fallback": [n for n, c in self._choices.items() if c.device == "cpu" and n not in ("track", "output")],
             "versions": {

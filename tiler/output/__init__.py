@@ -1,1 +1,1 @@
-"""Output: Packet -> file; and tracks -> text."""
+"""Output: Packet -> files, servers, players and pipes; and tracks -> text."""

@@ -2,90 +2,51 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-import av
-import av.error
+from tiler.config.models import MosaicConfig
+from tiler.config.outputs import FileOutput
+from tiler.errors import InputError
+from tiler.output.mux import FRAGMENTED, MATROSKA, Muxer
 
-from tiler.config.models import FileOutput, MosaicConfig
-from tiler.errors import InputError, StageError
-from tiler.types import CLOCK_HZ, Packet
-
-SUFFIXES = (".mp4", ".mov", ".mkv")
-_TIME_BASE = Fraction(1, CLOCK_HZ)
-_FRAGMENT_S = 1
-_FRAGMENTED = {
-    # delay_moov: the index is written with the first fragment, when the parameter sets and the
-    # B-frame delay are known. A kill then costs at most the second that is still open.
-    "movflags": "frag_keyframe+delay_moov+default_base_moof",
-    "frag_duration": str(_FRAGMENT_S * 1_000_000),
-    "flush_packets": "1",
-}
+_CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 
 
-class FileWriter:
+class FileWriter(Muxer):
     """One file (see `tiler.output.base.Output`)."""
 
-    def __init__(self, output: FileOutput, path: Path, mosaic: MosaicConfig, codec: str, *, overwrite: bool) -> None:
+    def __init__(
+        self,
+        output: FileOutput,
+        path: Path,
+        mosaic: MosaicConfig,
+        codec: str,
+        *,
+        overwrite: bool,
+        origin: int | None = 0,
+    ) -> None:
         """Open the file for writing.
+
+        Args:
+            output: its suffix says the format; whether it is fragmented.
+            path: absolute, with links followed.
+            mosaic: size and rate of the pictures.
+            codec: of the packets.
+            overwrite: replace a file that exists.
+            origin: see `Muxer`.
 
         Raises:
             InputError: it exists and `overwrite` is False, cannot be written, or its format cannot hold the codec.
         """
-        if codec == "av1" and path.suffix.lower() == ".mov":
+        suffix = Path(output.file).suffix.lower()  # a link may lead to a file that is called otherwise
+        if codec == "av1" and suffix == ".mov":
             raise InputError(f"output {path}: a .mov file cannot hold AV1; accepted for it: .mp4, .mkv")
         self.path = path
-        self._tick = 1 / mosaic.fps
-        options: dict[str, str] = {}
-        if path.suffix.lower() in (".mp4", ".mov"):
-            options = _FRAGMENTED if output.fragmented else {"movflags": "faststart"}
+        options = MATROSKA
+        if suffix != ".mkv":
+            options = FRAGMENTED if output.fragmented else {"movflags": "faststart"}
         check_writable(path, overwrite=overwrite)
-        try:
-            self._container = av.open(str(path), "w", options=options)
-            self._stream = self._container.add_mux_stream(codec, rate=mosaic.fps, width=mosaic.width,
-                                                          height=mosaic.height)
-        except (av.error.FFmpegError, OSError) as error:
-            raise InputError(f"output {path}: cannot be written: {error}") from error
-        self._stream.time_base = _TIME_BASE
-        self._closed = False
-
-    def write(self, packet: Packet) -> None:
-        """See `Output.write`."""
-        out = av.Packet(packet.data)
-        out.stream = self._stream
-        out.time_base = _TIME_BASE  # the stream's own may change with the header
-        out.pts = self._clock(packet.pts)
-        out.dts = self._clock(packet.dts)
-        out.duration = self._clock(packet.pts + 1) - self._clock(packet.pts)
-        out.is_keyframe = packet.keyframe
-        try:
-            self._container.mux(out)
-        except (av.error.FFmpegError, OSError) as error:
-            raise StageError("output", f"{self.path}: {error}") from error
-
-    def _clock(self, ticks: int) -> int:
-        return round(ticks * self._tick * CLOCK_HZ)
-
-    def close(self) -> None:
-        """See `Output.close`."""
-        if self._closed:
-            return
-        self._closed = True
-        try:
-            self._container.close()
-        except (av.error.FFmpegError, OSError) as error:
-            raise StageError("output", f"{self.path}: cannot be finalised: {error}") from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        super().__init__(str(path), mosaic, codec, container=_CONTAINERS[suffix], options=options, origin=origin)
 
 
 def check_writable(path: Path, *, overwrite: bool) -> None:

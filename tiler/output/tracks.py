@@ -15,14 +15,15 @@ The text depends on the tracks alone: equal runs write equal bytes.
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TextIO
+from typing import Any, TextIO
 
 import numpy as np
 
+from tiler.closing import Closing
 from tiler.errors import InputError, StageError
 from tiler.output.file import check_writable
 from tiler.types import CLOCK_HZ, Tracks
@@ -31,11 +32,13 @@ SUFFIXES = (".jsonl", ".txt")
 
 _FLUSH_S = 1.0
 
+_log = logging.getLogger(__name__)
+
 Format = Callable[[str, int, Tracks, tuple[int, int], Sequence[str]], str]
 """Stream id, frame index, tracks, picture size and class names to text."""
 
 
-class TrackWriter:
+class TrackWriter(Closing):
     """Writes the tracks of all streams. Made by `open_tracks`; used by one thread at a time."""
 
     def __init__(
@@ -60,6 +63,7 @@ class TrackWriter:
                 self.close()
                 raise InputError(f"output {path}: cannot be written: {error.strerror}") from error
         self._streams = dict(streams)
+        self._paths = tuple(self._files)
         self._flushed_s = time.monotonic()
 
     def write(self, stream: int, frame_index: int, tracks: Tracks, picture_size: tuple[int, int]) -> None:
@@ -83,6 +87,11 @@ class TrackWriter:
         except OSError as error:
             raise StageError("output", f"{path}: {error.strerror}", name) from error
 
+    @property
+    def size_bytes(self) -> int:
+        """What the files hold so far; some of it waits in memory for up to a second."""
+        return sum(path.stat().st_size for path in self._paths if path.exists())
+
     def close(self) -> None:
         """Finish the files; may be called twice.
 
@@ -99,13 +108,70 @@ class TrackWriter:
         if failed:
             raise StageError("output", "; ".join(failed))
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+class TracksOutlet:
+    """A writer of tracks that stops alone when the disk takes no more. Written by the track stage's thread."""
+
+    kind = "tracks"
+
+    def __init__(self, writer: TrackWriter, name: str) -> None:
+        self.name = name
+        self.error: str | None = None
+        self._writer = writer
+        self._pictures = self._dropped = 0
+        self._closed = False
+
+    def put(self, stream: int, frame_index: int, tracks: Tracks, picture_size: tuple[int, int]) -> None:
+        """See `TrackWriter.write`; never raises."""
+        if self.error is not None:
+            self._dropped += 1
+            return
+        try:
+            self._writer.write(stream, frame_index, tracks, picture_size)
+            self._pictures += 1
+        except Exception as error:  # whatever a file raises is its own affair
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        text = str(error) if isinstance(error, StageError) else f"{type(error).__name__}: {error}"
+        self.error = self.error or text.removeprefix("output: ")
+        _log.warning("output %s %s has stopped: %s", self.kind, self.name, self.error)
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended by an error."""
+        return self.error is not None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it takes no more."""
+        return self.failed or self._closed
+
+    def finish(self) -> None:
+        """Nothing to do ahead of `close`."""
+
+    def close(self) -> None:
+        """Finalise; may be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._writer.close()
+        except StageError as error:
+            self._fail(error)
+
+    def report(self) -> dict[str, Any]:
+        """As `tiler.output.outlet.Outlet.report`; `packets` are pictures of the streams."""
+        return {
+            "kind": self.kind,
+            "name": self.name,
+            "state": "stopped" if self.stopped else "up",
+            "packets": self._pictures,
+            "bytes": self._writer.size_bytes,
+            "dropped": self._dropped,
+            "restarts": 0,
+            "error": self.error,
+        }
 
 
 def open_tracks(

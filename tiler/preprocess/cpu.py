@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
+from tiler.closing import Closing
 from tiler.engines.registry import InputSpec
 from tiler.kernels.preprocess_cpu import preprocess_rows
 from tiler.memory import TENSORS
@@ -24,7 +24,7 @@ RING = TENSORS
 BANDS = 2
 """Tasks for each thread: enough for the threads to end together, few enough to start cheaply."""
 
-class CpuPreprocessor:
+class CpuPreprocessor(Closing):
     """Frames in host memory -> float32 Batch. One thread calls it; it has workers of its own.
 
     Args:
@@ -76,12 +76,6 @@ class CpuPreprocessor:
         """End the workers; may be called twice."""
         if self._pool:
             self._pool.shutdown()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _place(self, index: int, frame: Frame) -> Letterbox:
         """The frame's place in its entry; pads the entry when what lay there had another place."""

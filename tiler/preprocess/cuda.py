@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, NamedTuple
 
 import cupy
 import numpy as np
 
+from tiler.closing import Closing
 from tiler.engines.registry import InputSpec
+from tiler.kernels import enqueue_cuda
+from tiler.kernels.plane_cuda import PerPicture, address
 from tiler.kernels.preprocess_cuda import ENTRY, preprocess, ratio_of
 from tiler.memory import TENSORS
 from tiler.observe.copies import Copies
 from tiler.preprocess.letterbox import Letterbox, axis_tables, coefficients, letterbox, places
-from tiler.types import Batch, Frame, Plane
+from tiler.types import Batch, Frame, UInt8
 
 RING = TENSORS
 """Tensors in the ring: the call of `prepare` that comes this many later reuses a batch's."""
@@ -23,7 +25,14 @@ _Axes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 """Where four axes begin in the tables, their taps and their lengths."""
 
 
-class CudaPreprocessor:
+class _Known(NamedTuple):
+    """What was worked out for a picture: its place in the tensor, and the bytes of its ENTRY."""
+
+    box: Letterbox
+    entry: UInt8
+
+
+class CudaPreprocessor(Closing):
     """Frames in device memory -> Batch. One thread calls it.
 
     The tensor is written on `stream`, and read there by the detector: that is all the order they need.
@@ -58,7 +67,8 @@ class CudaPreprocessor:
             self._pinned = [cupy.cuda.alloc_pinned_memory(size) for _ in range(RING)]
             self._used = [cupy.cuda.Event(block=True, disable_timing=True) for _ in range(RING)]
             self._tables = cupy.zeros(1, cupy.int32)
-        self._host = [np.frombuffer(memory, ENTRY, max_batch) for memory in self._pinned]
+        self._host = [np.frombuffer(memory, np.uint8, size).reshape(max_batch, -1) for memory in self._pinned]
+        self._known = PerPicture(self._work_out)
         self._axes: dict[tuple[tuple[int, int], tuple[int, int]], _Axes] = {}
         self._packed: list[np.ndarray] = [np.zeros(1, np.int32)]
         self._turn = 0
@@ -72,25 +82,23 @@ class CudaPreprocessor:
         if len(frames) > self._max_batch:
             raise ValueError(f"{len(frames)} frames for a batch of at most {self._max_batch}")
         self._turn = turn = (self._turn + 1) % RING
-        boxes = [letterbox(f.picture_size, f.picture_aspect, self._size, self._spec.align) for f in frames]
         self._device.use()
         with self._stream:
-            self._used[turn].synchronize()  # the last launch from this pinned memory: long over
+            # The last launch from this pinned memory is long over; to wait would let go of the interpreter.
+            if not self._used[turn].done:
+                self._used[turn].synchronize()
             host = self._host[turn]
-            for entry, frame, box in zip(host, frames, boxes, strict=False):
-                self._pack(entry, frame, box)
-                if frame.ready is not None:
-                    self._stream.wait_event(frame.ready)
+            known = [self._known(frame) for frame in frames]
+            for entry, of in zip(host, known, strict=False):
+                entry[:] = of.entry
+            enqueue_cuda.wait(self._stream, (frame.ready for frame in frames))
             size = len(frames) * ENTRY.itemsize
-            cupy.cuda.runtime.memcpyAsync(
-                self._entries[turn].data.ptr, host.ctypes.data, size,
-                cupy.cuda.runtime.memcpyHostToDevice, self._stream.ptr,
-            )  # fmt: skip
+            enqueue_cuda.copy(self._entries[turn].data.ptr, host.ctypes.data, size, self._stream)
             self._copies.add("pictures' places", "up", size)
             tensor = self._ring[turn][: len(frames)]
             self._launch(tensor, turn)
             self._used[turn].record(self._stream)
-        return Batch(tensor, *places(frames, boxes), tuple(frame.stream for frame in frames))
+        return Batch(tensor, *places(frames, [of.box for of in known]), tuple(frame.stream for frame in frames))
 
     @property
     def tensors(self) -> Sequence[Any]:
@@ -102,22 +110,22 @@ class CudaPreprocessor:
         self._device.use()
         self._stream.synchronize()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def _launch(self, tensor: Any, turn: int) -> None:
         """The GPU's part of a tick, on the current stream."""
         preprocess(tensor, self._entries[turn], self._tables, self._affine, self._spec.pad)
+
+    def _work_out(self, frame: Frame) -> _Known:
+        entry = np.zeros(1, ENTRY)
+        box = letterbox(frame.picture_size, frame.picture_aspect, self._size, self._spec.align)
+        self._pack(entry[0], frame, box)
+        return _Known(box, entry.view(np.uint8))
 
     def _pack(self, entry: Any, frame: Frame, box: Letterbox) -> None:
         turned = frame.rotation in (90, 270)
         axes, taps, outputs = self._axes_of(
             frame.y.shape, (box.width, box.height) if turned else (box.height, box.width)
         )
-        y, u, v = (_address(plane) for plane in (frame.y, frame.u, frame.v))
+        y, u, v = (address(plane) for plane in (frame.y, frame.u, frame.v))
         row, step = frame.u.strides
         entry["planes"] = y, u, v
         entry["luma_row"], entry["luma_step"] = frame.y.strides
@@ -130,7 +138,7 @@ class CudaPreprocessor:
         entry["pairs"], entry["ratio"] = pairs, 0
         if pairs and frame.rotation == 0:
             place = (box.x, box.y, box.width, box.height)
-            entry["ratio"] = ratio_of(frame.picture_size, place, (y, *frame.y.strides), (u, row, step))
+            entry["ratio"] = ratio_of(frame.plane_size, place, (y, *frame.y.strides), (u, row, step))
 
     def _axes_of(self, stored: tuple[int, int], result: tuple[int, int]) -> _Axes:
         """The axes of pictures of one size, put on the device when such a picture comes first."""
@@ -148,9 +156,3 @@ class CudaPreprocessor:
             self._tables = cupy.asarray(np.concatenate(self._packed))
             self._copies.add("scaling tables", "up", self._tables.nbytes)
         return found
-
-
-def _address(plane: Plane) -> int:
-    """Of the first sample's 8-bit value: of 16 bits the high byte."""
-    high = plane.dtype.itemsize == 2 and sys.byteorder == "little"
-    return int(plane.data.ptr) + high

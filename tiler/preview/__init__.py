@@ -8,17 +8,19 @@ from tiler.errors import InputError
 
 if TYPE_CHECKING:
     from tiler.config.loader import LoadedConfig
-    from tiler.control import Control
     from tiler.observe.run import RunObserver
+    from tiler.pipeline import Run
     from tiler.preview.server import PreviewServer
 
+_FINISH_S = 10.0
 
-def open_preview(loaded: LoadedConfig, control: Control, observer: RunObserver) -> PreviewServer:
-    """The server of a run, listening.
+
+def open_preview(loaded: LoadedConfig, run: Run, observer: RunObserver) -> PreviewServer:
+    """The server of a run, listening and one of the run's outputs, which closes it.
 
     Args:
         loaded: a config with `preview`.
-        control: takes the requests.
+        run: has not ended.
         observer: what the run measures.
 
     Raises:
@@ -26,12 +28,18 @@ def open_preview(loaded: LoadedConfig, control: Control, observer: RunObserver) 
     """
     from pathlib import Path
 
+    from tiler.output.outlet import Outlet, Policy
+
     try:
         from tiler.preview.server import PreviewServer
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("tiler"):
             raise
         raise InputError(f"preview: needs {error.name}, which is not installed: pip install 'tiler[web]'") from error
-    assert loaded.config.preview is not None
-    folder = loaded.config.preview.recordings
-    return PreviewServer(loaded.config, control, observer, Path(loaded.resolve(folder)) if folder else None)
+    preview = loaded.config.preview
+    assert preview is not None
+    folder = Path(loaded.resolve(preview.recordings)) if preview.recordings else None
+    server = PreviewServer(loaded.config, run, observer, folder)
+    limits = Policy(round(5 * loaded.config.mosaic.fps), newest=True, stall_s=5.0, finish_s=_FINISH_S)
+    run.add(Outlet("preview", server.url, server, limits, request_keyframe=run.request_keyframe))
+    return server

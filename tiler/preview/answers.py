@@ -111,6 +111,24 @@ class RecordingAnswer(_Model):
     possible: bool
     file: str | None = Field(description="name of the file being written")
     seconds: float
+    error: str | None = Field(description="why the last one ended early")
+
+
+class ClipAnswer(_Model):
+    """Clips that were written."""
+
+    files: list[str] = Field(description="their names")
+
+
+class OutputAnswer(_Model):
+    """One output and what became of it."""
+
+    kind: str
+    name: str
+    state: Literal["up", "down", "stopped"]
+    dropped: int = Field(description="packets left out")
+    restarts: int
+    error: str | None
 
 
 class StateAnswer(_Model):
@@ -134,6 +152,8 @@ class StateAnswer(_Model):
     max_viewers: int
     webrtc: str | None = Field(description="why WebRTC cannot be used; null when it can")
     recording: RecordingAnswer
+    clip: bool = Field(description="the last seconds are kept, and can be written")
+    outputs: list[OutputAnswer] = Field(description="those that take packets or have failed")
 
 
 class ReportAnswer(BaseModel):

@@ -1,6 +1,7 @@
 """The control API: JSON in, JSON out, and the OpenAPI document made of the same table.
 
-Every handler answers at once; a change lands at the next tick.
+A change lands at the next tick. What takes long or touches the disk is done on a thread of its own, one after the
+other, so that no handler holds the video up.
 """
 
 from __future__ import annotations
@@ -19,13 +20,17 @@ from pydantic.json_schema import models_json_schema
 
 from tiler import __version__
 from tiler.compose.layout import numbered_tiles
+from tiler.config.models import Config
+from tiler.config.outputs import ClipOutput
 from tiler.control import Control
 from tiler.errors import InputError, StageError, mask_uri
 from tiler.observe.run import RunObserver
-from tiler.preview.access import problem
+from tiler.preview.access import Allowance, problem
 from tiler.preview.answers import (
+    ClipAnswer,
     LayoutRequest,
     MosaicAnswer,
+    OutputAnswer,
     OverlayRequest,
     Problem,
     RecordingRequest,
@@ -79,24 +84,27 @@ class _Operation:
 
 
 class Api:
-    """The handlers. All run on the server's thread, none waits for the run."""
+    """The handlers. All run on the server's thread."""
 
     def __init__(
-        self, control: Control, observer: RunObserver, audience: Audience, recorder: Recorder,
-        request_keyframe: Callable[[], None], webrtc: str | None, max_viewers: int,
+        self, config: Config, control: Control, observer: RunObserver, audience: Audience, recorder: Recorder,
+        request_keyframe: Callable[[], None], webrtc: str | None,
     ) -> None:  # fmt: skip
         """
         Args:
+            config: as the run began.
             control, observer, audience, recorder: what the handlers work on.
             request_keyframe: makes the next picture an IDR picture.
             webrtc: why WebRTC cannot be used; None when it can.
-            max_viewers: for the page.
         """
+        assert config.preview is not None
         self._control, self._observer, self._audience, self._recorder = control, observer, audience, recorder
         self._request_keyframe = request_keyframe
-        self._webrtc, self._max_viewers = webrtc, max_viewers
-        self._pictures = ThreadPoolExecutor(1, "tiler-snapshot")
+        self._webrtc, self._max_viewers = webrtc, config.preview.max_viewers
+        self._clip = any(isinstance(output, ClipOutput) for output in config.outputs)
+        self._pictures, self._disk = ThreadPoolExecutor(1, "tiler-snapshot"), ThreadPoolExecutor(1, "tiler-disk")
         self._waiting = 0
+        self._files = Allowance(burst=10, per_s=0.5)
         get, put, post, patch = "GET", "PUT", "POST", "PATCH"
         self._operations = (
             _Operation(get, "/api/state", "state", "All that the page shows", self._state, answer=StateAnswer),
@@ -112,6 +120,8 @@ class Api:
                        None, StateAnswer),
             _Operation(put, "/api/recording", "recording", "Start or stop recording, in the folder of the config",
                        self._record, RecordingRequest, StateAnswer),
+            _Operation(post, "/api/clip", "clip", "Write the last seconds, kept by a `clip` output", self._save_clip,
+                       None, ClipAnswer),
             _Operation(get, "/api/snapshot", "snapshot", "The newest picture, or a tile of it, as a file",
                        self._snapshot, parameters=_SNAPSHOT),
         )  # fmt: skip
@@ -122,8 +132,9 @@ class Api:
         return [*routes, web.get("/openapi.json", self._document)]
 
     def close(self) -> None:
-        """End the thread that makes snapshots."""
-        self._pictures.shutdown(wait=False, cancel_futures=True)
+        """End the threads."""
+        for pool in (self._pictures, self._disk):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _checked(self, operation: _Operation) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -138,7 +149,7 @@ class Api:
                     return problem(400, f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg']}")
             try:
                 return await operation.handle(request, body)
-            except InputError as error:
+            except (InputError, StageError) as error:
                 return problem(409, mask_uri(str(error)))
 
         return handle
@@ -194,6 +205,12 @@ class Api:
             max_viewers=self._max_viewers,
             webrtc=self._webrtc,
             recording=self._recorder.state(),
+            clip=self._clip,
+            outputs=[
+                OutputAnswer(**{key: row[key] for key in OutputAnswer.model_fields})
+                for row in report["outputs"]
+                if row["state"] != "stopped" or row["error"]
+            ],
         )  # fmt: skip
 
     async def _snapshot(self, request: web.Request, body: None) -> web.Response:
@@ -257,14 +274,17 @@ class Api:
         return await self._state(request, None)
 
     async def _record(self, request: web.Request, body: RecordingRequest) -> web.Response:
-        try:
-            if body.recording:
-                self._recorder.start(self._audience.group)
-            else:
-                self._recorder.stop()
-        except StageError as error:
-            return problem(409, str(error))
+        if not self._files.take(""):
+            return problem(429, "too many files: one in two seconds")
+        change = self._recorder.start if body.recording else self._recorder.stop
+        await asyncio.get_running_loop().run_in_executor(self._disk, change)
         return await self._state(request, None)
+
+    async def _save_clip(self, request: web.Request, body: None) -> web.Response:
+        if not self._files.take(""):
+            return problem(429, "too many files: one in two seconds")
+        names = await asyncio.get_running_loop().run_in_executor(self._disk, self._recorder.clip)
+        return web.Response(text=ClipAnswer(files=names).model_dump_json(), content_type="application/json")
 
     # The document
 

@@ -1,8 +1,8 @@
 """The preview server: packets in from the run, pages, video and controls out to browsers.
 
-One thread with one asyncio loop does everything here, so nothing in it needs a lock. The run hands
-a packet over with `write` and never waits: what the loop has not taken in time is dropped up to the
-next keyframe.
+One thread with one asyncio loop does everything here, so nothing in it needs a lock. The outlet around
+it (`tiler.output.outlet`) keeps the run from ever waiting: what the loop has not taken in time is dropped
+up to the next keyframe.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import socket
 import struct
 import threading
 import time
-from collections import deque
 from concurrent.futures import Future
 from importlib.resources import files
 from importlib.util import find_spec
@@ -24,9 +23,9 @@ from typing import Any
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from tiler.config.models import Config, PreviewConfig
-from tiler.control import Control
 from tiler.errors import InputError
 from tiler.observe.run import RunObserver
+from tiler.pipeline import Run
 from tiler.preview.access import Access, Allowance, problem
 from tiler.preview.api import MAX_BODY_BYTES, Api
 from tiler.preview.fragments import Head, fragment, head, media_time
@@ -36,8 +35,6 @@ from tiler.types import CLOCK_HZ, Packet
 
 _PAGES = {"/": "index.html", "/wall": "wall.html"}
 _KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-_INCOMING = 512
-"""Packets that may wait for the loop."""
 _STALL_S = 20.0
 """How long one message may take to go out before its viewer is sent away."""
 _SOCKET_BYTES = 256 << 10
@@ -54,14 +51,14 @@ _IS_KEY, _IS_HEAD = 1, 2
 class PreviewServer:
     """Serves one run (see `tiler.output.base.Output`)."""
 
-    def __init__(self, config: Config, control: Control, observer: RunObserver, recordings: Path | None) -> None:
+    def __init__(self, config: Config, run: Run, observer: RunObserver, recordings: Path | None) -> None:
         """Listen; the pages are there when this returns.
 
         Args:
             config: of the run; `preview` must be set.
-            control: takes the requests.
+            run: takes the requests.
             observer: what the run measures.
-            recordings: folder for recordings, None for none.
+            recordings: absolute folder for recordings, None for none.
 
         Raises:
             InputError: the address or port cannot be had.
@@ -71,20 +68,15 @@ class PreviewServer:
         self._config = config
         self._observer = observer
         self._audience = Audience(config.preview.max_viewers)
-        self._recorder = Recorder(config, recordings)
         self._head: Head | None = None
-        self._control = control
+        self._request_keyframe = run.request_keyframe
         self._asked_s = 0.0
         self._no_webrtc = _no_webrtc(config)
         self._api = Api(
-            control, observer, self._audience, self._recorder, self._keyframe, self._no_webrtc,
-            config.preview.max_viewers,
-        )  # fmt: skip
+            config, run.control, observer, self._audience, Recorder(run, recordings), self._keyframe, self._no_webrtc
+        )
         self._files = {f"/{name}": data for name, data in _static().items()}
-        self._incoming: deque[Coded] = deque()
-        self._lost = False
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stop: asyncio.Event | None = None
+        self._loop, self._stop = asyncio.new_event_loop(), asyncio.Event()
         started: Future[int] = Future()
         self._thread = threading.Thread(target=self._run, args=(started,), name="tiler-preview", daemon=True)
         self._thread.start()
@@ -102,34 +94,26 @@ class PreviewServer:
         shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
         return f"http://{shown}:{self.port}/"
 
-    # The run's side
+    # The outlet's side
 
     def write(self, packet: Packet) -> None:
-        """See `Output.write`; never waits and never fails."""
-        loop = self._loop
-        if loop is None:
-            return
+        """See `Output.write`; waits until the loop has handed the packet to every viewer's queue."""
         began_s = self._observer.began_s(packet.pts)
         age_s = 0.0 if began_s is None else time.monotonic() - began_s
-        if len(self._incoming) >= _INCOMING:
-            self._lost = True  # the loop hangs: it starts again with a keyframe
-            self._incoming.clear()
-        self._incoming.append(Coded(packet, (time.time() - age_s) * 1000))
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(self._take)
+        coded = Coded(packet, (time.time() - age_s) * 1000)
+        asyncio.run_coroutine_threadsafe(self._publish(coded), self._loop).result()
 
     def close(self) -> None:
         """Send everybody away and stop; may be called twice."""
-        loop, self._loop = self._loop, None
-        if loop is not None and self._stop is not None:
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(self._stop.set)
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(_JOIN_S)
 
     # The loop's side
 
     def _run(self, started: Future[int]) -> None:
-        asyncio.run(self._serve(started))
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._serve(started))
 
     async def _serve(self, started: Future[int]) -> None:
         access = Access(self._preview)
@@ -144,7 +128,6 @@ class PreviewServer:
             app.add_routes(whep.routes())
             app.on_shutdown.append(lambda _: whep.close())
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, handle_signals=False)
-        self._stop = asyncio.Event()
         try:
             await runner.setup()
             await web.TCPSite(runner, self._preview.host, self._preview.port).start()
@@ -152,14 +135,11 @@ class PreviewServer:
             await runner.cleanup()
             started.set_exception(error)
             return
-        self._loop = asyncio.get_running_loop()
         started.set_result(runner.addresses[0][1])
         try:
             await self._stop.wait()
         finally:
-            self._take()
             self._audience.close()
-            await asyncio.get_running_loop().run_in_executor(None, self._recorder.close)
             await runner.cleanup()
             self._api.close()
 
@@ -168,19 +148,13 @@ class PreviewServer:
         now_s = time.monotonic()
         if now_s - self._asked_s >= _KEYFRAME_S:
             self._asked_s = now_s
-            self._control.request_keyframe()
+            self._request_keyframe()
 
-    def _take(self) -> None:
+    async def _publish(self, coded: Coded) -> None:
         """Hand out what the run has written."""
-        while self._incoming:
-            if self._lost:
-                self._lost = False
-                self._audience.lose()
-            coded = self._incoming.popleft()
-            if self._head is None and coded.packet.keyframe:
-                self._head = head(coded.packet, self._config.mosaic, self._config.encoder.codec)
-            self._audience.publish(coded)
-            self._recorder.write(coded.packet)
+        if self._head is None and coded.packet.keyframe:
+            self._head = head(coded.packet, self._config.mosaic, self._config.encoder.codec)
+        self._audience.publish(coded)
 
     async def _page(self, request: web.Request) -> web.Response:
         name = _PAGES.get(request.path, request.path.removeprefix("/"))

@@ -138,12 +138,6 @@ class Audience:
         for viewer in self.viewers:
             viewer.offer(coded)
 
-    def lose(self) -> None:
-        """Packets are missing."""
-        self._group = []
-        for viewer in self.viewers:
-            viewer.lose()
-
     def join(self, *, late: bool = True) -> Viewer | None:
         """A new viewer; None when there are too many.
 

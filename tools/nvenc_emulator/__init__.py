@@ -38,7 +38,8 @@ def build(cache: Path | None = None) -> Path:
         subprocess.CalledProcessError: it refuses the sources.
     """
     cache = cache or Path(os.environ.get("TILER_CACHE") or Path.home() / ".cache" / "tiler") / "nvenc_emulator"
-    sources = sorted([*_HERE.glob("*.c"), *_HERE.glob("*.h"), *_HERE.glob("*.py"), *_HERE.glob("*.json")])
+    sources = sorted([*_HERE.glob("*.c"), *_HERE.glob("*.h"), *_HERE.glob("*.json")])
+    sources += [_HERE / "__init__.py", _HERE / "header.py"]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
     folder = cache / digest
     if folder.is_dir():

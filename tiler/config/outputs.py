@@ -1,0 +1,164 @@
+"""The entries of `outputs:`, one model each. The first key of an entry is its kind and says where it goes."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from tiler.config.model import Model
+
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv")
+TRACKS_SUFFIXES = (".txt", ".jsonl")
+PUSH_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "udp", "tcp")
+
+
+def _bytes(value: Any) -> int:
+    """`500M`, `20G` and `1000000` as bytes."""
+    text = str(value).strip()
+    factor = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}.get(text[-1:], 1)
+    try:
+        size = int(float(text[:-1] if factor != 1 else text) * factor)
+    except (ValueError, OverflowError):
+        size = 0
+    if isinstance(value, bool) or not 10**5 <= size <= 10**15:
+        raise ValueError("expected 100k bytes or more, such as 500M or 20G")
+    return size
+
+
+Bytes = Annotated[int, BeforeValidator(_bytes)]
+
+
+class FileOutput(Model):
+    """The mosaic as a file."""
+
+    file: str = Field(min_length=1, description="path ending in .mp4, .mkv or .mov")
+    fragmented: bool = Field(True, description="MP4: playable up to the last second even after a kill")
+
+
+class SegmentsOutput(Model):
+    """The mosaic as a row of files, the oldest of which may go."""
+
+    segments: str = Field(
+        min_length=1,
+        description="path with {time} (local time of its start) or {index}, ending in .mp4, .mkv or .mov",
+    )
+    every_s: float = Field(60.0, ge=1, le=86400, description="seconds a file; it is cut at the next keyframe")
+    max_bytes: Bytes | None = Field(None, description="size beyond which a file is cut earlier, such as 500M")
+    keep_count: int | None = Field(None, ge=1, le=1_000_000, description="files to keep; all when absent")
+    keep_s: float | None = Field(None, gt=0, description="age in seconds beyond which a file is deleted")
+    keep_bytes: Bytes | None = Field(None, description="size of all files together, such as 20G")
+    index: str | None = Field(
+        None, min_length=1, description="path of their list; cam.jsonl beside them for cam-{time}.mp4 when absent"
+    )
+
+
+class HlsOutput(Model):
+    """The mosaic as an HLS playlist with fragmented MP4 segments, for a web server to serve."""
+
+    hls: str = Field(min_length=1, description="folder; the playlist in it is index.m3u8")
+    segment_s: float = Field(2.0, ge=0.5, le=60, description="seconds a segment; it is cut at the next keyframe")
+    keep_count: int = Field(6, ge=0, le=100_000, description="segments in the playlist and on the disk; 0: all")
+
+
+class PushOutput(Model):
+    """The mosaic sent to a server or player, reconnecting for ever."""
+
+    push: str = Field(min_length=1, description="rtsp:// | rtsps:// | rtmp:// | rtmps:// | udp:// | tcp:// URL")
+    options: dict[str, str | int | float] = Field(
+        default_factory=dict, description="FFmpeg output options, such as {rtsp_transport: udp}"
+    )
+
+
+class PipeOutput(Model):
+    """The mosaic on standard output, for another program."""
+
+    pipe: Literal["stdout", "-"] = Field(description="stdout; nothing else is then printed there")
+    format: Literal["mpegts", "mp4", "mkv"] = Field("mpegts", description="mpegts | mp4 (fragmented) | mkv")
+
+
+class ClipOutput(Model):
+    """The last seconds, kept in memory and written on request."""
+
+    clip: str = Field(
+        min_length=1, description="path with {time} or {index}, ending in .mp4, .mkv or .mov; written on SIGUSR1"
+    )
+    preroll_s: float = Field(30.0, ge=1, le=600, description="seconds to keep; a clip starts at a keyframe before")
+
+
+class TracksOutput(Model):
+    """The tracks as text."""
+
+    tracks: str = Field(
+        min_length=1,
+        description="path; .jsonl: one object per picture; .txt: MOT text, NAME.ID.txt each for several streams",
+    )
+
+
+MosaicOutput = FileOutput | SegmentsOutput | HlsOutput | PushOutput | PipeOutput | ClipOutput
+AnyOutput = MosaicOutput | TracksOutput
+KINDS: dict[str, type[Model]] = {
+    next(iter(model.model_fields)): model
+    for model in (FileOutput, SegmentsOutput, HlsOutput, PushOutput, PipeOutput, ClipOutput, TracksOutput)
+}
+"""Models by the key that names them."""
+
+
+def kind_of(output: AnyOutput) -> str:
+    """The key that names an output.
+
+    >>> kind_of(FileOutput(file="a.mp4"))
+    'file'
+    """
+    return next(iter(type(output).model_fields))
+
+
+def target_of(output: AnyOutput) -> str:
+    """Where it goes, as written.
+
+    >>> target_of(PushOutput(push="udp://10.0.0.9:5000"))
+    'udp://10.0.0.9:5000'
+    """
+    return str(getattr(output, kind_of(output)))
+
+
+def problem_of(output: AnyOutput, codec: str) -> tuple[str, str] | None:
+    """(key, what is accepted) of what is wrong with an output by itself; None when nothing is.
+
+    >>> problem_of(PushOutput(push="srt://h:9000"), "h264")[1][:28]
+    'the PyAV wheels have no SRT;'
+    """
+    kind, target = kind_of(output), target_of(output)
+    if isinstance(output, PushOutput):
+        problem = _push_problem(target, codec)
+        return (kind, problem) if problem else None
+    if isinstance(output, PipeOutput):
+        wrong = codec == "av1" and output.format == "mpegts"
+        return ("format", "MPEG-TS cannot hold AV1; accepted for it: mp4, mkv") if wrong else None
+    accepted = TRACKS_SUFFIXES if isinstance(output, TracksOutput) else VIDEO_SUFFIXES
+    if "\0" in target or (not isinstance(output, HlsOutput) and PurePath(target).suffix.lower() not in accepted):
+        return kind, f"a file name ending in {', '.join(accepted)} is needed"
+    if isinstance(output, (SegmentsOutput, ClipOutput)):
+        name = PurePath(target).name
+        if "{time}" not in name and "{index}" not in name:
+            return kind, "{time} or {index} is needed in the file name, so that each has its own"
+        rest = target.replace("{time}", "").replace("{index}", "")
+        if "{" in rest or "}" in rest or "{" in str(PurePath(target).parent):
+            return kind, "{time} and {index} are accepted, in the file name only"
+    return None
+
+
+def _push_problem(url: str, codec: str) -> str | None:
+    scheme, separator, rest = url.partition("://")
+    scheme = scheme.lower()
+    servers = "push rtsp:// or rtmp:// to a MediaMTX server, which serves"
+    if scheme == "srt":
+        return f"the PyAV wheels have no SRT; {servers} SRT"
+    if scheme in ("whip", "http", "https"):
+        return f"WHIP is not supported; {servers} WebRTC (WHEP)"
+    if not separator or not rest or scheme not in PUSH_SCHEMES:
+        return f"a URL that begins with {'://, '.join(PUSH_SCHEMES)}:// is needed"
+    if scheme in ("udp", "tcp") and codec == "av1":
+        return "MPEG-TS, which udp:// and tcp:// carry, cannot hold AV1; accepted for it: rtsp://, rtmp://"
+    return None

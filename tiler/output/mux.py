@@ -1,0 +1,96 @@
+"""Packets that are already encoded into any container that FFmpeg writes to a local place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+
+import av
+import av.error
+
+from tiler.closing import Closing
+from tiler.config.models import MosaicConfig
+from tiler.errors import InputError, StageError
+from tiler.types import CLOCK_HZ, Packet
+
+TIME_BASE = Fraction(1, CLOCK_HZ)
+_FRAGMENT_S = 0.5
+FRAGMENTED = {
+    # delay_moov: the index is written with the first fragment, when the parameter sets and the B-frame delay
+    # are known. A fragment is written when the first picture after it comes; with the pictures that the encoder
+    # and the queues hold, a kill costs less than a second.
+    "movflags": "frag_keyframe+delay_moov+default_base_moof",
+    "frag_duration": str(round(_FRAGMENT_S * 1_000_000)),
+    "flush_packets": "1",
+}
+"""Options of an MP4 that plays up to a kill, and through a pipe."""
+MATROSKA = {"cluster_time_limit": str(round(_FRAGMENT_S * 1000)), "flush_packets": "1"}
+"""The same for Matroska, whose clusters are written when they are full."""
+
+
+class Muxer(Closing):
+    """One container (see `tiler.output.base.Output`)."""
+
+    def __init__(
+        self,
+        target: str,
+        mosaic: MosaicConfig,
+        codec: str,
+        *,
+        container: str | None = None,
+        options: Mapping[str, str] | None = None,
+        origin: int | None = 0,
+    ) -> None:
+        """Choose the container; it is opened with the first packet.
+
+        Args:
+            target: a path, or `pipe:FD`.
+            mosaic: size and rate of the pictures.
+            codec: of the packets.
+            container: FFmpeg's name of the format; by the suffix when absent.
+            options: of the format.
+            origin: the tick at which the container's own time begins; that of the first packet when None.
+
+        Raises:
+            InputError: FFmpeg refuses it.
+        """
+        self._name = target
+        self._tick = 1 / mosaic.fps
+        self._origin = origin
+        try:
+            self._container = av.open(target, "w", format=container, options=dict(options or {}))
+            self._stream = self._container.add_mux_stream(codec, rate=mosaic.fps, width=mosaic.width,
+                                                          height=mosaic.height)
+        except (av.error.FFmpegError, OSError) as error:
+            raise InputError(f"output {target}: cannot be written: {error}") from error
+        self._stream.time_base = TIME_BASE
+        self._closed = False
+
+    def write(self, packet: Packet) -> None:
+        """See `Output.write`."""
+        if self._origin is None:
+            self._origin = packet.pts
+        out = av.Packet(packet.data)
+        out.stream = self._stream
+        out.time_base = TIME_BASE  # the stream's own may change with the header
+        out.pts = self._clock(packet.pts)
+        out.dts = self._clock(packet.dts)
+        out.duration = self._clock(packet.pts + 1) - self._clock(packet.pts)
+        out.is_keyframe = packet.keyframe
+        try:
+            self._container.mux(out)
+        except (av.error.FFmpegError, OSError) as error:
+            raise StageError("output", f"{self._name}: {error.strerror}") from error
+
+    def _clock(self, ticks: int) -> int:
+        return round((ticks - (self._origin or 0)) * self._tick * CLOCK_HZ)
+
+    def close(self) -> None:
+        """See `Output.close`."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._container.close()
+        except (av.error.FFmpegError, OSError) as error:
+            raise StageError("output", f"{self._name}: cannot be finalised: {error.strerror}") from error

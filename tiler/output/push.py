@@ -1,0 +1,146 @@
+"""The mosaic sent to a server or a player: the near end of a connection that lives in `tiler.output.sender`."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+
+from tiler.config.models import MosaicConfig
+from tiler.config.outputs import PushOutput
+from tiler.errors import StageError
+from tiler.output import sender
+from tiler.types import CLOCK_HZ, Packet
+
+_CONNECT_S = 10
+_STALL_S = 5.0
+_CLOSE_S = 2.0
+_CONTAINERS = {"rtsp": "rtsp", "rtsps": "rtsp", "rtmp": "flv", "rtmps": "flv", "udp": "mpegts", "tcp": "mpegts"}
+_OPTIONS = {
+    "rtsp": {"rtsp_transport": "tcp"},  # over UDP nobody would hear that the server is gone
+    "flv": {"flvflags": "no_duration_filesize"},
+    "mpegts": {},
+}
+
+
+class PushWriter:
+    """One connection (see `tiler.output.base.Output`)."""
+
+    def __init__(self, output: PushOutput, mosaic: MosaicConfig, codec: str, sample: Packet) -> None:
+        """Connect; the first packet written must be a keyframe.
+
+        Args:
+            output: where to.
+            mosaic: rate of the pictures.
+            codec: of the packets.
+            sample: a keyframe, for its parameter sets.
+
+        Raises:
+            StageError: there is no connection within 10 s.
+        """
+        self._tick = 1 / mosaic.fps
+        self._origin: int | None = None
+        scheme = output.push.partition("://")[0].lower()
+        container = _CONTAINERS[scheme]
+        given = {key: str(value) for key, value in output.options.items()}
+        target = sender.Target(
+            url=_url(output.push), container=container, codec=codec, options={**_OPTIONS[container], **given},
+            connect_s=_CONNECT_S,
+        )  # fmt: skip
+        # A session of its own: Ctrl-C reaches tiler, which ends the connection in order.
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", sender.__name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
+        os.set_blocking(self._to, False)
+        self._broken = False
+        try:
+            self._give((json.dumps(target) + "\n").encode() + self._framed(sample))
+            self._await_connection()
+        except BaseException:
+            self._broken = True
+            self.close()
+            raise
+
+    def write(self, packet: Packet) -> None:
+        """See `Output.write`."""
+        if self._origin is None:
+            self._origin = packet.dts
+        try:
+            self._give(self._framed(packet))
+        except StageError:
+            self._broken = True
+            raise
+
+    def _framed(self, packet: Packet) -> bytes:
+        pts, dts, after = (self._clock(tick) for tick in (packet.pts, packet.dts, packet.pts + 1))
+        return sender.HEADER.pack(pts, dts, after - pts, packet.keyframe, len(packet.data)) + packet.data
+
+    def _clock(self, tick: int) -> int:
+        return round((tick - (self._origin or 0)) * self._tick * CLOCK_HZ)
+
+    def _await_connection(self) -> None:
+        ready = select.poll()
+        ready.register(self._from, select.POLLIN)
+        if not ready.poll((_CONNECT_S + 1) * 1000):
+            raise StageError("output", f"no connection within {_CONNECT_S} s")
+        self._hear()
+
+    def _give(self, data: bytes) -> None:
+        """All of `data` into the sender, which must take some of it every few seconds."""
+        ready = select.poll()
+        ready.register(self._from, select.POLLIN)
+        ready.register(self._to, select.POLLOUT)
+        rest = memoryview(data)
+        while rest:
+            events = dict(ready.poll(_STALL_S * 1000))
+            if self._from in events:
+                self._hear()
+            if not events:
+                raise StageError("output", f"the other side has taken nothing for {_STALL_S:g} s")
+            try:
+                rest = rest[os.write(self._to, rest) :]
+            except BlockingIOError:
+                continue
+            except BrokenPipeError:
+                self._hear()
+
+    def _hear(self) -> None:
+        """What the sender says; only that it is connected is good news."""
+        line = os.read(self._from, 65536).splitlines()
+        if not line:
+            code = self._process.wait(_CLOSE_S)
+            raise StageError("output", f"no connection within {_CONNECT_S} s" if code == -14
+                             else f"the connection ended (code {code})")
+        error = json.loads(line[-1])["error"]
+        if error is not None:
+            raise StageError("output", error)
+
+    def close(self) -> None:
+        """See `Output.close`; a connection that hangs is cut."""
+        process = self._process
+        if process.returncode is not None:
+            return
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.close()
+        if self._broken:
+            process.kill()
+        try:
+            process.wait(_CLOSE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+
+
+def _url(url: str) -> str:
+    """A datagram holds whole packets of the transport stream."""
+    if url.lower().startswith("udp://") and "pkt_size=" not in url:
+        return f"{url}{'&' if '?' in url else '?'}pkt_size=1316"
+    return url

@@ -1,0 +1,136 @@
+"""The process that a push output's connection lives in: packets from standard input to one FFmpeg URL.
+
+A connection of FFmpeg's cannot be interrupted while it connects or sends, and PyAV holds Python's lock while it
+connects. A process can be ended whatever it waits for, so `tiler.output.push` starts one for each connection.
+
+Input: a line of JSON (`Target`), then packets, each a `HEADER` and its bytes; the first is a keyframe that is
+looked at for its parameter sets and not sent. Output: one line when connected, one when it fails (`Report`).
+It imports nothing of tiler, so as to start fast.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import select
+import signal
+import struct
+import sys
+import threading
+import time
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, BinaryIO, TypedDict
+
+if TYPE_CHECKING:
+    from av.container import OutputContainer
+    from av.stream import Stream
+
+HEADER = struct.Struct(">qqqBI")
+"""pts, dts and duration in 1/90000 s, 1 for a keyframe, size in bytes."""
+
+_DEMUXERS = {"h264": "h264", "hevc": "hevc", "av1": "obu"}
+_TIME_BASE = Fraction(1, 90000)
+_LAST_S = 2.0
+
+
+class Target(TypedDict):
+    """Where the packets go."""
+
+    url: str
+    container: str
+    codec: str
+    options: dict[str, str]
+    connect_s: int
+
+
+class Report(TypedDict):
+    """`error` is None once it is connected."""
+
+    error: str | None
+
+
+def main() -> None:
+    """Send until the input or the connection ends."""
+    report = os.dup(1)
+    os.dup2(2, 1)  # FFmpeg may print
+    try:
+        _send(sys.stdin.buffer, report)
+    except Exception as error:  # the parent tells it
+        _say(report, str(error) or type(error).__name__)
+        os._exit(1)  # what FFmpeg still holds for a broken connection would block
+
+
+def _send(source: BinaryIO, report: int) -> None:
+    target: Target = json.loads(source.readline())
+    sample = _read(source)
+    if sample is None:
+        return
+    threading.Thread(target=_outlive, daemon=True).start()
+    # The default action of SIGALRM ends the process: no lock that FFmpeg or Python holds can delay it.
+    signal.alarm(target["connect_s"])
+    container, stream = _connect(target, sample[1])
+    signal.alarm(0)
+    _say(report, None)
+    import av
+
+    while (read := _read(source)) is not None:
+        (pts, dts, duration, keyframe, _), data = read
+        packet = av.Packet(data)
+        packet.stream, packet.time_base = stream, _TIME_BASE
+        packet.pts, packet.dts, packet.duration, packet.is_keyframe = pts, dts, duration, bool(keyframe)
+        container.mux(packet)
+    container.close()
+
+
+def _connect(target: Target, sample: bytes) -> tuple[OutputContainer, Stream]:
+    import av
+
+    notes = _Notes()
+    logging.getLogger("av").addHandler(notes)
+    container = av.open(target["url"], "w", format=target["container"], options=target["options"])
+    with av.open(io.BytesIO(sample), format=_DEMUXERS[target["codec"]]) as parameters:
+        stream = container.add_stream_from_template(parameters.streams.video[0])
+    stream.time_base = _TIME_BASE
+    container.start_encoding()
+    if notes.unused:
+        raise ValueError(f"FFmpeg does not know the {notes.unused}")
+    return container, stream
+
+
+class _Notes(logging.Handler):
+    """PyAV only logs the options that nothing took."""
+
+    unused = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "not used:" in record.getMessage():
+            self.unused = "options " + record.getMessage().partition("not used:")[2].strip()
+
+
+def _read(source: BinaryIO) -> tuple[tuple[Any, ...], bytes] | None:
+    """The next packet; None at the end."""
+    head = source.read(HEADER.size)
+    if len(head) < HEADER.size:
+        return None
+    fields = HEADER.unpack(head)
+    data = source.read(fields[-1])
+    return None if len(data) < fields[-1] else (fields, data)
+
+
+def _outlive() -> None:
+    """End the process soon after its parent closed the input, even if the connection hangs."""
+    ended = select.poll()
+    ended.register(0, 0)  # a hang-up is always told
+    ended.poll()
+    time.sleep(_LAST_S)
+    os._exit(1)
+
+
+def _say(report: int, error: str | None) -> None:
+    os.write(report, (json.dumps(Report(error=error)) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()
