@@ -101,6 +101,7 @@ class Api:
         self._control, self._observer, self._audience, self._recorder = control, observer, audience, recorder
         self._request_keyframe = request_keyframe
         self._webrtc, self._max_viewers = webrtc, config.preview.max_viewers
+        self._locked = config.preview.token is not None
         self._clip = any(isinstance(output, ClipOutput) for output in config.outputs)
         self._pictures, self._disk = ThreadPoolExecutor(1, "tiler-snapshot"), ThreadPoolExecutor(1, "tiler-disk")
         self._waiting = 0
@@ -309,7 +310,7 @@ class Api:
                 "schemas": schemas["$defs"],
                 "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
             },
-            "security": [{"token": []}, {}],
+            "security": [{"token": []}] if self._locked else [],
         }
 
 
