@@ -21,7 +21,7 @@ from served import Served, served, write_config  # noqa: E402
 
 from tiler.config.loader import load  # noqa: E402
 from tiler.config.models import is_loopback  # noqa: E402
-from tiler.errors import ConfigError, InputError  # noqa: E402
+from tiler.errors import ConfigError, InputError, StageError  # noqa: E402
 from tiler.preview import open_preview  # noqa: E402
 
 TOKEN = "correct horse battery"
@@ -260,7 +260,7 @@ def test_too_many_requests_are_refused(tmp_path: Path) -> None:
                 async with session.get("/icon.svg") as answer:
                     return int(answer.status)
 
-            statuses = [status for _ in range(6) for status in await asyncio.gather(*(ask() for _ in range(100)))]
+            statuses = [status for _ in range(10) for status in await asyncio.gather(*(ask() for _ in range(50)))]
             assert set(statuses) == {200, 429}
 
         talk(run, test)
@@ -342,3 +342,95 @@ def test_a_recording_is_named_here_and_plays(tmp_path: Path) -> None:
         frames = list(container.decode(video=0))
     assert len(frames) > 20
     assert frames[0].time == 0
+
+
+def test_whoever_guesses_too_often_is_not_told_when_he_is_right(tmp_path: Path) -> None:
+    with served(tmp_path, f"{{port: 0, token: {TOKEN}}}") as run:
+        right = {"Authorization": f"Bearer {TOKEN}"}
+
+        async def test(session: Session) -> None:
+            async with session.post("/session", data={"token": TOKEN}, allow_redirects=False) as answer:
+                assert (answer.status, answer.headers["Location"]) == (303, "/")
+            session.cookie_jar.clear()
+            for headers, status in ((right, 200), *[({"Authorization": "Bearer wrong"}, 401)] * 10, (right, 429)):
+                async with session.get("/api/state", headers=headers) as answer:
+                    assert answer.status == status
+            async with session.post("/session", data={"token": TOKEN}, allow_redirects=False) as answer:
+                assert answer.status == 429
+                assert "Set-Cookie" not in answer.headers
+
+        talk(run, test)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /api/state HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: tiler-preview-0=\xff\xfe\r\n",
+        b"GET /api/state HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer \xff\xed\xb0\x80\r\n",
+        b"GET /api/state HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: http://[\r\n",
+        b"GET /api/state HTTP/1.1\r\nHost: [\r\n",
+        b"GET /?token=%ff%00 HTTP/1.1\r\nHost: 127.0.0.1\r\n",
+        b"POST /session HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 7\r\nContent-Type: a/b; charset=no\r\n\r\ntoken=\xff",
+        b"POST /session HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99999\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GET / HTTP/9.9\r\n",
+    ],
+)
+def test_what_is_no_proper_request_is_refused_quietly(
+    tmp_path: Path, head: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    with served(tmp_path, f"{{port: 0, token: {TOKEN}}}") as run:
+        with socket.create_connection(("127.0.0.1", run.server.port), timeout=20) as one:
+            one.sendall(head + b"Connection: close\r\n\r\n")
+            answer = b"".join(iter(lambda: one.recv(65536), b""))
+        assert answer.split(b" ")[1] in (b"400", b"401", b"403", b"413"), answer
+        assert b"horse" not in answer
+    assert [record for record in caplog.records if record.name.startswith(("aiohttp", "asyncio"))] == []
+
+
+def test_more_connections_than_there_is_room_for_are_closed(tmp_path: Path) -> None:
+    with served(tmp_path, "{port: 0, max_viewers: 1}") as run:
+        opened = [socket.create_connection(("127.0.0.1", run.server.port), timeout=20) for _ in range(80)]
+        try:
+            assert opened[-1].recv(1) == b""
+            opened[0].sendall(b"GET /icon.svg HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+            assert opened[0].recv(12) == b"HTTP/1.1 200"
+        finally:
+            for one in opened:
+                one.close()
+
+
+def test_clips_and_outputs_by_the_api(tmp_path: Path) -> None:
+    async def test(session: Session) -> None:
+        state = await settled(session)
+        assert state["clip"]
+        assert not state["recording"]["possible"]
+        outputs = {output["kind"]: output for output in state["outputs"]}
+        assert outputs["preview"]["state"] == outputs["clip"]["state"] == "up"
+        assert outputs["push"]["state"] == "down"
+        async with session.post("/api/clip") as answer:
+            assert answer.status == 200
+            (name,) = (await answer.json())["files"]
+        with av.open(str(tmp_path / name)) as container:
+            assert next(container.decode(video=0)).width == 320
+        for _ in range(12):
+            async with session.post("/api/clip") as answer:
+                status = answer.status
+        assert status == 429  # a client cannot fill the disk at once
+
+    def run() -> None:
+        with served(tmp_path, more="outputs: [{clip: 'clip-{time}.mp4'}, {push: 'tcp://127.0.0.1:9'}]\n") as run:
+            talk(run, test)
+
+    with pytest.raises(StageError, match="push tcp://127"):  # nobody listens there
+        run()
+
+
+def test_without_a_clip_output_there_is_none(idle: Served) -> None:
+    async def test(session: Session) -> None:
+        assert not (await settled(session))["clip"]
+        async with session.post("/api/clip") as answer:
+            assert answer.status == 409
+            assert "no clip is kept" in await answer.text()
+
+    talk(idle, test)

@@ -7,20 +7,24 @@ sent, so no other page can read an answer.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
+import ipaddress
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from tiler.config.models import PreviewConfig, is_loopback
 
-_COOKIE = "tiler-preview"
 _PEERS = 1024
+MAX_BODY_BYTES = 16 << 10
+_BODY_S = 10.0
+"""How long the body of a request may take."""
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; media-src 'self' blob:; "
     "connect-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
@@ -56,13 +60,21 @@ class Allowance:
     def take(self, peer: str) -> bool:
         """Use one up; False when there is none."""
         now_s = self._clock()
-        left, since_s = self._peers.pop(peer, (self._burst, now_s))
-        left = min(self._burst, left + (now_s - since_s) * self._per_s)
+        left = self._left(peer, now_s)
         allowed = left >= 1
+        self._peers.pop(peer, None)
         self._peers[peer] = (left - allowed, now_s)
         if len(self._peers) > _PEERS:
             self._peers.popitem(last=False)
         return allowed
+
+    def has(self, peer: str) -> bool:
+        """Whether `take` would give one."""
+        return self._left(peer, self._clock()) >= 1
+
+    def _left(self, peer: str, now_s: float) -> float:
+        left, since_s = self._peers.get(peer, (self._burst, now_s))
+        return min(self._burst, left + (now_s - since_s) * self._per_s)
 
 
 class Access:
@@ -70,6 +82,7 @@ class Access:
 
     def __init__(self, config: PreviewConfig) -> None:
         self._token = config.token
+        self._name = f"tiler-preview-{config.port}"  # cookies are for all ports of a host
         self._proxied = config.behind_proxy
         self._local = config.token is None and not config.behind_proxy
         self._requests = Allowance(burst=200, per_s=50)
@@ -83,7 +96,7 @@ class Access:
             refused.headers.update(_HEADERS)
             return refused
         try:
-            response = await handler(request)
+            response = await handler(request) if await _has_come(request) else problem(408, "the body did not come")
         except web.HTTPException as error:
             error.headers.update(_HEADERS)
             raise
@@ -93,11 +106,11 @@ class Access:
 
     async def session(self, request: web.Request) -> web.StreamResponse:
         """POST /session: a form with the token; answers with the cookie."""
-        form = await request.post()
-        given = form.get("token")
-        if not self._attempts.take(self._peer(request)):
+        form = parse_qs((await request.read()).decode("utf-8", "replace"))
+        guessed = self._guess(self._peer(request), form.get("token", [""])[0])
+        if guessed is None:
             return web.Response(status=429, text=LOGIN % "Too many attempts: wait a little.", content_type="text/html")
-        if not isinstance(given, str) or not self._is_token(given):
+        if not guessed:
             return web.Response(status=401, text=LOGIN % "That is not the token.", content_type="text/html")
         response = web.Response(status=303, headers={"Location": "/"})
         self._remember(request, response)
@@ -107,23 +120,28 @@ class Access:
         peer = self._peer(request)
         if not self._requests.take(peer):
             return problem(429, "too many requests: at most 50 a second")
-        if self._local and not is_loopback(urlsplit(f"//{request.host}").hostname or ""):
+        if self._local and not is_loopback(_host_name(request.host)):
             return problem(403, "this server answers to localhost and 127.0.0.1 only")
+        if (request.content_length or 0) > MAX_BODY_BYTES:
+            return problem(413, f"larger than {MAX_BODY_BYTES} bytes")
         origin = request.headers.get("Origin")
         if origin is not None and not self._same_origin(request, origin):
             return problem(403, "a request of another web page")
-        if self._token is None or request.path == "/session" or self._authorised(request):
+        if self._token is None or request.path == "/session" or self._has_cookie(request):
             return None
-        given = request.query.get("token")
         page = request.method == "GET" and request.path in ("/", "/wall")
-        if given is not None or "Authorization" in request.headers:
-            if not self._attempts.take(peer):
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        in_address = page and "token" in request.query
+        if scheme.lower() == "bearer" or in_address:
+            guessed = self._guess(peer, request.query["token"] if in_address else given.strip())
+            if guessed is None:
                 return problem(429, "too many attempts: wait a little")
-            if page and given is not None and self._is_token(given):
-                # Out of the address bar, the history and the Referer at once.
+            if guessed and in_address:  # out of the address bar, the history and the Referer at once
                 response = web.Response(status=303, headers={"Location": request.path})
                 self._remember(request, response)
                 return response
+            if guessed:
+                return None
         if page:
             return web.Response(status=401, text=LOGIN % "A token is needed.", content_type="text/html")
         refused = problem(401, "a token is needed: Authorization: Bearer TOKEN")
@@ -133,31 +151,60 @@ class Access:
     def _same_origin(self, request: web.Request, origin: str) -> bool:
         """The page that asks comes from this server, as the browser sees it."""
         host = request.headers.get("X-Forwarded-Host", request.host) if self._proxied else request.host
-        parts = urlsplit(origin)
+        try:
+            parts = urlsplit(origin)
+        except ValueError:
+            return False
         return parts.scheme in ("http", "https") and parts.netloc.lower() == host.lower()
 
-    def _authorised(self, request: web.Request) -> bool:
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and self._is_token(token.strip()):
-            return True
-        cookie = request.cookies.get(_COOKIE, "")
-        return hmac.compare_digest(cookie.encode(), self._cookie().encode())
+    def _guess(self, peer: str, given: str) -> bool | None:
+        """Whether this is the token; None for a peer that has guessed too often, whatever it guesses now."""
+        if not self._attempts.has(peer):
+            return None
+        right = hmac.compare_digest(given.encode("utf-8", "replace"), (self._token or "").encode())
+        if not right:
+            self._attempts.take(peer)
+        return right
 
-    def _is_token(self, given: str) -> bool:
-        return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), (self._token or "").encode())
+    def _has_cookie(self, request: web.Request) -> bool:
+        cookie = request.cookies.get(self._name, "")
+        return hmac.compare_digest(cookie.encode("utf-8", "replace"), self._cookie().encode())
 
     def _cookie(self) -> str:
-        """Not the token itself: a cookie is kept on disk."""
+        """Not the token itself: a cookie is kept on disk. The same after a restart, so that a wall comes back."""
         return hashlib.sha256(f"tiler preview {self._token}".encode()).hexdigest()
 
     def _remember(self, request: web.Request, response: web.Response) -> None:
         secure = request.secure or (self._proxied and request.headers.get("X-Forwarded-Proto") == "https")
-        response.set_cookie(_COOKIE, self._cookie(), httponly=True, samesite="Strict", secure=secure)
+        response.set_cookie(self._name, self._cookie(), httponly=True, samesite="Strict", secure=secure)
 
     def _peer(self, request: web.Request) -> str:
+        """Who asks; all addresses of an IPv6 network are one, for whoever has one has 2**64."""
+        address = request.remote or ""
         if self._proxied:  # the last one is what the proxy itself saw
-            return request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()[:64] or (request.remote or "")
-        return request.remote or ""
+            address = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip() or address
+        try:
+            network = ipaddress.ip_network((address.partition("%")[0], 64 if ":" in address else 32), strict=False)
+        except ValueError:
+            return ""
+        return str(network)
+
+
+async def _has_come(request: web.Request) -> bool:
+    """The body is here; what never sends one ties nothing up."""
+    try:
+        async with asyncio.timeout(_BODY_S):
+            await request.read()
+    except TimeoutError:
+        return False
+    return True
+
+
+def _host_name(host: str) -> str:
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def problem(status: int, text: str) -> web.Response:

@@ -45,7 +45,6 @@ from tiler.preview.recording import Recorder
 from tiler.preview.snapshot import snapshot
 from tiler.preview.viewers import Audience
 
-MAX_BODY_BYTES = 16 << 10
 _OVERLAY = tuple(OverlayRequest.model_fields)
 _MAX_NUMBER = 4  # digits of a tile's number
 _Handler = Callable[[web.Request, Any], Awaitable[web.StreamResponse]]
@@ -105,7 +104,7 @@ class Api:
         self._clip = any(isinstance(output, ClipOutput) for output in config.outputs)
         self._pictures, self._disk = ThreadPoolExecutor(1, "tiler-snapshot"), ThreadPoolExecutor(1, "tiler-disk")
         self._waiting = 0
-        self._files = Allowance(burst=10, per_s=0.5)
+        self._files, self._decodes = Allowance(burst=10, per_s=0.5), Allowance(burst=10, per_s=2)
         get, put, post, patch = "GET", "PUT", "POST", "PATCH"
         self._operations = (
             _Operation(get, "/api/state", "state", "All that the page shows", self._state, answer=StateAnswer),
@@ -228,8 +227,8 @@ class Api:
             t, mosaic = tiles[number], config.mosaic
             crop = max(0, t.x), max(0, t.y), min(t.x + t.w, mosaic.width), min(t.y + t.h, mosaic.height)
             name = config.sources[t.source].id
-        if self._waiting >= 4:
-            return problem(429, "too many snapshots at once")
+        if self._waiting >= 4 or not self._decodes.take(""):
+            return problem(429, "too many snapshots: two a second")
         self._waiting += 1
         try:
             make = partial(snapshot, self._audience.group, config.encoder.codec, crop, kind)

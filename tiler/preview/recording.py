@@ -39,7 +39,10 @@ class Recorder:
             raise InputError("there is no folder for recordings: preview.recordings is not set")
         if self._running():
             return
-        path = Names(self._folder / _PATTERN).free(time.time())
+        try:
+            path = Names(self._folder / _PATTERN).free(time.time())
+        except OSError as error:
+            raise InputError(f"recordings {self._folder}: cannot be read: {error.strerror}") from error
         self._outlet = self._run.start_recording(FileOutput(file=str(path)))
         self._name, self._since_s = path.name, time.monotonic()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import socket
 import struct
 import threading
@@ -21,13 +22,14 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from tiler.config.models import Config, PreviewConfig
 from tiler.errors import InputError
 from tiler.observe.run import RunObserver
 from tiler.pipeline import Run
-from tiler.preview.access import Access, Allowance, problem
-from tiler.preview.api import MAX_BODY_BYTES, Api
+from tiler.preview.access import MAX_BODY_BYTES, Access, Allowance, problem
+from tiler.preview.api import Api
 from tiler.preview.fragments import Head, fragment, head, media_time
 from tiler.preview.recording import Recorder
 from tiler.preview.viewers import Audience, Coded, Viewer
@@ -41,11 +43,17 @@ _SOCKET_BYTES = 256 << 10
 """Send buffer of a viewer's socket. What lies in there is late and cannot be skipped any more."""
 _KEYFRAME_S = 0.5
 """Between two keyframes that clients ask for."""
+_CATCH_UP_S = 2.5
+"""Pictures that a new viewer decodes at once to be up to date; with more since the last keyframe it gets a new one."""
+_CONNECTIONS = 64
+"""Open connections beside those of viewers. Sockets are the run's too: its cameras and outputs need some."""
 _START_S = 10.0
 _JOIN_S = 5.0
 _HEADER = struct.Struct("<ddII")
 """In front of each binary message: media time in seconds, Unix time of the tick in ms, flags, pictures skipped."""
 _IS_KEY, _IS_HEAD = 1, 2
+
+_log = logging.getLogger(__name__)
 
 
 class PreviewServer:
@@ -117,6 +125,7 @@ class PreviewServer:
 
     async def _serve(self, started: Future[int]) -> None:
         access = Access(self._preview)
+        _log.addFilter(_is_ours)
         app = web.Application(middlewares=[access.middleware], client_max_size=MAX_BODY_BYTES)
         app.add_routes(self._api.routes())
         app.add_routes([web.get("/ws/video", self._video), web.post("/session", access.session)])
@@ -127,18 +136,22 @@ class PreviewServer:
             whep = Whep(self._audience, 1 / self._config.mosaic.fps, self._keyframe)
             app.add_routes(whep.routes())
             app.on_shutdown.append(lambda _: whep.close())
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, handle_signals=False)
+        runner = web.AppRunner(app, access_log=None, logger=_log, shutdown_timeout=1.0, handle_signals=False)
+        most = _CONNECTIONS + self._preview.max_viewers
         try:
             await runner.setup()
-            await web.TCPSite(runner, self._preview.host, self._preview.port).start()
+            listening = await self._loop.create_server(
+                lambda: _Door(runner, most), self._preview.host, self._preview.port, reuse_address=True
+            )
         except (OSError, OverflowError) as error:
             await runner.cleanup()
             started.set_exception(error)
             return
-        started.set_result(runner.addresses[0][1])
+        started.set_result(listening.sockets[0].getsockname()[1])
         try:
             await self._stop.wait()
         finally:
+            listening.close()
             self._audience.close()
             await runner.cleanup()
             self._api.close()
@@ -146,9 +159,12 @@ class PreviewServer:
     def _keyframe(self) -> None:
         """Ask the encoder for one; clients cannot make it work for nothing but keyframes."""
         now_s = time.monotonic()
-        if now_s - self._asked_s >= _KEYFRAME_S:
+        if now_s >= self._asked_s + _KEYFRAME_S:
             self._asked_s = now_s
             self._request_keyframe()
+        elif now_s >= self._asked_s:  # the one that was asked for may be out already
+            self._asked_s += _KEYFRAME_S
+            self._loop.call_at(self._loop.time() + self._asked_s - now_s, self._request_keyframe)
 
     async def _publish(self, coded: Coded) -> None:
         """Hand out what the run has written."""
@@ -165,7 +181,10 @@ class PreviewServer:
         form = request.query.get("form")
         if form not in ("annexb", "fmp4"):
             return problem(400, "form: accepted: annexb, fmp4")
-        viewer = self._audience.join()
+        long = len(self._audience.group) > _CATCH_UP_S * self._config.mosaic.fps
+        viewer = self._audience.join(late=not long)
+        if long:
+            self._keyframe()
         if viewer is None:
             return problem(503, f"{self._preview.max_viewers} viewers watch already")
         try:
@@ -222,6 +241,28 @@ class PreviewServer:
                 break
             await ws.send_str(json.dumps({"pong": given, "now_ms": time.time() * 1000}))
         viewer.close()
+
+
+class _Door(asyncio.Protocol):
+    """Lets a connection in while there is room."""
+
+    def __init__(self, runner: web.AppRunner, most: int) -> None:
+        self._runner, self._most = runner, most
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        server = self._runner.server
+        if server is None or len(server.connections) >= self._most:
+            transport.close()
+            return
+        handler = server()
+        assert isinstance(transport, asyncio.Transport)
+        transport.set_protocol(handler)
+        handler.connection_made(transport)
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Not what a client sent that is no HTTP: anybody could fill the log."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 def _no_webrtc(config: Config) -> str | None:

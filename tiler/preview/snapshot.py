@@ -30,6 +30,7 @@ def snapshot(
     """
     decoder = av.CodecContext.create(_DECODERS[codec], "r")
     assert isinstance(decoder, VideoCodecContext)
+    decoder.thread_count = 1  # the run needs the cores
     newest: av.VideoFrame | None = None
     for packet in (*(av.Packet(coded.packet.data) for coded in group), None):
         newest = next(reversed(decoder.decode(packet)), newest)
