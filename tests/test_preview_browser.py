@@ -11,11 +11,12 @@ import pytest
 
 pytest.importorskip("aiohttp", reason="the web extra is not installed")
 
-from chromium import Page, chromium, needs_chromium
 from PIL import Image
 from served import COLOURS, served
 
-pytestmark = needs_chromium
+from tools.chromium import PROGRAM, Page, chromium
+
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no chromium here: apt-get install chromium")
 
 # The colour of the video at a place, as fractions of it, whatever plays it.
 AT = """(() => { const e = document.querySelector('#screen > *'), c = document.createElement('canvas');

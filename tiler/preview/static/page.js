@@ -7,7 +7,8 @@ const KEYS = { g: "grid", s: "spotlight", p: "pip", c: "configured" };
 const TOGGLES = { b: "boxes", l: "labels", t: "trails" };
 const $ = (id) => document.getElementById(id);
 
-let state = null, rate = null, counted = { frames: 0, at: 0 }, reachable = true, problem = "";
+let state = null, rate = null, counted = { frames: 0, at: 0 }, reachable = true;
+let note = { text: "", good: false, untilMs: 0 };
 
 const asked = new URLSearchParams(location.search).get("way");
 const player = new Player($("screen"), Object.hasOwn(WAYS, asked) ? asked : undefined);
@@ -24,13 +25,18 @@ async function call(method, path, body) {
     const answer = await response.json();
     if (!response.ok) throw new Error(answer.error);
     reachable = true;
-    problem = "";
-    show(answer);
+    if (answer.tiles) show(answer);
+    return answer;
   } catch (error) {
     if (error instanceof TypeError) reachable = false; // no answer at all
-    else problem = error.message;
+    else say(error.message);
     showStream();
   }
+}
+
+function say(text, good = false) {
+  note = { text, good, untilMs: performance.now() + 4000 };
+  showStream();
 }
 
 const large = () => state.tiles.reduce((a, b) => (b.width * b.height > a.width * a.height * 1.2 ? b : a));
@@ -59,7 +65,9 @@ function show(answer) {
   showHits();
   showNumbers();
   showSources();
+  showOutputs();
   showStages();
+  $("clip").hidden = !state.clip;
   $("record").hidden = !state.recording.possible;
   $("record").classList.toggle("on", state.recording.file !== null);
   $("record").textContent = state.recording.file ? `Stop recording (${Math.round(state.recording.seconds)} s)` : "Record";
@@ -144,6 +152,21 @@ function showSources() {
   });
 }
 
+function showOutputs() {
+  const outputs = state.outputs.filter((output) => output.kind !== "preview");
+  const rows = matched($("outputs"), outputs.length, () => $("output").content.firstElementChild.cloneNode(true));
+  $("outputs").previousElementSibling.hidden = !outputs.length;
+  outputs.forEach((output, i) => {
+    const row = rows[i], find = (name) => row.querySelector(name);
+    row.dataset.state = output.state;
+    find(".kind").textContent = output.kind;
+    find(".name").textContent = output.name.split("/").pop() || output.name;
+    find(".name").title = output.name;
+    find(".state").textContent = output.state + (output.dropped ? `, ${output.dropped} left out` : "");
+    find(".failure").textContent = output.error ?? "";
+  });
+}
+
 function showStages() {
   const rows = Object.entries(state.stages).map(([name, stage]) => {
     const row = document.createElement("tr");
@@ -166,7 +189,9 @@ function showStream() {
   if (dropped || skipped) parts.push(`${dropped + skipped} pictures left out here`);
   $("stream").textContent = parts.filter(Boolean).join(" · ");
   $("stream").classList.toggle("bad", !playing);
-  const told = problem || (!reachable ? "The run does not answer; trying again" : "") || (playing ? "" : message);
+  const noted = performance.now() < note.untilMs ? note.text : "";
+  const told = noted || (!reachable ? "The run does not answer; trying again" : "") || (playing ? "" : message);
+  $("message").classList.toggle("good", noted !== "" && note.good);
   if ($("message").textContent !== told) $("message").textContent = told;
 }
 
@@ -188,6 +213,10 @@ for (const [way, text] of Object.entries(WAYS)) {
 $("way").value = player.status.way;
 $("way").addEventListener("change", () => player.use($("way").value));
 $("full").addEventListener("click", full);
+$("clip").addEventListener("click", async () => {
+  const said = await call("POST", "/api/clip");
+  if (said?.files) say(`Saved ${said.files.join(", ")}`, true);
+});
 $("record").addEventListener("click", () => call("PUT", "/api/recording", { recording: state.recording.file === null }));
 
 function full() {
