@@ -370,7 +370,8 @@ def test_whoever_guesses_too_often_is_not_told_when_he_is_right(tmp_path: Path) 
         b"GET /api/state HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: http://[\r\n",
         b"GET /api/state HTTP/1.1\r\nHost: [\r\n",
         b"GET /?token=%ff%00 HTTP/1.1\r\nHost: 127.0.0.1\r\n",
-        b"POST /session HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 7\r\nContent-Type: a; charset=b\r\n\r\ntoken=\xff",
+        b"POST /session HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 7\r\n"
+        b"Content-Type: a; charset=b\r\n\r\ntoken=\xff",
         b"POST /session HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99999\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"GET / HTTP/9.9\r\n",

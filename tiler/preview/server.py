@@ -77,6 +77,7 @@ class PreviewServer:
         self._observer = observer
         self._audience = Audience(config.preview.max_viewers)
         self._head: Head | None = None
+        self._last: tuple[Packet, bytes] | None = None
         self._request_keyframe = run.request_keyframe
         self._asked_s = 0.0
         self._no_webrtc = _no_webrtc(config)
@@ -209,7 +210,7 @@ class PreviewServer:
             self._audience.leave(viewer)
 
     async def _send(self, ws: web.WebSocketResponse, viewer: Viewer, form: str) -> None:
-        mosaic, codec, tick = self._config.mosaic, self._config.encoder.codec, 1 / self._config.mosaic.fps
+        mosaic, tick = self._config.mosaic, 1 / self._config.mosaic.fps
         greeted = False
         while (coded := await viewer.next()) is not None:
             packet = coded.packet
@@ -223,8 +224,16 @@ class PreviewServer:
                     await ws.send_bytes(_HEADER.pack(0, 0, _IS_HEAD, 0) + self._head.mp4)
             seconds = media_time(packet.pts, tick) / CLOCK_HZ
             header = _HEADER.pack(seconds, coded.began_ms, _IS_KEY * packet.keyframe, viewer.skipped)
-            data = packet.data if form == "annexb" else fragment(packet, codec, tick, max(1, packet.dts + 64))
-            await asyncio.wait_for(ws.send_bytes(header + data), _STALL_S)
+            data = packet.data if form == "annexb" else self._fragment(packet)
+            async with asyncio.timeout(_STALL_S):
+                await ws.send_bytes(header + data)
+
+    def _fragment(self, packet: Packet) -> bytes:
+        """Made once: viewers who keep up ask for the same packet one after the other."""
+        if self._last is None or self._last[0] is not packet:
+            tick = 1 / self._config.mosaic.fps
+            self._last = packet, fragment(packet, self._config.encoder.codec, tick, max(1, packet.dts + 64))
+        return self._last[1]
 
     async def _listen(self, ws: web.WebSocketResponse, viewer: Viewer) -> None:
         """Answer a viewer's questions for the time, and notice that it has gone."""
