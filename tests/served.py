@@ -27,7 +27,7 @@ class Served(NamedTuple):
     observer: RunObserver
 
 
-def write_config(folder: Path, more: str = "") -> Path:
+def write_config(folder: Path, more: str = "", gop_s: float = 1) -> Path:
     """The YAML file, and its pictures beside it."""
     for name, colour in COLOURS.items():
         Image.new("RGB", (64, 36), colour).save(folder / f"{name}.png")
@@ -35,16 +35,16 @@ def write_config(folder: Path, more: str = "") -> Path:
     path = folder / "c.yaml"
     path.write_text(
         f"sources:\n{sources}\nmosaic: {{width: 320, height: 192, fps: 25, fit: stretch}}\ndetector: none\n"
-        f"overlay: {{titles: false, fps: false}}\nencoder: {{profile: low_latency, gop_s: 1}}\n{more}",
+        f"overlay: {{titles: false, fps: false}}\nencoder: {{profile: low_latency, gop_s: {gop_s}}}\n{more}",
         encoding="utf-8",
     )
     return path
 
 
 @contextlib.contextmanager
-def served(folder: Path, preview: str = "{port: 0}", more: str = "") -> Iterator[Served]:
+def served(folder: Path, preview: str = "{port: 0}", more: str = "", gop_s: float = 1) -> Iterator[Served]:
     """The run, with at least one picture delivered."""
-    loaded = load(write_config(folder, f"preview: {preview}\n{more}"))
+    loaded = load(write_config(folder, f"preview: {preview}\n{more}", gop_s))
     built = stages.build(loaded)
     observer = RunObserver(loaded.config, built.choices, built.feeds, built.encoder.name)
     observer.encoder_sessions = built.encoder.sessions

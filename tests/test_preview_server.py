@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import struct
+import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
@@ -108,6 +109,33 @@ def test_a_viewer_that_does_not_read_holds_nobody_up(tmp_path: Path) -> None:
         talk(run, test)
         for one in stalled:
             one.close()
+
+
+def test_who_comes_late_in_a_long_group_gets_a_fresh_keyframe(tmp_path: Path) -> None:
+    """Or a browser would have to decode a minute at once."""
+    with served(tmp_path, gop_s=60) as run:
+
+        async def test(session: Session) -> None:
+            async with session.ws_connect("/ws/video?form=annexb") as video:
+                first = await pictures(video, 80)
+                async with session.ws_connect("/ws/video?form=annexb") as another:
+                    (joined,) = await pictures(another, 1)
+            assert [flags for _, flags, _ in first].count(1) == 1
+            assert joined[1] == 1
+            assert joined[0] > first[-1][0]
+
+        talk(run, test)
+
+
+def test_a_run_without_preview_loads_nothing_of_it(tmp_path: Path) -> None:
+    path = write_config(tmp_path, "duration_s: 1\noutputs: [{file: x.mp4}]\n")
+    code = (
+        "import sys\nfrom tiler.cli import main\n"
+        f"main(['run', {str(path)!r}], standalone_mode=False)\n"
+        "print([name for name in sys.modules if name.startswith(('tiler.preview', 'aiohttp', 'aiortc', 'asyncio'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_changes_by_the_api(tmp_path: Path) -> None:
