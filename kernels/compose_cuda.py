@@ -9,6 +9,7 @@ import numpy.typing as npt
 from numba import njit
 
 from tiler.kernels.color import is_identity
+from tiler.kernels.enqueue_cuda import launch
 from tiler.kernels.module_cuda import kernel
 from tiler.kernels.plane_cuda import address
 from tiler.kernels.primitives import (
@@ -188,7 +189,7 @@ def bound_rows(rows: Any, count: int, size: tuple[int, int], bounds: Any, groups
     """
     if count:
         arguments = (rows, np.int32(count), np.int32(size[0]), np.int32(size[1]), bounds, groups)
-        kernel("compose", "bound_rows")((-(-count // 256),), (256,), arguments)
+        launch(kernel("compose", "bound_rows"), (-(-count // 256),), (256,), arguments)
 
 
 def compose(
@@ -217,8 +218,8 @@ def compose(
     width, height = nv12.shape[1], nv12.shape[0] * 2 // 3
     shade = np.uint32(background[0] | background[1] << 8 | background[2] << 16)
     grid = (-(-width // _BLOCK[0]), -(-height // _BLOCK[1]))
-    kernel("compose", "compose")(
-        grid, (_THREADS,),
+    launch(
+        kernel("compose", "compose"), grid, (_THREADS,),
         (nv12, np.int32(width), np.int32(height), shade, tiles, np.int32(tile_count), tables, rows, bounds, groups,
          atlas, np.int32(atlas.shape[1]), colours),
     )  # fmt: skip

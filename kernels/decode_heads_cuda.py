@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tiler.kernels.enqueue_cuda import launch
 from tiler.kernels.module_cuda import kernel
 
 CAPACITY = 4096
@@ -49,13 +50,13 @@ def detect(
     count = heads.shape[0]
     anchors, classes = (heads.shape[1], heads.shape[2] - 5) if kind == "yolox" else (heads.shape[2], heads.shape[1] - 4)
     macros = f"-DIN={'__half' if heads.dtype == np.float16 else 'float'}", f"-DCAPACITY={CAPACITY}"
-    kernel("decode_heads", "select", *macros)(
-        (-(-anchors // 256), count), (256,),
+    launch(
+        kernel("decode_heads", "select", *macros), (-(-anchors // 256), count), (256,),
         (heads, np.int32(HEADS[kind]), np.int32(anchors), np.int32(classes), np.int32(input_width),
          np.float32(min_score), keep, places, candidates, counts),
     )  # fmt: skip
-    kernel("decode_heads", "suppress", *macros)(
-        (count,), (_THREADS,),
+    launch(
+        kernel("decode_heads", "suppress", *macros), (count,), (_THREADS,),
         (candidates, counts, places, np.float64(iou_limit), np.int32(limit), found, totals),
-        shared_mem=CAPACITY * 8 + limit * 4,
+        shared=CAPACITY * 8 + limit * 4,
     )  # fmt: skip

@@ -1,8 +1,8 @@
 """Short calls of the CUDA driver that keep the interpreter.
 
-CuPy lets go of the interpreter around such a call, since others of its kind take long; the thread must then get it
-back from the decoding threads. The calls that a tick makes once for each picture, and those that bring its tables, are
-made here instead. None of them waits for the device.
+CuPy lets go of the interpreter around such a call, since others of its kind take long; the thread must then queue with
+every decoding thread to get it back, which takes far longer than the call. So what is done for each picture and each
+tick is enqueued by the calls here. None of them waits for the device.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import ctypes
 from collections.abc import Iterable
 from functools import cache
 from typing import Any
+
+import numpy as np
 
 
 def wait(stream: Any, events: Iterable[Any]) -> None:
@@ -34,11 +36,67 @@ def copy(to: int, of: int, size: int, stream: Any) -> None:
     _check(_driver().cuMemcpyAsync(to, of, size, stream.ptr), "cuMemcpyAsync")
 
 
+def record(event: Any, stream: Any) -> None:
+    """The event is reached when all that is on `stream` so far has ended; both are CuPy's.
+
+    Raises:
+        RuntimeError: the driver refuses.
+    """
+    _check(_driver().cuEventRecord(event.ptr, stream.ptr), "cuEventRecord")
+
+
+def launch(
+    kernel: Any, grid: tuple[int, ...], block: tuple[int, ...], arguments: Iterable[Any], shared: int = 0
+) -> None:
+    """Launch a kernel on CuPy's current stream, as CuPy's own call would.
+
+    Args:
+        kernel: CuPy RawKernel.
+        grid, block: blocks, and threads of a block, in up to three dimensions.
+        arguments: CuPy arrays and NumPy scalars, of the types that the kernel takes.
+        shared: bytes of dynamic shared memory.
+
+    Raises:
+        RuntimeError: the driver refuses.
+    """
+    import cupy  # not for those who only copy
+
+    kinds = _C_TYPES
+    values = [kinds[type(one)](one) if type(one) in kinds else ctypes.c_void_p(one.data.ptr) for one in arguments]
+    pointers = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
+    result = _driver().cuLaunchKernel(
+        kernel.kernel.ptr, *grid, *(1,) * (3 - len(grid)), *block, *(1,) * (3 - len(block)), shared,
+        cupy.cuda.get_current_stream().ptr, pointers, None,
+    )  # fmt: skip
+    _check(result, "cuLaunchKernel")
+
+
+def launch_graph(graph: Any, stream: Any) -> None:
+    """Launch CuPy's CUDA graph on `stream`.
+
+    Raises:
+        RuntimeError: the driver refuses.
+    """
+    _check(_driver().cuGraphLaunch(graph.graphExec, stream.ptr), "cuGraphLaunch")
+
+
+_C_TYPES: dict[type, Any] = {
+    np.int32: ctypes.c_int32,
+    np.uint32: ctypes.c_uint32,
+    np.float32: ctypes.c_float,
+    np.float64: ctypes.c_double,
+}
+
+
 @cache
 def _driver() -> Any:
     driver = ctypes.PyDLL("libcuda.so.1")  # PyDLL, unlike CDLL, keeps the interpreter
-    driver.cuStreamWaitEvent.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint)
-    driver.cuMemcpyAsync.argtypes = (ctypes.c_uint64, ctypes.c_uint64, ctypes.c_size_t, ctypes.c_void_p)
+    handle = ctypes.c_void_p
+    driver.cuStreamWaitEvent.argtypes = (handle, handle, ctypes.c_uint)
+    driver.cuMemcpyAsync.argtypes = (ctypes.c_uint64, ctypes.c_uint64, ctypes.c_size_t, handle)
+    driver.cuEventRecord.argtypes = (handle, handle)
+    driver.cuLaunchKernel.argtypes = (handle, *(ctypes.c_uint,) * 7, handle, handle, handle)
+    driver.cuGraphLaunch.argtypes = (handle, handle)
     return driver
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tiler.kernels.enqueue_cuda import launch
 from tiler.kernels.module_cuda import kernel
 
 ENTRY = np.dtype(
@@ -64,6 +65,7 @@ def preprocess(tensor: Any, entries: Any, tables: Any, affine: Any, pad: float) 
     element = "__half" if tensor.dtype == np.float16 else "float"
     grid = (-(-width // (4 * _BLOCK[0])), -(-height // _BLOCK[1]), count)
     numbers = [np.float32(value) for value in np.asarray(affine).ravel()]
-    kernel("preprocess", "preprocess", f"-DOUT={element}")(
-        grid, _BLOCK, (tensor, np.int32(width), np.int32(height), entries, tables, *numbers, np.float32(pad))
-    )
+    launch(
+        kernel("preprocess", "preprocess", f"-DOUT={element}"), grid, _BLOCK,
+        (tensor, np.int32(width), np.int32(height), entries, tables, *numbers, np.float32(pad)),
+    )  # fmt: skip

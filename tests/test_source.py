@@ -49,6 +49,9 @@ class ListDecoder:
             raise self._error
         return None
 
+    def restart(self) -> None:
+        self.given = 0
+
     def close(self) -> None:
         self.closed.set()
 
@@ -132,7 +135,7 @@ def test_loop_goes_on_seamlessly(tmp_path: Path) -> None:
 
 
 def test_loop_ends_at_end_s() -> None:
-    with reader_of(*[ListDecoder([0, 9000, 27000]) for _ in range(3)], loop=True, end_s=0.4) as reader:
+    with reader_of(ListDecoder([0, 9000, 27000]), loop=True, end_s=0.4) as reader:
         reader.start()
         assert [frame.pts for _ in range(7) if (frame := reader.next())] == [
             0, 9000, 27000, 36000, 45000, 63000, 72000
@@ -140,9 +143,20 @@ def test_loop_ends_at_end_s() -> None:
 
 
 def test_loop_of_one_picture_lasts_a_picture() -> None:
-    with reader_of(*[ListDecoder([0]) for _ in range(4)], loop=True) as reader:
+    with reader_of(ListDecoder([0]), loop=True) as reader:
         reader.start()
         assert [frame.pts for _ in range(3) if (frame := reader.next())] == [0, 3600, 7200]
+
+
+def test_a_file_that_vanished_ends_its_loop_and_says_why(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mp4", 3)
+    with SourceReader(Source(id="cam", uri=str(path), loop=True), str(path), 0, 1, live=False) as reader:
+        path.unlink()
+        reader.start()
+        assert [frame.pts for _ in range(4) if (frame := reader.next())] == [0, 3600, 7200]
+        assert reader.finished
+        assert reader.failure is not None
+        assert "cannot open" in str(reader.failure)
 
 
 def test_a_broken_stream_ends_and_says_why() -> None:

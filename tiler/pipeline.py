@@ -117,14 +117,15 @@ class Run:
 
     def _ticks(self, ahead: Channel[Tick]) -> Iterator[Tick]:
         """The mosaic's clock: every tick with what each source shows then."""
-        config = self._config
+        config, live = self._config, self._config.live
         last = None if config.duration_s is None else round(config.duration_s * config.mosaic.fps)
+        tick = CLOCK_HZ / config.mosaic.fps
         for feed in self._stages.feeds:
             feed.reader.start()
         start_s = time.monotonic()
         index = 0
         while not self._stop.is_set() and (last is None or index < last):
-            if config.live:
+            if live:
                 due_s = start_s + float(index / config.mosaic.fps)
                 if self._stop.wait(max(0.0, due_s - time.monotonic())):
                     return
@@ -132,7 +133,7 @@ class Run:
                     self._observer.dropped_ticks += 1
                     index += 1
                     continue
-            pts = round(index / config.mosaic.fps * CLOCK_HZ)
+            pts = round(index * tick)
             began_s = time.monotonic()
             wanted = self.control.wanted
             with self._observer.stage("decode"):
@@ -140,7 +141,7 @@ class Run:
             if last is None and self._over():
                 return
             numbers = [feed.index for feed in self._stages.feeds]
-            yield Tick(index, pts, began_s, _clock_text(config, index), shown, numbers, wanted.config)
+            yield Tick(index, pts, began_s, _clock_text(live, pts // CLOCK_HZ), shown, numbers, wanted.config)
             index += 1
 
     def _over(self) -> bool:
@@ -369,8 +370,7 @@ def _open_outputs(
     return outlets, tracks, clips
 
 
-def _clock_text(config: Config, index: int) -> str:
-    if config.live:
+def _clock_text(live: bool, seconds: int) -> str:
+    if live:
         return time.strftime("%Y-%m-%d %H:%M:%S")
-    seconds = int(index / config.mosaic.fps)
     return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"

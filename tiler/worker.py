@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -20,7 +21,11 @@ U = TypeVar("U")
 
 
 class Channel(Generic[T]):
-    """A bounded queue with an end: iterate to take, `put` to give."""
+    """A bounded queue with an end: iterate to take, `put` to give. One thread each.
+
+    Two queues of the interpreter's own, one of items and one of the room that is left: a thread that has
+    to wait sleeps once and is woken once, which a condition variable does not achieve among many threads.
+    """
 
     def __init__(self, depth: int, on_wait: Callable[[float], None] | None = None) -> None:
         """
@@ -28,51 +33,56 @@ class Channel(Generic[T]):
             depth: items that may wait; more make `put` block.
             on_wait: is told for each item how many seconds it waited to be taken.
         """
-        self._items: deque[tuple[T, float]] = deque()
-        self._depth = depth
+        self._items: SimpleQueue[tuple[T, float] | None] = SimpleQueue()
+        self._room: SimpleQueue[None] = SimpleQueue()
+        for _ in range(depth):
+            self._room.put(None)
         self._on_wait = on_wait
-        self._closed = self._cancelled = False
-        self._changed = threading.Condition()
+        self._cancelled = False
 
     def put(self, item: T) -> bool:
         """Give an item, waiting for room. False when nobody will take it any more."""
-        with self._changed:
-            self._changed.wait_for(lambda: len(self._items) < self._depth or self._cancelled)
-            if self._cancelled:
-                return False
-            self._items.append((item, time.monotonic()))
-            self._changed.notify_all()
-            return True
+        self._room.get()
+        if self._cancelled:
+            self._room.put(None)
+            return False
+        self._items.put((item, time.monotonic()))
+        if self._cancelled:  # since then: whoever cancelled may not have seen it
+            self._drop()
+            return False
+        return True
 
     def full(self) -> bool:
         """Whether `put` would have to wait."""
-        with self._changed:
-            return len(self._items) >= self._depth
+        return self._room.empty()
 
     def close(self) -> None:
         """Nothing more will be put; what is inside is still taken."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+        self._items.put(None)
 
     def cancel(self) -> None:
         """Nothing more will be taken; what is inside is dropped and `put` returns False."""
-        with self._changed:
-            self._cancelled = True
-            self._items.clear()
-            self._changed.notify_all()
+        self._cancelled = True
+        self._drop()
+        self._room.put(None)
 
     def __iter__(self) -> Iterator[T]:
         while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._items or self._closed or self._cancelled)
-                if not self._items:
-                    return
-                item, since = self._items.popleft()
-                self._changed.notify_all()
+            taken = self._items.get()
+            if taken is None:
+                self._items.put(None)  # whoever asks again is told again
+                return
+            item, since = taken
+            self._room.put(None)
             if self._on_wait is not None:
                 self._on_wait(time.monotonic() - since)
             yield item
+
+    def _drop(self) -> None:
+        with suppress(Empty):
+            while True:
+                self._items.get_nowait()
+        self._items.put(None)
 
 
 class Worker(threading.Thread):

@@ -123,6 +123,8 @@ def viewers(rounds: int, window_s: float, write: Path | None) -> None:
                     time.sleep(window_s)
                     late[kind].append(_late_ms(observer.ticks, since[0]))
                     out[kind].append(_late_ms(observer.packets, since[1]))
+                p99 = [np.percentile(rows[kind][-1], 99) for rows in (late, out)]
+                click.echo(f"{kind}: tick p99 {p99[0]:.2f} ms, packet p99 {p99[1]:.2f} ms", err=True)
         dropped = observer.dropped_ticks
     report.say("| | ticks | tick late p50 | p99 ms | packet late p50 | p99 ms |")
     report.say("| --- | ---: | ---: | ---: | ---: | ---: |")
@@ -177,7 +179,7 @@ def _live_run(folder: Path) -> Iterator[tuple[str, _Timed]]:
 def _watching(url: str) -> Iterator[None]:
     """20 viewers in a process of their own; those who read must have got pictures."""
     # Nice: viewers are on other machines, and must not take the processor from the run.
-    command = ["nice", "-n", "19", sys.executable, "-m", "tools.bench_preview", "watch", url]
+    command = ["nice", "-n", "19", sys.executable, str(Path(__file__).with_name("watch_preview.py")), url]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     process.stdout.readline()  # all are connected
@@ -187,49 +189,6 @@ def _watching(url: str) -> Iterator[None]:
         said, _ = process.communicate("\n", timeout=30)
     if process.returncode or min(map(int, said.split())) < FPS:
         raise SystemExit(f"the viewers got no pictures: {said!r}")
-
-
-@main.command(hidden=True)
-@click.argument("url")
-def watch(url: str) -> None:
-    """15 viewers who read and 5 who do not, until a line comes on standard input."""
-
-    async def read(session: aiohttp.ClientSession) -> int:
-        count = 0
-        try:
-            async with session.ws_connect(f"{url}ws/video?form=fmp4", max_msg_size=0) as video:
-                async for _ in video:
-                    count += 1
-        except asyncio.CancelledError:
-            return count
-        raise SystemExit("a viewer who reads was sent away")
-
-    async def run() -> None:
-        host, port = url.split("/")[2].split(":")
-        stalled = [_stalled(host, int(port)) for _ in range(5)]
-        async with aiohttp.ClientSession() as session:
-            tasks = [asyncio.create_task(read(session)) for _ in range(15)]
-            await asyncio.sleep(1)
-            print("connected", flush=True)
-            await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
-            for task in tasks:
-                task.cancel()
-            print(*await asyncio.gather(*tasks))
-        for one in stalled:
-            one.close()
-
-    asyncio.run(run())
-
-
-def _stalled(host: str, port: int) -> socket.socket:
-    one = socket.socket()
-    one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    one.connect((host, port))
-    one.sendall(
-        f"GET /ws/video?form=annexb HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
-    )
-    return one
 
 
 # How old a picture is when a browser shows it

@@ -158,6 +158,10 @@ def _module(host: HostCupy) -> ModuleType:
         def __exit__(self, *_: object) -> None:
             current.devices.pop()
 
+        def use(self) -> None:
+            current.devices = [*getattr(current, "devices", [])[:-1], self.id]
+            host.devices.setdefault(threading.current_thread().name, set()).add(self.id)
+
     class UnownedMemory:
         def __init__(self, ptr: int, size: int, owner: object, device_id: int = -1) -> None:
             if not (isinstance(ptr, int) and isinstance(size, int) and ptr > 0 and size > 0):

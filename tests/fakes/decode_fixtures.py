@@ -23,12 +23,13 @@ def gpu() -> Iterator[Gpu]:
     host = HostCupy()
     nvdec = HostNvdec(host)
     sys.modules["cupy"], sys.modules["PyNvVideoCodec"] = host.module, nvdec.module
-    driver_copy, enqueue_cuda.copy = enqueue_cuda.copy, host.copy
+    driver = enqueue_cuda.copy, enqueue_cuda.record
+    enqueue_cuda.copy, enqueue_cuda.record = host.copy, lambda event, stream: event.record(stream)
     try:
         modules = {name: importlib.import_module(f"tiler.decode.{name}") for name in MODULES}
         yield Gpu(host=host, nvdec=nvdec, **modules)
     finally:
-        enqueue_cuda.copy = driver_copy
+        enqueue_cuda.copy, enqueue_cuda.record = driver
         for name in names:
             sys.modules.pop(name, None)
             if before[name] is not None:

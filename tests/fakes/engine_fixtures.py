@@ -13,6 +13,7 @@ import pytest
 
 from tests.fakes.tensorrt_cupy import make_cupy
 from tests.fakes.tensorrt_fake import make_tensorrt
+from tiler.kernels import enqueue_cuda
 
 
 @pytest.fixture
@@ -42,10 +43,12 @@ def on_gpu() -> Iterator[SimpleNamespace]:
     ours = ("tiler.engines.device_cuda", *(f"tiler.infer.{n}_cuda" for n in ("graph", "network", "tensorrt", "ort")))
     before = {name: sys.modules.pop(name, None) for name in ("cupy", *ours)}
     sys.modules["cupy"] = make_cupy()
+    driver, enqueue_cuda.launch_graph = enqueue_cuda.launch_graph, lambda graph, stream: graph.launch(stream)
     try:
         names = ("graph", "network", "ort", "tensorrt")
         yield SimpleNamespace(**{name: importlib.import_module(f"tiler.infer.{name}_cuda") for name in names})
     finally:
+        enqueue_cuda.launch_graph = driver
         for name, module in before.items():
             sys.modules.pop(name, None)
             if module is not None:

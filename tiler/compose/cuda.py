@@ -146,7 +146,7 @@ class CudaCompositor(Closing):
             self._upload_glyphs()
             self._upload(turn, rows)
             self._launch(turn, rows)
-            turn.ready.record(self._stream)
+            enqueue_cuda.record(turn.ready, self._stream)
         turn.frames = [tile.frame for tile in drawn if tile.frame is not None]
         return Mosaic(tick, turn.planes, shown_pts(sources), turn.nv12, turn.ready)
 

@@ -56,6 +56,14 @@ class Decoder(Protocol):
         """
         ...
 
+    def restart(self) -> None:
+        """Begin again: the next picture read is the first one.
+
+        Raises:
+            StageError: the source cannot be opened again.
+        """
+        ...
+
     def close(self) -> None:
         """Free everything; may be called twice, and from another thread to end a blocking read."""
         ...

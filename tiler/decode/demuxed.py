@@ -133,6 +133,15 @@ class DemuxedDecoder(Closing, Generic[PictureT]):
             if self._closed:
                 self._free()
 
+    def restart(self) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._frames.close()
+            self._reopen()
+            self._frames, self._first = self._trimmed(), None
+            self.errors = 0
+
     def close(self) -> None:
         self._closed = True
         self._free()

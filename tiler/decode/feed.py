@@ -116,8 +116,8 @@ class OfflineFeed:
                     break
                 self._read += 1
                 before = due if due is not None else self._shown
-                usual = frame_duration(self.reader.info)
-                self._end = self._next.pts + (usual if before is None else self._next.pts - before.pts)
+                lasts = frame_duration(self.reader.info) if before is None else self._next.pts - before.pts
+                self._end = self._next.pts + lasts
             if self._next.pts > pts:
                 break
             self._skipped += due is not None

@@ -18,6 +18,7 @@ before they reach memory: `Frame.source_size` then says what they were.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, cast
@@ -27,6 +28,7 @@ import cupy
 from av.video.codeccontext import VideoCodecContext
 
 from tiler.config.models import Source, is_live
+from tiler.decode.annexb import has_room, put_start_codes
 from tiler.decode.base import Needed
 from tiler.decode.clock import TickClock
 from tiler.decode.demuxed import DEFAULT_FPS, DemuxedDecoder, VideoPacket, said_by
@@ -99,12 +101,15 @@ class NvdecDecoder(DemuxedDecoder[NvPicture]):
             self._library.PyNvVCExceptionUnsupported,
             RuntimeError,
         )
+        self._thread = 0
         with cupy.cuda.Device(device):
             super().__init__(source, uri, stream, 1)
 
     def read(self) -> Frame | None:
-        with cupy.cuda.Device(self._device):
-            return super().read()
+        if self._thread != threading.get_ident():  # the constructor's at first, the reader's from then on
+            self._thread = threading.get_ident()
+            cupy.cuda.Device(self._device).use()
+        return super().read()
 
     def _name(self) -> str:
         nvdec = self._nvdec
@@ -124,11 +129,13 @@ class NvdecDecoder(DemuxedDecoder[NvPicture]):
         extradata = self._video.codec_context.extradata
         name = FILTERS.get(self._codec) if is_length_prefixed(extradata) else None
         self._filter = av.BitStreamFilterContext(name, self._video) if name else None
+        self._in_place = name is not None and has_room(self._codec, extradata)
         self._headers = headers_of(self._codec, extradata)
         self._parameters = b""
         self._waiting = True
         self._skipped = self._damaged = 0
-        self._release()
+        if self._nvdec is not None:  # begun again: the hardware's session stays, as to open one takes long
+            self._nvdec.flush()
         yield from self._decoded(self._decode, self._refusals)
 
     def _decode(self, packet: VideoPacket | None) -> list[NvPicture]:
@@ -145,7 +152,9 @@ class NvdecDecoder(DemuxedDecoder[NvPicture]):
         if self._waiting and not keyframe:
             return self._skip()
         stored = packet
-        if self._filter is not None:
+        if self._in_place and not keyframe:
+            put_start_codes(_bytes_of(packet))
+        elif self._filter is not None:
             stored = _copy_of(packet) if keyframe else packet
             filtered = self._filter.filter(packet)  # takes the data out of the packet
             if not filtered:
@@ -250,7 +259,7 @@ class NvdecDecoder(DemuxedDecoder[NvPicture]):
         if decoded.GetPtrToPlane(1) - luma != surface.luma_bytes:
             raise self._refusal(f"its pictures are not {width}x{height} with {look.bits} bits, as they should be")
         enqueue_cuda.copy(surface.ptr, luma, surface.size_bytes, ring.stream)
-        surface.ready.record(ring.stream)
+        enqueue_cuda.record(surface.ready, ring.stream)
         return Frame(
             stream=self._stream,
             pts=pts,
@@ -327,8 +336,14 @@ class _Nvdec:
         return self._taken(self._decoder.Decode(sent))
 
     def flush(self) -> list[NvPicture]:
-        """What the decoder still holds; it is not used again."""
-        return self._taken(self._decoder.Decode(self._end))
+        """What the decoder still holds. A keyframe may come next, of another stream of the same look, too."""
+        if not self.began:
+            return []
+        self.began = False
+        left = self._taken(self._decoder.Decode(self._end))
+        self._durations.clear()
+        self._hidden.clear()
+        return left
 
     def _taken(self, decoded: list[Any]) -> list[NvPicture]:
         pictures = []

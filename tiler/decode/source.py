@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 Opener = Callable[[Source, str, int, int], Decoder]
 
 QUEUE_DEPTH = 4
+_REFILL_AT = 2
+"""Frames that are left when the thread of a full queue goes on: it is woken once for several of them."""
 _BACKOFF = 1.5
 _LONGEST_WAIT_S = 30.0
 _JOIN_S = 0.9
@@ -133,7 +135,8 @@ class SourceReader(Closing):
     def next(self) -> Frame | None:
         """The next frame in order, waiting for it; None at the end or after a failure."""
         with self._changed:
-            self._changed.wait_for(lambda: self._frames or self._finished)
+            if not self._frames:
+                self._changed.wait_for(lambda: self._frames or self._finished)
             return self._take()
 
     def latest(self) -> Frame | None:
@@ -169,7 +172,8 @@ class SourceReader(Closing):
     def _take(self) -> Frame | None:
         if self._frames:
             frame = self._frames.popleft()
-            self._changed.notify_all()
+            if len(self._frames) <= _REFILL_AT:
+                self._changed.notify_all()
             return frame
         if self._bug is not None:
             raise self._bug
@@ -231,14 +235,7 @@ class SourceReader(Closing):
                 if self._live and began_s is not None:  # the last picture has its time, too
                     self._stop.wait(max(0.0, began_s + offset / CLOCK_HZ - time.monotonic()))
                 return
-            decoder.close()
-            decoder = self._use(self._reopened())
-
-    def _reopened(self) -> Decoder:
-        try:
-            return self._open()
-        except InputError as error:  # it was there a moment ago
-            raise StageError("decode", str(error), stream=self.source.id) from error
+            decoder.restart()
 
     def _clipped(self, last: int, duration: int) -> int:
         """The last frame's duration, no longer than to `end_s`."""
@@ -306,8 +303,8 @@ class SourceReader(Closing):
             if self._live:
                 self.counts.dropped += len(self._frames)
                 self._frames.clear()
-            else:
-                self._changed.wait_for(lambda: len(self._frames) < QUEUE_DEPTH or self._stop.is_set())
+            elif len(self._frames) >= QUEUE_DEPTH:
+                self._changed.wait_for(lambda: len(self._frames) <= _REFILL_AT or self._stop.is_set())
             if self._stop.is_set():
                 return False
             self._frames.append(frame)

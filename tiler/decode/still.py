@@ -50,17 +50,21 @@ class StillDecoder(Closing):
         picture = av.VideoFrame.from_ndarray(rgb, format="rgb24")
         colour = colour_of(picture)
         y, u, v, owner = PlaneMaker().planes(picture)
-        self._frame: Frame | None = Frame(
+        self._picture: Frame | None = Frame(
             stream, 0, y, u, v, colour.matrix, colour.full_range, arrival_s=time.monotonic(), owner=owner
         )
+        self._next = self._picture
         self.info = StreamInfo((width, height), Fraction(0), None, codec, f"pillow {codec}")
 
     def read(self) -> Frame | None:
-        frame, self._frame = self._frame, None
+        frame, self._next = self._next, None
         return frame
 
+    def restart(self) -> None:
+        self._next = self._picture
+
     def close(self) -> None:
-        self._frame = None
+        self._picture = self._next = None
 
 
 def _rgb(image: Image.Image) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

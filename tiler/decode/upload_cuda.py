@@ -86,6 +86,9 @@ class UploadDecoder(Closing):
             if self._closed:
                 self._free()
 
+    def restart(self) -> None:
+        self._decoder.restart()
+
     def close(self) -> None:
         self._closed = True
         self._decoder.close()
@@ -108,8 +111,8 @@ class UploadDecoder(Closing):
         rows[height:, 0::2] = frame.u
         rows[height:, 1::2] = frame.v
         enqueue_cuda.copy(surface.ptr, staging.ptr, surface.size_bytes, ring.stream)
-        staging.copied.record(ring.stream)
-        surface.ready.record(ring.stream)
+        enqueue_cuda.record(staging.copied, ring.stream)
+        enqueue_cuda.record(surface.ready, ring.stream)
         self._copies.add("decoded pictures", "up", surface.size_bytes)
         return replace(
             frame,

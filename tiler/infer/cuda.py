@@ -94,7 +94,7 @@ class CudaDetector(Closing):
                 self._limit, self._candidates, self._counts, self._result[self._boxes_at :], self._result,
             )  # fmt: skip
             self._copy(self._host_result.ctypes.data, self._result.data.ptr, self._result_bytes, "down", "detections")
-            self._done.record(self._stream)
+            enqueue_cuda.record(self._done, self._stream)
         self._done.synchronize()
         return self._read(count)
 

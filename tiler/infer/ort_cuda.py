@@ -30,6 +30,7 @@ from tiler.engines.tensorrt import UnusableError
 from tiler.errors import StageError
 from tiler.infer.graph_cuda import capture, host_work
 from tiler.infer.network_cuda import prepared_size
+from tiler.kernels import enqueue_cuda
 
 _log = logging.getLogger(__name__)
 
@@ -134,7 +135,7 @@ class OrtCudaNetwork:
         if bound is None:
             self._bound(size, images, head)  # has run it
         elif bound.graph is not None and not captured:
-            bound.graph.launch(self._stream)
+            enqueue_cuda.launch_graph(bound.graph, self._stream)
         else:
             self._enqueue(bound)
 

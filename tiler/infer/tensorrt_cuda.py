@@ -18,6 +18,7 @@ from tiler.engines.tensorrt import Progress, TensorRT, UnusableError
 from tiler.errors import StageError
 from tiler.infer.graph_cuda import capture
 from tiler.infer.network_cuda import prepared_size
+from tiler.kernels import enqueue_cuda
 
 _log = logging.getLogger(__name__)
 
@@ -122,7 +123,7 @@ class TensorRTNetwork:
                 self._slot(size, images, head)  # has run it
                 return
         if slot.graph is not None and not self._stream.is_capturing():
-            slot.graph.launch(self._stream)
+            enqueue_cuda.launch_graph(slot.graph, self._stream)
         else:
             self._enqueue(slot)
 

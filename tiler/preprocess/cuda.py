@@ -97,7 +97,7 @@ class CudaPreprocessor(Closing):
             self._copies.add("pictures' places", "up", size)
             tensor = self._ring[turn][: len(frames)]
             self._launch(tensor, turn)
-            self._used[turn].record(self._stream)
+            enqueue_cuda.record(self._used[turn], self._stream)
         return Batch(tensor, *places(frames, [of.box for of in known]), tuple(frame.stream for frame in frames))
 
     @property
