@@ -1,7 +1,7 @@
 """Benchmarks of the preview: what viewers cost the run, and how old a picture is when a browser shows it.
 
-    python -m tools.bench_preview viewers       # tick and packet jitter, nobody watching against 20 viewers
-    python -m tools.bench_preview latency       # time stamped into source pictures, read back in Chromium
+    chrt -f 1 python -m tools.bench_preview viewers     # tick and packet jitter, nobody watching against 20 viewers
+    python -m tools.bench_preview latency               # time stamped into source pictures, read back in Chromium
 
 With --write FILE the table goes to a file too.
 """
@@ -108,7 +108,8 @@ class _Timed(RunObserver):
 def viewers(rounds: int, window_s: float, write: Path | None) -> None:
     """A 720p run of four sources with nobody watching, and with 15 viewers who read and 5 who do not.
 
-    Late: how long after its time a tick began, and its packet left, the run's earliest being 0.
+    Late: how long after its time a tick began, and its packet left, the earliest of the run being 0. With `chrt -f 1`
+    the run comes before other work on the machine, also before that of the viewers, who would be on other machines.
     """
     report = _report()
     late: dict[str, list[list[float]]] = {"nobody": [], "20 viewers": []}
@@ -178,8 +179,7 @@ def _live_run(folder: Path) -> Iterator[tuple[str, _Timed]]:
 @contextlib.contextmanager
 def _watching(url: str) -> Iterator[None]:
     """20 viewers in a process of their own; those who read must have got pictures."""
-    # Nice: viewers are on other machines, and must not take the processor from the run.
-    command = ["nice", "-n", "19", sys.executable, str(Path(__file__).with_name("watch_preview.py")), url]
+    command = [sys.executable, str(Path(__file__).with_name("watch_preview.py")), url]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     process.stdout.readline()  # all are connected

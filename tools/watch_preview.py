@@ -8,6 +8,7 @@ Says `connected`, ends with a line on standard input, and then says how many pic
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import sys
 
@@ -54,4 +55,5 @@ async def main(url: str) -> None:
 
 
 if __name__ == "__main__":
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))  # behind the run, whose priority it would inherit
     asyncio.run(main(sys.argv[1]))
