@@ -1,7 +1,7 @@
 """Benchmarks of the preview: what viewers cost the run, and how old a picture is when a browser shows it.
 
     chrt -f 1 python -m tools.bench_preview viewers     # tick and packet jitter, nobody watching against 20 viewers
-    python -m tools.bench_preview latency               # time stamped into source pictures, read back in Chromium
+    chrt -f 1 python -m tools.bench_preview latency     # time stamped into source pictures, read back in Chromium
 
 With --write FILE the table goes to a file too.
 """
