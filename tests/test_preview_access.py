@@ -130,6 +130,10 @@ def test_the_token_shows_in_no_message(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"preview\.token") as caught:
         load(path)
     assert "horse" not in str(caught.value)
+    path = write_config(tmp_path, f"preview: [{{token: {TOKEN}}}]\n")
+    with pytest.raises(ConfigError, match="must be a mapping") as caught:
+        load(path)
+    assert "horse" not in str(caught.value)
     assert "horse" not in repr(load(write_config(tmp_path, f"preview: {{token: {TOKEN}}}\n")))
 
 

@@ -98,7 +98,7 @@ def run(
 @_set
 @_tells_errors
 def preview(config: Path, duration: float | None, no_browser: bool, overrides: tuple[str, ...]) -> None:
-    """Run CONFIG and show the mosaic in the browser; nothing is written.
+    """Run CONFIG and show the mosaic in the browser; nothing is written but what the page asks for.
 
     Files are played in their own time, round and round. The encoder works for low latency, unless CONFIG
     says another profile.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -69,15 +70,21 @@ class LoadedConfig:
         """The same config to look at: files in their own time and round and round, low latency, and no outputs.
 
         A `clip` output stays: it writes only when somebody asks.
+
+        Raises:
+            InputError: the duration is none.
         """
+        if duration_s is not None and not 0 < duration_s < math.inf:
+            raise InputError(f"--duration: seconds, more than 0, are needed (got {duration_s:g})")
         config = self.config
         sources = [
             source if is_live(source) else source.model_copy(update={"realtime": True, "loop": True})
             for source in config.sources
         ]
         encoder = config.encoder
-        if "profile" not in encoder.model_fields_set:
-            encoder = encoder.model_copy(update={"profile": "low_latency"})
+        quick = encoder.model_copy(update={"profile": "low_latency"})
+        if "profile" not in encoder.model_fields_set and not contradictions(quick):
+            encoder = quick
         outputs = [output for output in config.outputs if isinstance(output, ClipOutput)]
         update = {"sources": sources, "encoder": encoder, "outputs": outputs, "duration_s": duration_s,
                   "preview": config.preview or PreviewConfig()}  # fmt: skip
@@ -225,7 +232,7 @@ def _check(loaded: LoadedConfig, report: _Findings) -> None:
         key, _, problem = found.partition(": ")
         report.at(tuple(key.split(".")), problem)
     _check_outputs(loaded, report)
-    _check_preview(config, report)
+    _check_preview(loaded, report)
 
 
 def _check_source(loaded: LoadedConfig, index: int, source: Source, report: _Findings) -> None:
@@ -271,10 +278,16 @@ def _check_outputs(loaded: LoadedConfig, report: _Findings) -> None:
         seen[path] = f"outputs[{index}]"
 
 
-def _check_preview(config: Config, report: _Findings) -> None:
+def _check_preview(loaded: LoadedConfig, report: _Findings) -> None:
     """Nobody listens on a network by accident."""
-    preview = config.preview
-    if preview is not None and not is_loopback(preview.host) and preview.token is None and not preview.behind_proxy:
+    preview = loaded.config.preview
+    if preview is None:
+        return
+    try:
+        loaded.resolve(preview.recordings or "")
+    except (ValueError, RuntimeError, OSError) as error:
+        report.at(("preview", "recordings"), str(error))
+    if not is_loopback(preview.host) and preview.token is None and not preview.behind_proxy:
         report.at(
             ("preview", "host"),
             f"anybody who reaches {preview.host} could watch and control the run; accepted: 127.0.0.1 (this machine "

@@ -16,8 +16,8 @@ import struct
 import threading
 import time
 from concurrent.futures import Future
+from importlib import import_module
 from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -121,8 +121,13 @@ class PreviewServer:
     # The loop's side
 
     def _run(self, started: Future[int]) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._serve(started))
+        try:
+            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+                runner.run(self._serve(started))
+        except Exception as error:
+            if started.done():
+                raise
+            started.set_exception(error)
 
     async def _serve(self, started: Future[int]) -> None:
         access = Access(self._preview)
@@ -280,8 +285,10 @@ def _no_webrtc(config: Config) -> str | None:
         return f"WebRTC carries H.264 only, and the mosaic is {config.encoder.codec}"
     if config.encoder.profile != "low_latency":
         return "WebRTC carries no B-frames: set encoder.profile: low_latency"
-    if find_spec("aiortc") is None:
-        return "aiortc is not installed: pip install 'tiler[web]'"
+    try:
+        import_module("aiortc")
+    except ImportError as error:
+        return f"aiortc cannot be used ({error}): pip install 'tiler[web]'"
     return None
 
 
