@@ -192,3 +192,39 @@ def test_more_connections_than_there_is_room_for_are_closed(tmp_path: Path) -> N
         finally:
             for one in opened:
                 one.close()
+
+
+def test_behind_a_proxy_its_headers_say_who_asks_and_where(tmp_path: Path) -> None:
+    with served(tmp_path, f"{{port: 0, behind_proxy: true, token: {TOKEN}}}") as run:
+        proxy = {"Host": "wall.example", "X-Forwarded-Proto": "https", "X-Forwarded-For": "6.6.6.6, 2001:db8::1"}
+
+        async def test(session: Session) -> None:
+            async with session.get("/", headers=proxy) as answer:
+                assert answer.status == 401
+            headers = {**proxy, "Origin": "https://wall.example"}
+            async with session.post(
+                "/session", data={"token": TOKEN}, headers=headers, allow_redirects=False
+            ) as answer:
+                assert answer.status == 303
+                assert "Secure" in answer.headers["Set-Cookie"]
+                cookie = answer.headers["Set-Cookie"].partition(";")[0]
+            session.cookie_jar.clear()
+            headers["Cookie"] = cookie
+            async with session.ws_connect("/ws/video?form=annexb", headers=headers) as video:
+                assert (await video.receive(timeout=30)).type is aiohttp.WSMsgType.TEXT
+            headers["Origin"] = "https://evil.example"
+            with pytest.raises(aiohttp.WSServerHandshakeError):
+                await session.ws_connect("/ws/video?form=annexb", headers=headers)
+
+        async def guesses(session: Session) -> None:
+            async def guess(address: str, token: str) -> int:
+                headers = {**proxy, "X-Forwarded-For": f"9.9.9.9, {address}", "Authorization": f"Bearer {token}"}
+                async with session.get("/api/state", headers=headers) as answer:
+                    return int(answer.status)
+
+            assert [await guess(f"2001:db8:7:7::{i}", "wrong") for i in range(12)] == [401] * 10 + [429] * 2
+            assert await guess("2001:db8:7:7::99", TOKEN) == 429  # of the same network
+            assert await guess("2001:db8:7:8::1", TOKEN) == 200
+
+        talk(run, test)
+        talk(run, guesses)

@@ -22,6 +22,7 @@ from tiler import stages
 from tiler.cli import main
 from tiler.config.loader import load
 from tiler.errors import RunError
+from tiler.infer.base import Answer
 from tiler.observe.run import RunObserver
 from tiler.pipeline import Run
 from tiler.stages import Stages
@@ -36,6 +37,9 @@ class CornerDetector:
 
     input_size = (64, 64)
     class_names = ("person",)
+
+    def submit(self, batch: Batch) -> Answer:
+        return lambda: self.infer(batch)
 
     def infer(self, batch: Batch) -> list[Detections]:
         found = []
@@ -148,6 +152,8 @@ class Breaks:
         self._inner, self._method, self._left = inner, method, at
 
     def __getattr__(self, name: str) -> Any:
+        if name == "submit" and self._method == "infer":
+            return lambda batch: lambda: self.infer(batch)
         if name != self._method:
             return getattr(self._inner, name)
         if self._left == 0:
@@ -162,6 +168,7 @@ class Breaks:
     [
         ("feeds", "at", "decode"),
         ("preprocessor", "prepare", "preprocess"),
+        ("detector", "submit", "preprocess"),
         ("detector", "infer", "infer"),
         ("trackers", "update", "track"),
         ("compositor", "compose", "compose"),

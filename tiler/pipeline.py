@@ -20,6 +20,7 @@ from tiler.config.outputs import FileOutput, TracksOutput
 from tiler.control import Control, Holds
 from tiler.decode.feed import Shown
 from tiler.errors import InputError, RunError, StageError
+from tiler.infer.base import Answer
 from tiler.observe.metrics import RateMeter
 from tiler.observe.run import RunObserver, TileSeen
 from tiler.output.clip import Preroll
@@ -28,7 +29,7 @@ from tiler.output.outlet import Outlet
 from tiler.output.tracks import TracksOutlet, open_tracks
 from tiler.stages import STAGES, Stages
 from tiler.track.trails import Trails
-from tiler.types import CLOCK_HZ, Batch, Detections, Mosaic, TileInput, Tracks
+from tiler.types import CLOCK_HZ, Detections, Mosaic, TileInput, Tracks
 from tiler.worker import Channel, Worker
 
 _JOIN_S = 5.0
@@ -47,7 +48,8 @@ class Tick:
     shown: Sequence[Shown]
     numbers: Sequence[int]
     config: Config
-    batch: Batch | None = None
+    streams: tuple[int, ...] = ()
+    answer: Answer | None = None
     detections: dict[int, Detections] = field(default_factory=dict)
     tiles: list[TileInput] = field(default_factory=list)
     mosaic: Mosaic | None = None
@@ -153,25 +155,26 @@ class Run:
         return all(feed.finished for feed, never in zip(feeds, endless, strict=True) if not never)
 
     def _prepare(self, tick: Tick) -> Tick:
-        """Letterbox the pictures that are new and due for detection."""
+        """Letterbox the pictures that are new and due for detection, and submit them in one batch."""
         due = []
         for shown in tick.shown:
             if shown.frame is not None and shown.new:
                 if self._seen[shown.frame.stream] % self._every == 0:
                     due.append(shown.frame)
                 self._seen[shown.frame.stream] += 1
-        if due and self._stages.preprocessor is not None:
+        if due and self._stages.preprocessor is not None and self._stages.detector is not None:
             with self._observer.stage("preprocess"):
-                tick.batch = self._stages.preprocessor.prepare(due)
+                batch = self._stages.preprocessor.prepare(due)
+                tick.streams, tick.answer = batch.streams, self._stages.detector.submit(batch)
         return tick
 
     def _infer(self, tick: Tick) -> Tick:
-        """One call for all streams."""
-        if tick.batch is not None and self._stages.detector is not None:
+        """Wait for what came of the batch of all streams; on the GPU the next one is behind it already."""
+        if tick.answer is not None:
             with self._observer.stage("infer"):
-                found = self._stages.detector.infer(tick.batch)
-            tick.detections = dict(zip(tick.batch.streams, found, strict=True))
-            tick.batch = None
+                found = tick.answer()
+            tick.detections = dict(zip(tick.streams, found, strict=True))
+            tick.answer = None
         return tick
 
     def _track(self, tick: Tick) -> Tick:

@@ -38,16 +38,16 @@ class Channel(Generic[T]):
         for _ in range(depth):
             self._room.put(None)
         self._on_wait = on_wait
-        self._cancelled = False
+        self._cancelled = threading.Event()
 
     def put(self, item: T) -> bool:
         """Give an item, waiting for room. False when nobody will take it any more."""
         self._room.get()
-        if self._cancelled:
+        if self._cancelled.is_set():
             self._room.put(None)
             return False
         self._items.put((item, time.monotonic()))
-        if self._cancelled:  # since then: whoever cancelled may not have seen it
+        if self._cancelled.is_set():  # since then: whoever cancelled may not have seen it
             self._drop()
             return False
         return True
@@ -62,7 +62,7 @@ class Channel(Generic[T]):
 
     def cancel(self) -> None:
         """Nothing more will be taken; what is inside is dropped and `put` returns False."""
-        self._cancelled = True
+        self._cancelled.set()
         self._drop()
         self._room.put(None)
 

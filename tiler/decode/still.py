@@ -53,7 +53,7 @@ class StillDecoder(Closing):
         self._picture: Frame | None = Frame(
             stream, 0, y, u, v, colour.matrix, colour.full_range, arrival_s=time.monotonic(), owner=owner
         )
-        self._next = self._picture
+        self._next: Frame | None = self._picture
         self.info = StreamInfo((width, height), Fraction(0), None, codec, f"pillow {codec}")
 
     def read(self) -> Frame | None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from tiler.types import Batch, Detections
+
+Answer = Callable[[], list[Detections]]
+"""Waits for the detections of a batch; to be called once."""
 
 
 class Detector(Protocol):
@@ -14,8 +18,19 @@ class Detector(Protocol):
     """(width, height) of the tensor that `infer` takes."""
     class_names: tuple[str, ...]
 
+    def submit(self, batch: Batch) -> Answer:
+        """Begin with a batch: a device works on it, and on the next one, while the host does other things.
+
+        At most `TENSORS` answers may be due, and they are asked for in the order of the batches. One thread submits,
+        one asks.
+
+        Raises:
+            StageError: the runtime failed, or the detector is closed; also when the answer is asked for.
+        """
+        ...
+
     def infer(self, batch: Batch) -> list[Detections]:
-        """Detections of each entry of the batch, in its order, in picture pixels."""
+        """Detections of each entry of the batch, in its order, in picture pixels: `submit` and its answer."""
         ...
 
     def close(self) -> None: ...

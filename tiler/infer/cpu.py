@@ -12,6 +12,7 @@ from tiler.closing import Closing
 from tiler.config.models import DetectorConfig
 from tiler.engines.registry import ORT_ERRORS, ModelSpec, open_session
 from tiler.errors import StageError
+from tiler.infer.base import Answer
 from tiler.infer.heads import HeadDecoder
 from tiler.types import Batch, Detections
 
@@ -59,6 +60,10 @@ class OrtDetector(Closing):
             _log.warning("%s has a batch axis fixed at 1: streams are inferred one by one", model.name)
         for size in sorted(set(batch_sizes)):
             self._warm_up(size)
+
+    def submit(self, batch: Batch) -> Answer:
+        """See `Detector.submit`: the work is done when the answer is asked for."""
+        return lambda: self.infer(batch)
 
     def infer(self, batch: Batch) -> list[Detections]:
         """Detections of each entry of the batch, in its order, in picture pixels.

@@ -13,9 +13,11 @@ from tiler.closing import Closing
 from tiler.config.models import DetectorConfig
 from tiler.engines.registry import ModelSpec
 from tiler.errors import StageError
+from tiler.infer.base import Answer
 from tiler.infer.heads import wanted_classes
 from tiler.kernels import enqueue_cuda
 from tiler.kernels.decode_heads_cuda import CANDIDATE_BYTES, CAPACITY, FOUND, PLACE, detect
+from tiler.memory import TENSORS
 from tiler.observe.copies import Copies
 from tiler.types import Batch, Detections
 
@@ -25,8 +27,19 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
+class _Turn:
+    """Where the answer to one batch arrives on the host, and its places depart from."""
+
+    def __init__(self, result_bytes: int, max_batch: int) -> None:
+        size = result_bytes + max_batch * PLACE.itemsize
+        self._pinned = cupy.cuda.alloc_pinned_memory(size)
+        host = np.frombuffer(self._pinned, np.uint8, size)
+        self.result, self.places = host[:result_bytes], host[result_bytes:].view(PLACE)
+        self.done = cupy.cuda.Event(block=True, disable_timing=True)  # the host sleeps meanwhile
+
+
 class CudaDetector(Closing):
-    """A model on the device. One thread uses it at a time.
+    """A model on the device. One thread submits, one asks for answers; see `Detector.submit`.
 
     Args:
         model: what the network runs; its head and classes are read.
@@ -68,35 +81,39 @@ class CudaDetector(Closing):
             self._counts = cupy.zeros(max_batch, cupy.int32)
             self._places = cupy.empty(max_batch * PLACE.itemsize, cupy.uint8)
             self._result = cupy.empty(self._result_bytes, cupy.uint8)
-            self._done = cupy.cuda.Event(block=True, disable_timing=True)  # the host sleeps meanwhile
-        self._pinned = cupy.cuda.alloc_pinned_memory(self._result_bytes + max_batch * PLACE.itemsize)
-        host = np.frombuffer(self._pinned, np.uint8, self._result_bytes + max_batch * PLACE.itemsize)
-        self._host_result = host[: self._result_bytes]
-        self._host_places = host[self._result_bytes :].view(PLACE)
+            self._ring = [_Turn(self._result_bytes, max_batch) for _ in range(TENSORS)]
+        self._turn = 0
         self._warned = self._closed = False
 
-    def infer(self, batch: Batch) -> list[Detections]:
-        """Detections of each entry of the batch, in its order, in picture pixels; waits for them.
-
-        Raises:
-            StageError: the runtime failed, or the detector is closed.
-        """
+    def submit(self, batch: Batch) -> Answer:
+        """See `Detector.submit`: all that the device has to do is enqueued."""
         if self._closed:
             raise StageError("infer", f"{self._model.name} is closed")
         count = len(batch)
+        self._turn = (self._turn + 1) % TENSORS
+        turn = self._ring[self._turn]
         self._device.use()
         with self._stream:
             head = self._head[:count]
             self._network.run(batch.tensor, head, self._stream)
-            self._upload_places(batch)
+            self._upload_places(batch, turn)
             detect(
                 head, self._model.head, self.input_size[0], self._min_score, self._keep, self._places, self._nms_iou,
                 self._limit, self._candidates, self._counts, self._result[self._boxes_at :], self._result,
             )  # fmt: skip
-            self._copy(self._host_result.ctypes.data, self._result.data.ptr, self._result_bytes, "down", "detections")
-            enqueue_cuda.record(self._done, self._stream)
-        self._done.synchronize()
-        return self._read(count)
+            self._copy(turn.result.ctypes.data, self._result.data.ptr, self._result_bytes, "down", "detections")
+            enqueue_cuda.record(turn.done, self._stream)
+
+        def answer() -> list[Detections]:
+            self._device.use()
+            turn.done.synchronize()
+            return self._read(turn, count)
+
+        return answer
+
+    def infer(self, batch: Batch) -> list[Detections]:
+        """See `Detector.infer`."""
+        return self.submit(batch)()
 
     def warm_up(self, tensors: Sequence[Any]) -> None:
         """Run the network once on each of the tensors that batches come in, so that no tick pays for first use."""
@@ -112,8 +129,8 @@ class CudaDetector(Closing):
             self._closed = True
             self._network.close()
 
-    def _upload_places(self, batch: Batch) -> None:
-        places = self._host_places[: len(batch)]
+    def _upload_places(self, batch: Batch, turn: _Turn) -> None:
+        places = turn.places[: len(batch)]
         places["letterbox"], places["size"] = batch.letterbox, batch.sizes
         self._copy(self._places.data.ptr, places.ctypes.data, places.nbytes, "up", "pictures' places")
 
@@ -121,9 +138,9 @@ class CudaDetector(Closing):
         enqueue_cuda.copy(to, of, size, self._stream)
         self._copies.add(name, direction, size)
 
-    def _read(self, count: int) -> list[Detections]:
-        totals = self._host_result[: 8 * count].view(np.int32).reshape(count, 2)
-        boxes = self._host_result[self._boxes_at :].view(FOUND).reshape(-1, self._limit)
+    def _read(self, turn: _Turn, count: int) -> list[Detections]:
+        totals = turn.result[: 8 * count].view(np.int32).reshape(count, 2)
+        boxes = turn.result[self._boxes_at :].view(FOUND).reshape(-1, self._limit)
         if not self._warned and int(totals[:, 1].max(initial=0)) > CAPACITY:
             self._warned = True
             _log.warning(

@@ -9,7 +9,7 @@ import cupy
 import numpy as np
 
 from tiler.closing import Closing
-from tiler.infer.base import Detector
+from tiler.infer.base import Answer, Detector
 from tiler.observe.copies import Copies
 from tiler.types import Batch, Detections
 
@@ -33,6 +33,10 @@ class HostDetector(Closing):
         with self._device:
             self._pinned = cupy.cuda.alloc_pinned_memory(int(np.prod(shape)) * 4)
         self._host = np.frombuffer(self._pinned, np.float32, int(np.prod(shape))).reshape(shape)
+
+    def submit(self, batch: Batch) -> Answer:
+        """See `Detector.submit`: the work is done when the answer is asked for."""
+        return lambda: self.infer(batch)
 
     def infer(self, batch: Batch) -> list[Detections]:
         """See `Detector.infer`; waits for the copy."""
