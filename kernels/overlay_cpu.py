@@ -52,12 +52,14 @@ class Lettering(NamedTuple):
         advances: (n,) float64, px.
         begins: (m + 1,) int64: name k is [begins[k], begins[k + 1]) of these; the last name,
             followed by its number, is that of every other class.
-        longest: characters of the longest name.
+        slots: (s + 1,) int64: as much for the names of slots.
+        longest: characters of the longest name of a class and of a slot together.
     """
 
     glyphs: Int32
     advances: Float64
     begins: Int64
+    slots: Int64
     longest: int
 
 
@@ -79,6 +81,7 @@ def draw_tracks(
     xyxy: Float32,
     score: Float32,
     class_id: Int32,
+    slot: Int32,
     letters: Lettering,
 ) -> int:
     """Write the trails, then the boxes, then the labels of a tile.
@@ -91,24 +94,27 @@ def draw_tracks(
         view: (VIEW_COLUMNS,) float64.
         history: (m, 4) float32, as in `TileInput`.
         now_s: time of the tracks, s.
-        track_id, xyxy, score, class_id: as in `Tracks`.
+        track_id, xyxy, score, class_id, slot: as in `Tracks`.
         letters: for the labels.
 
     Returns:
         The end of what is written.
     """
-    at = _trails(rows, at, looks, view, history, now_s)
+    colour = np.empty(len(track_id), np.int64)
+    for i in range(len(track_id)):
+        colour[i] = slot[i] if slot[i] >= 0 else track_id[i]
+    at = _trails(rows, at, looks, view, history, now_s, track_id, colour)
     order, keys = np.empty(len(xyxy), np.int64), np.empty(len(xyxy))
     n = _in_sight(xyxy, place, view, order, keys)
     if place[BOXES] != 0:
-        at = _frames(rows, at, looks, view, xyxy, order, n, track_id)
+        at = _frames(rows, at, looks, view, xyxy, order, n, colour)
     if place[LABELS] != 0:
-        at = _labels(rows, at, looks, place, view, xyxy, order, n, track_id, score, class_id, letters)
+        at = _labels(rows, at, looks, place, view, xyxy, order, n, colour, track_id, score, class_id, slot, letters)
     return at
 
 
 @_inner
-def _trails(rows, at, looks, view, history, now_s):  # type: ignore[no-untyped-def]
+def _trails(rows, at, looks, view, history, now_s, track_id, colour):  # type: ignore[no-untyped-def]
     """Fading lines through the foot points, thinner towards the past.
 
     Points are averaged over equal spans of *absolute* time: that bounds the pieces of a trail and
@@ -122,10 +128,15 @@ def _trails(rows, at, looks, view, history, now_s):  # type: ignore[no-untyped-d
             order[n], ids[n] = i, history[i, 0]
             n += 1
     _sort(order, ids, n)
-    now, k, last_x, last_y = now_s * rate, np.int64(0), np.int64(0), np.int64(0)
+    now, k, last_x, last_y, look = now_s * rate, np.int64(0), np.int64(0), np.int64(0), np.int64(0)
     while k < n:
         begin, track = k, ids[k]
         newest = k == 0 or ids[k - 1] != track
+        if newest:
+            look = np.int64(track)
+            for i in range(len(track_id)):
+                if track_id[i] == track:
+                    look = colour[i]
         x, y, age, piece = 0.0, 0.0, 0.0, 0.0
         while k == begin or (k < n and ids[k] == track and not newest):
             i = order[k]
@@ -138,7 +149,7 @@ def _trails(rows, at, looks, view, history, now_s):  # type: ignore[no-untyped-d
         new_x, new_y = _placed(x, view, 0, 16.0), _placed(y, view, 1, 16.0)
         if not newest and (abs(new_x - last_x) >= 4 or abs(new_y - last_y) >= 4):
             fade = 1 - age / trail_s if age < trail_s else 0.0
-            at = _put(rows, at, looks, _look(track, TRAIL_LOOK, looks), last_x, last_y, new_x, new_y)
+            at = _put(rows, at, looks, _look(look, TRAIL_LOOK, looks), last_x, last_y, new_x, new_y)
             rows[at - 1, A] = np.int64(np.rint(view[TRAIL_PX] * 16 * (0.5 + 0.6 * fade)))
             rows[at - 1, ALPHA] = np.int64(np.rint(np.rint(view[TRAIL_ALPHA] * fade) * view[OPACITY]))
         last_x, last_y = new_x, new_y
@@ -159,19 +170,19 @@ def _in_sight(xyxy, place, view, order, keys):  # type: ignore[no-untyped-def]
 
 
 @_inner
-def _frames(rows, at, looks, view, xyxy, order, n, track_id):  # type: ignore[no-untyped-def]
+def _frames(rows, at, looks, view, xyxy, order, n, colour):  # type: ignore[no-untyped-def]
     """Each box in its track's colour, upon a dark outline."""
     for k in range(n):
         i = order[k]
         x0, y0, x1, y1 = _box(xyxy, i, view)
         at = _put(rows, at, looks, np.int64(OUTLINE_LOOK), x0 - 1, y0 - 1, x1 + 1, y1 + 1)
-        at = _put(rows, at, looks, _look(track_id[i], BOX_LOOK, looks), x0, y0, x1, y1)
+        at = _put(rows, at, looks, _look(colour[i], BOX_LOOK, looks), x0, y0, x1, y1)
     return at
 
 
 @_inner
-def _labels(rows, at, looks, place, view, xyxy, order, n, track_id, score, class_id, letters):  # type: ignore[no-untyped-def]
-    """`#id name score` on a plate in the track's colour: above the box, or within its top.
+def _labels(rows, at, looks, place, view, xyxy, order, n, colour, track_id, score, class_id, slot, letters):  # type: ignore[no-untyped-def]
+    """`#id name score` on a plate in the track's colour: above the box, or within its top. A slot takes the id's place.
 
     Where that is too wide, the score goes first, then the name.
     """
@@ -180,8 +191,12 @@ def _labels(rows, at, looks, place, view, xyxy, order, n, track_id, score, class
     pad, height, begin = place[PAD_PX], place[PLATE_PX], np.int64(0)
     for k in range(n):
         i = order[k]
-        text[0] = _HASH
-        name_end = id_end = _spell_number(text, begin + 1, np.int64(track_id[i]))
+        if 0 <= slot[i] < len(letters.slots) - 1:
+            id_end = _spell(text, begin, letters.slots[slot[i]], letters.slots[slot[i] + 1])
+        else:
+            text[0] = _HASH
+            id_end = _spell_number(text, begin + 1, np.int64(track_id[i]))
+        name_end = id_end
         if class_id[i] >= 0:
             name_end = _spell_class(text, id_end, np.int64(class_id[i]), letters)
         end = _spell_score(text, name_end, score[i])
@@ -204,10 +219,19 @@ def _labels(rows, at, looks, place, view, xyxy, order, n, track_id, score, class
             y = bottom - height
         if y < top:
             y = top
-        at = _put(rows, at, looks, _look(track_id[i], PLATE_LOOK, looks), x, y, x + width, y + height)
+        at = _put(rows, at, looks, _look(colour[i], PLATE_LOOK, looks), x, y, x + width, y + height)
         x, y = x + pad, y + place[BASELINE_PX]
         at = _write(rows, at, looks, text, begin, name_end, x, y, letters)
         at = _write(rows, at, looks, text, name_end, end, x + name_width, y, letters)
+    return at
+
+
+@_inner
+def _spell(text, at, begin, end):  # type: ignore[no-untyped-def]
+    """Append the characters [begin, end) to a text; its new end."""
+    for k in range(begin, end):
+        text[at] = k
+        at += 1
     return at
 
 
@@ -228,9 +252,7 @@ def _spell_number(text, at, number):  # type: ignore[no-untyped-def]
 def _spell_class(text, at, kind, letters):  # type: ignore[no-untyped-def]
     others = len(letters.begins) - 2
     name = kind if kind < others else others
-    for k in range(letters.begins[name], letters.begins[name + 1]):
-        text[at] = k
-        at += 1
+    at = _spell(text, at, letters.begins[name], letters.begins[name + 1])
     return at if kind < others else _spell_number(text, at, kind)
 
 
@@ -280,7 +302,7 @@ def _put(rows, at, looks, look, x0, y0, x1, y1):  # type: ignore[no-untyped-def]
 
 @_inner
 def _look(track, what, looks):  # type: ignore[no-untyped-def]
-    """The row of `looks` for a track: ids in a row never look alike."""
+    """The row of `looks` for the slot or id of a track: those in a row never look alike."""
     colours = (len(looks) - TRACK_LOOKS) // LOOKS_A_TRACK
     return TRACK_LOOKS + np.int64(track) % colours * LOOKS_A_TRACK + what
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from tiler.cli import main
 from tiler.config.loader import LoadedConfig, load
-from tiler.config.models import Config, PreviewConfig, Source, Tile
+from tiler.config.models import Config, Source, Tile
 from tiler.config.outputs import KINDS
 from tiler.errors import ConfigError
 from tools.write_reference import OUTPUTS
@@ -160,7 +160,6 @@ def test_reference_has_every_key_with_its_default(repository: Path) -> None:
         sources=[Source(id="plaza", uri="sample://plaza")],
         tiles=[Tile(source="plaza")],
         outputs=[model.model_validate({kind: OUTPUTS[kind]}) for kind, model in KINDS.items()],
-        preview=PreviewConfig(),  # off when absent
     )
     assert loaded == plain
     written = yaml.safe_load(text)
@@ -175,7 +174,7 @@ def test_reference_has_every_key_with_its_default(repository: Path) -> None:
     compare(Tile, written["tiles"][0], "tiles[0]")
     for (kind, model), entry in zip(KINDS.items(), written["outputs"], strict=True):
         compare(model, entry, kind)
-    for key in ("mosaic", "detector", "tracker", "overlay", "encoder", "preview"):
+    for key in ("mosaic", "detector", "tracker", "overlay", "encoder"):
         compare(type(getattr(plain, key)), written[key], key)
 
 

@@ -12,7 +12,16 @@ import pytest
 
 from tests.gpu import needs_gpu, random_picture, to_device
 from tiler.compose.cpu import CpuCompositor
-from tiler.config.models import Config, DetectorConfig, MosaicConfig, OverlayConfig, Source, Tile
+from tiler.config.models import (
+    Config,
+    DetectorConfig,
+    MosaicConfig,
+    OverlayConfig,
+    SlotsConfig,
+    Source,
+    Tile,
+    ViewConfig,
+)
 from tiler.engines.registry import InputSpec, ModelSpec, load_model
 from tiler.infer.heads import HeadDecoder
 from tiler.observe.copies import Copies
@@ -116,6 +125,35 @@ def test_tiles_that_overlap_hang_over_the_edge_and_let_through() -> None:
     )  # fmt: skip
     shown = [random_shown(rng, 0, 12), random_shown(rng, 1, 12)]
     expect_equal(*compose_both(config, shown, [device_twin(rng, one) for one in shown], ticks=2))
+
+
+def test_views_that_move_and_rest_equal_those_of_the_cpu() -> None:
+    from tiler.compose.cuda import CudaCompositor
+
+    rng = np.random.default_rng(11)
+    config = Config(
+        sources=[Source(id="a", uri="x", slots=SlotsConfig(names=["left", "right"]))],
+        tiles=[
+            Tile(source="a", view=ViewConfig(follow="right", zoom=2.3)),
+            Tile(source="a", view=ViewConfig(follow="left", zoom=6), fit="cover"),
+            Tile(source="a"),
+        ],
+        mosaic=MosaicConfig(width=1280, height=720),
+    )
+    one = replace(random_shown(rng, 0, 9), state=State.LIVE)
+    one.tracks.slot[:2] = 0, 1
+    twin = device_twin(rng, one)
+    with CpuCompositor(config, 2, ("person",)) as cpu, CudaCompositor(config, 0, Copies(), ("person",)) as gpu:
+        for tick in range(8):
+            at = min(tick, 5) / 5   # two ticks at rest
+            crops = {
+                (1, 2.3): (at * (1 - 1 / 2.3), 0.1, 1 / 2.3, 1 / 2.3),
+                (0, 6.0): (max(0.0, 0.8 - at), 0.5, 1 / 6, 1 / 6),
+            }
+            host = cpu.compose(tick, [replace(one, crops=crops)])
+            device = gpu.compose(tick, [replace(twin, crops=crops)])
+            device.ready.synchronize()
+            expect_equal(list(host.planes), [plane.get() for plane in device.planes])
 
 
 def test_more_primitives_than_a_block_lists_at_once() -> None:

@@ -200,29 +200,36 @@ def check(config: Path, overrides: tuple[str, ...]) -> None:
 @click.argument("detections", type=click.Path(path_type=Path))
 @click.option("--fps", type=float, required=True, help="Frames a second of the video that DETECTIONS belong to.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Write the tracks here: .txt.")
+@click.option("--slots", metavar="NAME,NAME", help="Names of a fixed cast: only they are written, by place from 1.")
 @click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
 @_tells_errors
-def track(detections: Path, fps: float, output: Path, overwrite: bool) -> None:
+def track(detections: Path, fps: float, output: Path, slots: str | None, overwrite: bool) -> None:
     """Track the people of DETECTIONS, MOT text, without a video.
 
     Both files are MOT text: frame from 1, id, left, top, width, height, score. The tracker is that of `tiler run`,
-    with its defaults; so it looks for scores from 0 to 1. Others are taken through a logistic curve.
+    with its defaults; so it looks for scores from 0 to 1. Others are taken through a logistic curve. With --slots
+    the id in the output is the place of a person's name, 1 for the first; who has no name is left out.
     """
     from tiler.config.models import DetectorConfig, TrackerConfig
     from tiler.output.tracks import open_tracks
     from tiler.track.bytetrack import ByteTracker
     from tiler.track.mot import follow, read_detections
+    from tiler.track.slots import Slots, slots_of
 
     if output.suffix.lower() != ".txt":
         raise InputError(f"output {output}: MOT text needs a name that ends in .txt")
     if output.exists() and detections.exists() and output.samefile(detections):
         raise InputError(f"output {output}: is the file of detections; another name is needed")
+    cast = Slots(slots_of(slots)) if slots is not None else None
     given = read_detections(detections)
     tracker = ByteTracker(TrackerConfig(), DetectorConfig().score)
     ids: set[int] = set()
     frames = follow(given, fps, tracker)
-    with open_tracks(output, [(detections.stem, 0)], ["person"], overwrite=overwrite) as writer:
+    names = {0: cast.names} if cast is not None else None
+    with open_tracks(output, [(detections.stem, 0)], ["person"], slots=names, overwrite=overwrite) as writer:
         for frame, tracks in frames:
+            if cast is not None:
+                tracks = cast.update(tracks)
             writer.write(0, frame - 1, tracks, (0, 0))
             ids.update(tracks.track_id.tolist())
     click.echo(f"{max(given, default=0)} frames, {len(ids)} identities\nwrote {output}")

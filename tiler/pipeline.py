@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tiler.compose.layout import place_tiles
 from tiler.config.loader import LoadedConfig
 from tiler.config.models import Config, DetectorConfig
 from tiler.config.outputs import FileOutput, TracksOutput
@@ -28,8 +29,10 @@ from tiler.output.open import open_outlet
 from tiler.output.outlet import Outlet
 from tiler.output.tracks import TracksOutlet, open_tracks
 from tiler.stages import STAGES, Stages
+from tiler.track.camera import Camera
+from tiler.track.slots import Slots
 from tiler.track.trails import Trails
-from tiler.types import CLOCK_HZ, Detections, Mosaic, TileInput, Tracks
+from tiler.types import CLOCK_HZ, Detections, Follow, Mosaic, TileInput, Tracks
 from tiler.worker import Channel, Worker
 
 _JOIN_S = 5.0
@@ -95,6 +98,9 @@ class Run:
         self._rates = [RateMeter() for _ in range(count)]
         self._trails = [Trails(self._config.overlay.trail_s) for _ in range(count)]
         self._tracks = [Tracks.empty() for _ in range(count)]
+        names = stages.detector.class_names if stages.detector is not None else ()
+        self._slots = [Slots(source.slots, names) if source.slots else None for source in self._config.sources]
+        self._cameras = _cameras(self._config)
         with ExitStack() as opened:
             self._outlets, self._track_outlets, self._clips = _open_outputs(
                 loaded, stages, observer, opened, overwrite=overwrite
@@ -191,7 +197,11 @@ class Run:
                 now = shown.frame.pts if shown.frame is not None else tick.pts
                 history = self._trails[stream].rows(tracks.pts)
                 rate = self._rates[stream].rate(now)
-                tick.tiles.append(TileInput(shown.frame, tracks, shown.state, rate, history))
+                crops = {}
+                if shown.frame is not None:
+                    size = shown.frame.picture_size
+                    crops = {key: camera.look(tracks, size, tick.pts) for key, camera in self._cameras[stream].items()}
+                tick.tiles.append(TileInput(shown.frame, tracks, shown.state, rate, history, crops))
                 age_s = tick.began_s - shown.frame.arrival_s if shown.frame is not None else None
                 self._observer.tiles[stream] = TileSeen(shown.state, rate, age_s)
         return tick
@@ -199,6 +209,10 @@ class Run:
     def _follow(self, tick: Tick, stream: int, shown: Shown) -> None:
         assert shown.frame is not None
         tracks = self._stages.trackers[stream].update(tick.detections.get(stream), shown.frame.pts)
+        slots = self._slots[stream]
+        if slots is not None:
+            tracks = slots.update(tracks, width_px=shown.frame.picture_size[0])
+            self._observer.cast(stream, tracks, slots.revised)
         self._tracks[stream] = tracks
         self._trails[stream].add(tracks)
         self._observer.tracks[stream] = len(tracks)
@@ -353,13 +367,14 @@ def _open_outputs(
     config = loaded.config
     streams = [(source.id, index) for index, source in enumerate(config.sources)]
     names = stages.detector.class_names if stages.detector is not None else ()
+    slots = {index: tuple(source.slots.names) for index, source in enumerate(config.sources) if source.slots}
     outlets: list[Outlet] = []
     tracks: list[TracksOutlet] = []
     clips: list[Preroll] = []
     for output in config.outputs:
         if isinstance(output, TracksOutput):
             path = Path(loaded.resolve(output.tracks))
-            text = open_tracks(path, streams, names, overwrite=overwrite)
+            text = open_tracks(path, streams, names, slots=slots, overwrite=overwrite)
             tracks.append(TracksOutlet(text, str(path)))
             opened.callback(tracks[-1].close)
         else:
@@ -371,6 +386,15 @@ def _open_outputs(
             if isinstance(writer, Preroll):
                 clips.append(writer)
     return outlets, tracks, clips
+
+
+def _cameras(config: Config) -> list[dict[Follow, Camera]]:
+    """Of each source, the views that follow somebody; tiles that show the same share one."""
+    cameras: list[dict[Follow, Camera]] = [{} for _ in config.sources]
+    for tile in place_tiles(config):
+        if tile.follow is not None:
+            cameras[tile.source].setdefault(tile.follow, Camera(*tile.follow))
+    return cameras
 
 
 def _clock_text(live: bool, seconds: int) -> str:

@@ -12,7 +12,8 @@ samples of the output picture: tiles and overlays use them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import IntEnum
 from fractions import Fraction
 from typing import Any
@@ -29,6 +30,12 @@ Plane = Any
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 UInt8 = npt.NDArray[np.uint8]
+Bool = npt.NDArray[np.bool_]
+
+APPEARANCE = 128
+"""Numbers that say what somebody looks like."""
+
+_NO_SLOTS: Int32 = np.empty(0, np.int32)
 
 
 class Matrix(IntEnum):
@@ -194,6 +201,7 @@ class Tracks:
         xyxy: (n, 4) float32, picture pixels.
         score: (n,) float32 of the last detection.
         class_id: (n,) int32.
+        slot: (n,) int32, index of the source's `slots.names`, -1 for none. An index stands once at most.
     """
 
     pts: int
@@ -201,9 +209,14 @@ class Tracks:
     xyxy: Float32
     score: Float32
     class_id: Int32
+    slot: Int32 = field(default_factory=lambda: _NO_SLOTS)
 
     def __post_init__(self) -> None:
         n = len(self.track_id)
+        if self.slot is _NO_SLOTS:
+            object.__setattr__(self, "slot", np.full(n, -1, np.int32))
+        elif self.slot.shape != (n,):
+            raise ValueError(f"expected slot (n,) beside {n} track ids; got {self.slot.shape}")
         if self.xyxy.shape != (n, 4) or self.score.shape != (n,) or self.class_id.shape != (n,):
             raise ValueError(
                 f"expected xyxy (n, 4), score (n,), class_id (n,) beside {n} track ids; "
@@ -220,6 +233,35 @@ class Tracks:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Appearance:
+    """What some tracks look like at one time. Host arrays.
+
+    Attributes:
+        vectors: (n, 128) float32, unit rows, aligned with the rows of a `Tracks`.
+        known: (n,) bool; False: no evidence for that row, whatever its vector holds.
+    """
+
+    vectors: Float32
+    known: Bool
+
+    def __post_init__(self) -> None:
+        n = len(self.known)
+        if self.vectors.shape != (n, APPEARANCE) or self.known.shape != (n,):
+            raise ValueError(
+                f"expected vectors (n, {APPEARANCE}), known (n,); got {self.vectors.shape}, {self.known.shape}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.known)
+
+
+Crop = tuple[float, float, float, float]
+"""x, y, width, height of a part of a picture, as fractions of it."""
+Follow = tuple[int, float]
+"""Whom a view follows, by the index of the slot, and its zoom."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class TileInput:
     """What one source shows at one tick: all that compose knows of it.
 
@@ -230,6 +272,7 @@ class TileInput:
         fps: pictures a second that came lately, for the tile's caption.
         history: (m, 4) float32 rows of track_id, x, y, age_s for the trails: the foot
             point (bottom centre) of each track in picture pixels, newest first per id.
+        crops: the part of the picture that each view of this source shows now.
     """
 
     frame: Frame | None
@@ -237,6 +280,7 @@ class TileInput:
     state: State
     fps: float
     history: Float32
+    crops: Mapping[Follow, Crop] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

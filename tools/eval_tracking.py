@@ -4,6 +4,7 @@
     python tools/eval_tracking.py --data DIR --results DIR
     python tools/eval_tracking.py --data DIR --peers --fps 25 --fps PETS-S3-MF1=7
     python tools/eval_tracking.py --data DIR --peers --pairs DIR/pairs.csv
+    python tools/eval_tracking.py --data DIR --pairs DIR/pairs.csv --slots --cue 80 --cue 95
 
 A sequence is a folder, at any depth of DIR, with gt/gt.txt and det/*.txt (the first by
 name). Its frame rate comes from --fps NAME=RATE, seqinfo.ini (frameRate) or --fps. With
@@ -12,7 +13,8 @@ scored. The measures are computed by TrackEval (Luiten et al., IJCV 2021) as for
 
 --peers runs roboflow's `trackers` and `supervision` beside ours, on the same detections,
 each with the settings that it ships with. --pairs asks another question, see
-`tools/tracking_pairs.py`: is who is who still known after two people crossed?
+`tools/tracking_pairs.py`: is who is who still known after two people crossed? With --slots the
+two have slots, and are told apart by a simulated cue too, see `tools/slot_pairs.py`.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ import click
 import numpy as np
 import numpy.typing as npt
 import trackeval as untyped_trackeval
+from slot_pairs import SlotTally, score_slots
 from tracking_pairs import read_pairs, score_pairs
 from tracking_peers import OURS, Entrant, entrants
 
@@ -249,6 +252,34 @@ def say_pairs(
         click.echo("| " + " | ".join([name, *cells]) + " |")
 
 
+def say_slots(
+    data: Path, pairs: Path, fps: dict[str, float], accuracies: tuple[float, ...], count: int, seeds: int, jobs: int
+) -> None:
+    """Slots of two on the pairs: without a cue, then for each accuracy of it; sums over the seeds."""
+    sequences = {s.name: (read_rows(s.truth), s.fps) for s in find_sequences(data, (), fps)}
+    chosen = read_pairs(pairs, count)
+    tallies = score_slots(chosen, sequences, (None, *(percent / 100 for percent in accuracies)), seeds, jobs)
+    crossings = seeds * sum(pair.crossings for pair in chosen)
+    click.echo(f"{len(chosen)} pairs, {crossings} crossings in {seeds} seeds\n")
+    say_table(
+        "cue", "name changes", "took the other's name", "exchanged by an overlap", "of crossings",
+        "overlaps", "shown with a name", "with the right one",
+    )  # fmt: skip
+    for accuracy, own in tallies.items():
+        total = SlotTally()
+        for tally in own:
+            total.add(tally)
+        cells = [
+            "none, motion alone" if accuracy is None else f"{100 * accuracy:g} %",
+            *(str(value) for value in (total.changes, total.takeovers, total.exchanged)),
+            f"{100 * total.exchanged / crossings:.2f} %",
+            str(total.overlaps),
+            f"{100 * total.named / total.seen:.1f} %",
+            f"{100 * total.right / total.named:.1f} %",
+        ]
+        click.echo("| " + " | ".join(cells) + " |")
+
+
 def read_rates(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, float]:
     rates = {_ELSE: 25.0}
     for text in given:
@@ -282,6 +313,9 @@ def read_rates(context: click.Context, parameter: click.Parameter, given: tuple[
               help="Pairs to run, those with the most crossings.")
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True,
               help="Times to run the pairs, with other noise.")
+@click.option("--slots", is_flag=True, help="With --pairs: run slots of two, without a cue and with those of --cue.")
+@click.option("--cue", type=click.FloatRange(50, 100), multiple=True, metavar="PERCENT",
+              help="Accuracy of a single crop's cue of appearance; may be repeated.  [default: 80 85 90 95 100]")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True,
               help="Processes to share the pairs.")
 def main(
@@ -295,8 +329,15 @@ def main(
     pairs: Path | None,
     count: int,
     seeds: int,
+    slots: bool,
+    cue: tuple[float, ...],
     jobs: int,
 ) -> None:
+    if slots and (peers or not pairs):
+        raise click.UsageError("--slots: with --pairs, and not with --peers")
+    if pairs and slots:
+        say_slots(data, pairs, fps, cue or (80, 85, 90, 95, 100), count, seeds, jobs)
+        return
     if peers and (results or every > 1):
         raise click.UsageError("--peers: not with --results; nor with --every, as peers do not predict between")
     running, missing = entrants(lost_s)

@@ -179,7 +179,7 @@ class GpuTimer:
 
 
 def whole_run(
-    folder: Path, clip: Path, count: int, encoder: str, paced: bool, scaled: bool = False, seconds: float = 24
+    folder: Path, clip: Path, count: int, encoder: str, paced: bool, scaled: bool = False, seconds: float = 16
 ) -> Row:
     """A run of the clip, over and over, on `count` streams: `seconds` of mosaic."""
     config = folder / "run.yaml"

@@ -27,8 +27,8 @@ Boxes = npt.NDArray[np.float64]
 _NOISE = 0.02
 """Standard deviation of an edge, in widths or heights of the box."""
 _HIDDEN_IOU = 0.5
-_SCORE = 0.9
-_SHOWN_IOU = 0.5
+SCORE = 0.9
+SHOWN_IOU = 0.5
 """A track must overlap a person by more than this to be that person's, as in MOTA and IDF1."""
 
 
@@ -109,11 +109,11 @@ def _mistakes(
     pair: Pair, rows: Rows, fps: float, lost_s: float | None, names: Sequence[str], seed: list[int]
 ) -> dict[str, tuple[int, int]]:
     """Id changes and takeovers of one pair by tracker."""
-    scene = list(_detected(rows, pair, np.random.default_rng(seed)))
+    scene = list(detected(rows, pair, np.random.default_rng(seed)))
     return {entrant.name: _count(scene, entrant, fps) for entrant in entrants(lost_s)[0] if entrant.name in names}
 
 
-def _detected(rows: Rows, pair: Pair, rng: np.random.Generator) -> Iterator[tuple[list[int], Boxes]]:
+def detected(rows: Rows, pair: Pair, rng: np.random.Generator) -> Iterator[tuple[list[int], Boxes]]:
     """For each frame from the first to the last with either: who is detected (0, 1), and the boxes."""
     own = [{int(row[0]): row[2:6] for row in rows[rows[:, 1] == person]} for person in pair.ids]
     frames = [frame for boxes in own for frame in boxes]
@@ -136,14 +136,14 @@ def _count(scene: list[tuple[list[int], Boxes]], entrant: Entrant, fps: float) -
     for there, boxes in scene:
         count = len(there)
         detections = Detections(
-            boxes.astype(np.float32), np.full(count, _SCORE, np.float32), np.zeros(count, np.int32)
+            boxes.astype(np.float32), np.full(count, SCORE, np.float32), np.zeros(count, np.int32)
         )
         track_id, xyxy, _ = update(detections)
         if not len(track_id) or not count:
             continue
         overlap = box_iou(boxes, xyxy.astype(np.float64))
         now = list(last)
-        for person, column in zip(there, best_pairs(np.maximum(overlap - _SHOWN_IOU, 0)), strict=True):
+        for person, column in zip(there, best_pairs(np.maximum(overlap - SHOWN_IOU, 0)), strict=True):
             if column >= 0:
                 now[person] = int(track_id[column])
         for person in (0, 1):

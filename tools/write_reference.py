@@ -20,7 +20,13 @@ HEADER = """\
 # Optional keys without a value are shown as comments. Durations are seconds (_s), sizes are
 # pixels of the mosaic (_px). Made by tools/write_reference.py; a test keeps it equal to the models.
 """
-EXAMPLES: dict[str, Any] = {"id": "plaza", "uri": "sample://plaza", "source": "plaza"}
+EXAMPLES: dict[str, Any] = {
+    "id": "plaza",
+    "uri": "sample://plaza",
+    "source": "plaza",
+    "names": ["left", "right"],
+    "follow": "left",
+}
 OUTPUTS = {
     "file": "../out/reference.mp4",
     "segments": "../out/reference-{time}.mp4",
@@ -51,8 +57,11 @@ def _section(model: type[BaseModel], indent: str, given: dict[str, Any]) -> None
             print(f"{indent}\n{indent}# Any number of each kind.\n{indent}outputs:")
             for kind, output in KINDS.items():
                 _item(output, indent + "  ", {kind: OUTPUTS[kind]})
+        elif inner is not None and field.default is None:
+            print(f"{indent}# {name}:".ljust(34) + f"  # {field.description}")
+            _section(inner, indent + "#   ", EXAMPLES)
         elif inner is not None:
-            note = {"detector": "   # or  detector: none", "preview": "   # off without this section"}.get(name, "")
+            note = "   # or  detector: none" if name == "detector" else ""
             print(f"{indent}\n{indent}{name}:{note}")
             _section(inner, indent + "  ", {})
         else:

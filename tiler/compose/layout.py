@@ -24,9 +24,12 @@ from tiler.compose.arrange import (
     pip,
     spotlight,
 )
-from tiler.config.models import Config, Tile
+from tiler.config.models import Config, Source, Tile
+from tiler.types import Crop, Follow
 
-__all__ = ["LayoutError", "PlacedTile", "View", "draw_layout", "fit_picture", "numbered_tiles", "place_tiles"]
+__all__ = [
+    "LayoutError", "PlacedTile", "View", "draw_layout", "fit_picture", "follow_of", "numbered_tiles", "place_tiles",
+]  # fmt: skip
 
 Fit = Literal["contain", "cover", "stretch"]
 
@@ -41,10 +44,11 @@ class PlacedTile:
         source: index of the source in the config.
         x, y, w, h: mosaic pixels, even; may hang over the mosaic's edge.
         fit: contain | cover | stretch.
-        crop: x, y, width, height of the part of the picture to show, as fractions of it.
+        crop: the part of the picture to show; of a tile that follows somebody, before anything is known.
         z: drawing order; higher is drawn later.
         opacity: 0..1.
         title: caption.
+        follow: whom it follows, and how near; None: nobody.
     """
 
     source: int
@@ -53,10 +57,11 @@ class PlacedTile:
     w: int
     h: int
     fit: Fit = "contain"
-    crop: tuple[float, float, float, float] = WHOLE
+    crop: Crop = WHOLE
     z: int = 0
     opacity: float = 1.0
     title: str = ""
+    follow: Follow | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +122,26 @@ def numbered_tiles(config: Config) -> list[PlacedTile]:
             PlacedTile(
                 source, x, y, w, h,
                 fit=tile.fit or mosaic.fit,
-                crop=_checked_crop(tile.crop, f"tiles[{i}].crop"),
+                crop=_checked_crop(tile.crop, f"tiles[{i}].crop") if tile.view is None else _middle(tile.view.zoom),
                 z=tile.z,
                 opacity=tile.opacity,
                 title=tile.title if tile.title is not None else config.sources[source].title,
+                follow=follow_of(tile, config.sources[source]),
             )
         )  # fmt: skip
     return placed
+
+
+def follow_of(tile: Tile, source: Source) -> Follow | None:
+    """Whom a tile of this source follows; None: nobody.
+
+    Raises:
+        ValueError: the source has no such slot.
+    """
+    if tile.view is None:
+        return None
+    names = source.slots.names if source.slots else []
+    return names.index(tile.view.follow), tile.view.zoom
 
 
 def _boxes(config: Config, tiles: Sequence[Tile]) -> list[Box]:
@@ -185,7 +203,12 @@ def fit_picture(
     return View(dst, (x0, y0, x0 + w, y0 + h))
 
 
-def _checked_crop(crop: Sequence[float] | None, key: str) -> tuple[float, float, float, float]:
+def _middle(zoom: float) -> Crop:
+    part = 1 / zoom
+    return (1 - part) / 2, (1 - part) / 2, part, part
+
+
+def _checked_crop(crop: Sequence[float] | None, key: str) -> Crop:
     if crop is None:
         return WHOLE
     x, y, w, h = crop

@@ -100,7 +100,8 @@ class OverlayBuilder:
         self._clock_px = overlay.text_px or text_height(config.mosaic.width, config.mosaic.height)
         self.atlas = atlas or Atlas(self._clock_px, Path(overlay.font) if overlay.font else None)
         self._stills: dict[tuple[int, Rectangle | None, State, str], Int32] = {}
-        self._letters: dict[int, Lettering] = {}
+        self._slot_names = [tuple(source.slots.names) if source.slots else () for source in config.sources]
+        self._letters: dict[tuple[int, tuple[str, ...]], Lettering] = {}
         self._clock = "", no_rows()
         self._marks_tracks = overlay.boxes or overlay.labels or overlay.trails
         if class_names:   # no tick is to pay for first use
@@ -166,16 +167,17 @@ class OverlayBuilder:
 
     def _draw_tracks(self, canvas: Canvas, tracks: Tracks, history: Float32, rows: Rows) -> None:
         """Trails, boxes and labels."""
-        letters = self._letters.get(canvas.text)
+        key = canvas.text, self._slot_names[canvas.tile.source]
+        letters = self._letters.get(key)
         if letters is None:
-            letters = self._letters[canvas.text] = lettering(self.atlas, self._class_names, canvas.text)
+            letters = self._letters[key] = lettering(self.atlas, self._class_names, *key)
         rows.make_room(most_rows(len(tracks), len(history), letters))
         rows.count = draw_tracks(
             rows.array, rows.count, canvas.looks, canvas.place, canvas.view,
             np.ascontiguousarray(history, np.float32), tracks.pts / CLOCK_HZ,
             np.ascontiguousarray(tracks.track_id, np.int32), np.ascontiguousarray(tracks.xyxy, np.float32),
             np.ascontiguousarray(tracks.score, np.float32), np.ascontiguousarray(tracks.class_id, np.int32),
-            letters,
+            np.ascontiguousarray(tracks.slot, np.int32), letters,
         )  # fmt: skip
 
     def _still(self, canvas: Canvas, picture: Rectangle | None, state: State, fps: str) -> Int32:

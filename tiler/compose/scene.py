@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
+from math import floor
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +17,7 @@ from tiler.compose.rows import Rows
 from tiler.config.models import Config
 from tiler.kernels.primitives import ALPHA, CLIP_X0, COLUMNS, CR, KIND, LUMA, X0, Y1, Kind
 from tiler.kernels.scaling import Geometry, geometry
-from tiler.types import Frame, Int32, State, TileInput
+from tiler.types import Crop, Frame, Int32, State, TileInput
 
 Bounds = tuple[int, int, int, int]
 """x0, y0, x1, y1 in mosaic pixels, half-open."""
@@ -25,10 +27,15 @@ _Kind = tuple[tuple[int, ...], tuple[int, int] | None, Fraction, int]
 """Shape, size at the source, sample aspect and rotation of a frame."""
 
 
+_STEP = 16
+"""A view that follows somebody moves in this fraction of a pixel: less cannot be seen, and costs new tables."""
+
+
 class Placement(NamedTuple):
-    """How a tile shows pictures of one kind: kept until the kind changes."""
+    """How a tile shows pictures of one kind, and which part of them: kept until either changes."""
 
     kind: _Kind | None
+    crop: Crop
     geometry: Geometry | None
     canvas: Canvas
     bars: Int32
@@ -77,16 +84,18 @@ class Scene:
     def _show(self, tiles: tuple[PlacedTile, ...]) -> None:
         self.tiles = tiles
         self._opacities = [round(255 * tile.opacity) for tile in self.tiles]
-        self.placements = [self._placement(i, None) for i in range(len(self.tiles))]
+        self.placements = [self._placement(i, None, tile.crop) for i, tile in enumerate(self.tiles)]
 
     def place(self, sources: Sequence[TileInput]) -> bool:
-        """Renew the placements of tiles whose pictures changed size or shape; whether any did."""
+        """Renew the placements of tiles whose pictures changed size or shape, or whose view moved; whether any did."""
         changed = False
         for i, tile in enumerate(self.tiles):
-            frame = visible(sources[tile.source])
-            if (_kind(frame) if frame else None) != self.placements[i].kind:
-                self.placements[i] = self._placement(i, frame)
-                changed = True
+            shown, placed = sources[tile.source], self.placements[i]
+            frame = visible(shown)
+            crop = tile.crop if tile.follow is None else shown.crops.get(tile.follow, placed.crop)
+            if (_kind(frame) if frame else None, crop) != placed[:2]:
+                self.placements[i] = self._placement(i, frame, crop)
+                changed |= self.placements[i].geometry is not placed.geometry
         return changed
 
     def draw(self, sources: Sequence[TileInput], rows: Rows) -> list[Drawn]:
@@ -102,13 +111,15 @@ class Scene:
             drawn.append(Drawn(frame, placed.geometry, opacity, under, over, rows.count))
         return drawn
 
-    def _placement(self, i: int, frame: Frame | None) -> Placement:
+    def _placement(self, i: int, frame: Frame | None, crop: Crop) -> Placement:
         tile = self.tiles[i]
         if frame is None:
-            return Placement(None, None, self.overlay.canvas(i, tile, None), self._bars(tile, None))
-        view = fit_picture(tile, frame.picture_size, frame.picture_aspect)
+            return Placement(None, crop, None, self.overlay.canvas(i, tile, None), self._bars(tile, None))
+        view = fit_picture(replace(tile, crop=crop), frame.picture_size, frame.picture_aspect)
+        if tile.follow is not None:
+            view = _stepped(view)
         tables = geometry(frame.plane_size, frame.rotation, _in_samples(view.src, frame), view.dst, self.size)
-        return Placement(_kind(frame), tables, self.overlay.canvas(i, tile, view), self._bars(tile, view))
+        return Placement(_kind(frame), crop, tables, self.overlay.canvas(i, tile, view), self._bars(tile, view))
 
     def _bars(self, tile: PlacedTile, view: View | None) -> Int32:
         """Background around the picture of a tile; all over it without one."""
@@ -122,6 +133,13 @@ class Scene:
 
 def _kind(frame: Frame) -> _Kind:
     return frame.y.shape, frame.source_size, frame.sample_aspect, frame.rotation
+
+
+def _stepped(view: View) -> View:
+    """The view at the next place to the left and up that is a whole step: its size, and so its scale, never changes."""
+    x0, y0, x1, y1 = view.src
+    x, y = floor(x0 * _STEP) / _STEP, floor(y0 * _STEP) / _STEP
+    return View(view.dst, (x, y, x + (x1 - x0), y + (y1 - y0)))
 
 
 def _in_samples(src: tuple[float, float, float, float], frame: Frame) -> tuple[float, float, float, float]:

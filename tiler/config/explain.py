@@ -16,6 +16,7 @@ from tiler.config.outputs import KINDS, FileOutput
 _PATTERNS = {
     "^#": "must be a colour such as '#101418'",
     "^[A-Za-z0-9_]": "must be 1 to 64 letters, digits, '_', '-' or '.', not starting with '-' or '.'",
+    r"^[\w": "must be 1 to 24 letters, digits, '_', '-' or '.'",
     "^(auto": "must be auto, cpu, cuda or cuda:N",
 }
 _TYPES = {

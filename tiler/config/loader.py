@@ -208,11 +208,25 @@ def _check(loaded: LoadedConfig, report: _Findings) -> None:
         ids.setdefault(source.id, index)
         _check_source(loaded, index, source, report)
     known = True
+    for index, source in enumerate(config.sources):
+        if source.slots is not None and config.detector == "none":
+            report.at(("sources", index, "slots"), "slots need a detector (detector: none)")
     for index, tile in enumerate(config.tiles or ()):
         if tile.source not in ids:
             known = False
             close = nearest(tile.source, ids)
             report.at(("tiles", index, "source"), f"no source has this id{close} (got {tile.source!r})")
+        elif tile.view is not None:
+            slots = config.sources[ids[tile.source]].slots
+            known &= slots is not None and tile.view.follow in slots.names
+            if slots is None:
+                report.at(("tiles", index, "view", "follow"), f"source {tile.source!r} has no slots to follow")
+            elif tile.view.follow not in slots.names:
+                close = nearest(tile.view.follow, slots.names)
+                message = f"no slot has this name{close} (got {tile.view.follow!r})"
+                report.at(("tiles", index, "view", "follow"), message)
+            if tile.crop is not None:
+                report.at(("tiles", index, "crop"), "view chooses the part to show; give one of crop and view")
     if known:
         try:
             place_tiles(config)

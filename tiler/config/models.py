@@ -12,7 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
 from tiler.config.model import Model
 from tiler.config.outputs import AnyOutput
@@ -56,6 +56,30 @@ Unit = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[int, Field(ge=64, le=8192, multiple_of=2)]
 
 
+def _cast(names: list[str]) -> list[str]:
+    if not 1 <= len(names) <= 6 or len(set(names)) < len(names):
+        raise ValueError("must be 1 to 6 different names")
+    return names
+
+
+SlotName = Annotated[str, Field(pattern=r"^[\w.-]{1,24}$")]
+SlotNames = Annotated[list[SlotName], AfterValidator(_cast)]
+
+
+class SlotsConfig(Model):
+    """A fixed cast: a name for each of a known number of people (or things)."""
+
+    names: SlotNames = Field(description="1 to 6 different names; at first they are given out from left to right")
+    mode: Literal["person", "side"] = Field(
+        "person", description="a name stays with its person, or with its side of the picture: person | side"
+    )
+    class_name: str | None = Field(None, min_length=1, description="class that the cast is of; any when absent")
+    hysteresis: float = Field(
+        0.05, ge=0, le=0.5, description="side: part of the picture's width by which somebody must be on another side"
+    )
+    dwell_s: float = Field(0.5, ge=0, le=60, description="side: seconds for which that must hold")
+
+
 class Source(Model):
     """One stream to decode."""
 
@@ -71,10 +95,18 @@ class Source(Model):
     options: dict[str, str | int | float] = Field(
         default_factory=dict, description="FFmpeg input options, such as {rtsp_transport: tcp}"
     )
+    slots: SlotsConfig | None = Field(None, description="a fixed cast, by name")
 
     @property
     def title(self) -> str:
         return self.label if self.label is not None else self.id
+
+
+class ViewConfig(Model):
+    """A virtual camera: a part of the picture that goes where somebody goes."""
+
+    follow: SlotName = Field(description="name of one of the source's slots")
+    zoom: float = Field(2.0, ge=1.1, le=16, description="magnification, against the whole picture in the same tile")
 
 
 Rect = Annotated[list[int | float], Field(min_length=4, max_length=4)]
@@ -98,6 +130,7 @@ class Tile(Model):
     crop: Annotated[list[float], Field(min_length=4, max_length=4)] | None = Field(
         None, description="[x, y, width, height] of the picture to show, as fractions of it"
     )
+    view: ViewConfig | None = Field(None, description="follow somebody; not beside crop")
     z: int = Field(0, ge=-100, le=100, description="higher is drawn later; equal ones in the order written")
     opacity: Unit = Field(1.0, description="0 is invisible, 1 opaque")
     title: str | None = Field(None, max_length=64, description="caption; the source's label when absent")

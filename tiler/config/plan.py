@@ -88,6 +88,9 @@ class Plan:
             seconds = f"{plan.seconds:.1f} s" if plan.seconds else ""
             facts = "  ".join(part for part in (size, fps, plan.codec, seconds) if part)
             lines.append(f"  {plan.source.id:<12} {plan.uri:<32} {facts}")
+            if slots := plan.source.slots:
+                of = f", {slots.class_name} only" if slots.class_name else ""
+                lines.append(f"  {'':<12} slots by {slots.mode}{of}: {', '.join(slots.names)}")
         tiles = place_tiles(config)
         lines += ["", f"mosaic  {mosaic.width}x{mosaic.height} at {float(mosaic.fps):g} fps, clock {self._clock()}"]
         lines += ["  " + row for row in draw_layout(tiles, (mosaic.width, mosaic.height), 64).splitlines()]
@@ -98,6 +101,8 @@ class Plan:
                 view = fit_picture(tile, plan.size, Fraction(1))
                 width = view.src[2] - view.src[0]
                 drawn = f"  picture {view.dst[2]}x{view.dst[3]} (scale {view.dst[2] / width:.2f})"
+            if tile.follow is not None and plan.source.slots:
+                drawn += f", follows {plan.source.slots.names[tile.follow[0]]}"
             lines.append(f"  {plan.source.id:<12} {tile.w}x{tile.h} at {tile.x},{tile.y}{drawn}")
         if self.model is not None:
             width, height = self.model.input_size

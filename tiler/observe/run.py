@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from tiler import __version__
 from tiler.observe.copies import Copies
 from tiler.observe.metrics import Timing
-from tiler.types import Packet, State
+from tiler.types import Packet, State, Tracks
 
 if TYPE_CHECKING:
     from tiler.config.models import Config
@@ -58,6 +58,8 @@ class RunObserver:
         dropped_ticks: pictures of the mosaic left out because the run was behind (live).
         tracks: people (or other things) followed now, by stream.
         tiles: what each source showed last.
+        slots: of each stream, the pictures in which each slot was seen; empty without slots.
+        revised: of each stream, how often names went over; see `Slots.revised`.
         outputs: where the packets and tracks go.
         encoder_wait: how long composed pictures waited for the encoder.
         latency: from the tick to its packet.
@@ -76,6 +78,8 @@ class RunObserver:
         self.frames = self.bytes = self.dropped_ticks = 0
         self.tracks = [0] * len(feeds)
         self.tiles = [TileSeen()] * len(feeds)
+        self.slots = [dict.fromkeys(s.slots.names, 0) if s.slots else {} for s in config.sources]
+        self.revised = [0] * len(feeds)
         self.outputs: Sequence[Reports] = ()
         self.encoder_wait, self.latency = Timing(), Timing()
         self._began: dict[int, float] = {}
@@ -111,6 +115,15 @@ class RunObserver:
         if began_s is not None:
             self.latency.add(time.monotonic() - began_s)
 
+    def cast(self, stream: int, tracks: Tracks, revised: int) -> None:
+        """Who of the cast a picture shows, and how often names were exchanged until then."""
+        counts = self.slots[stream]
+        names = list(counts)
+        for slot in tracks.slot.tolist():
+            if slot >= 0:
+                counts[names[slot]] += 1
+        self.revised[stream] = revised
+
     @property
     def elapsed_s(self) -> float:
         return (self._end_s or time.monotonic()) - self._start_s if self._start_s else 0.0
@@ -128,7 +141,9 @@ class RunObserver:
     def streams(self) -> list[dict[str, Any]]:
         """What became of each source's frames."""
         rows = []
-        for source, feed, tracks in zip(self._config.sources, self._feeds, self.tracks, strict=True):
+        for index, (source, feed, tracks) in enumerate(
+            zip(self._config.sources, self._feeds, self.tracks, strict=True)
+        ):
             counts = feed.counts
             failure = feed.reader.failure
             rows.append(
@@ -145,6 +160,8 @@ class RunObserver:
                     "failure": str(failure) if failure else None,
                 }
             )
+            if source.slots:
+                rows[-1] |= {"slots": dict(self.slots[index]), "slots_revised": self.revised[index]}
         return rows
 
     def report(self) -> dict[str, Any]:

@@ -5,9 +5,11 @@
     {"stream": "plaza", "frame": 12, "pts": 36000, "time_s": 0.4, "size": [1280, 720],
      "tracks": [{"id": 1, "class": "person", "score": 0.87, "xyxy": [610.25, 80.0, 702.5, 361.75]}]}
 
-`frame` counts from 0, `pts` is in 1/90000 s, boxes are in picture pixels. `.txt` holds
-what the MOTChallenge tools read, one line per track: frame from 1, id, left, top, width,
-height, score, -1, -1, -1; a file per stream (NAME.ID.txt) when there are several.
+`frame` counts from 0, `pts` is in 1/90000 s, boxes are in picture pixels. A stream with slots
+has "slot": NAME in each track, or null. `.txt` holds what the MOTChallenge tools read, one line per
+track: frame from 1, id, left, top, width, height, score, -1, -1, -1; a file per stream (NAME.ID.txt)
+when there are several. Of a stream with slots it holds the cast: the id is the slot's place in
+`names`, from 1, and tracks without a slot are left out.
 
 The text depends on the tracks alone: equal runs write equal bytes.
 """
@@ -34,26 +36,32 @@ _FLUSH_S = 1.0
 
 _log = logging.getLogger(__name__)
 
-Format = Callable[[str, int, Tracks, tuple[int, int], Sequence[str]], str]
-"""Stream id, frame index, tracks, picture size and class names to text."""
+Format = Callable[[str, int, Tracks, tuple[int, int], Sequence[str], Sequence[str]], str]
+"""Stream id, frame index, tracks, picture size, names of classes and of slots (empty: none) to text."""
 
 
 class TrackWriter(Closing):
     """Writes the tracks of all streams. Made by `open_tracks`; used by one thread at a time."""
 
     def __init__(
-        self, streams: Mapping[int, tuple[str, Path]], class_names: Sequence[str], text: Format
+        self,
+        streams: Mapping[int, tuple[str, Path]],
+        class_names: Sequence[str],
+        text: Format,
+        slots: Mapping[int, Sequence[str]] | None = None,
     ) -> None:
         """Create the files.
 
         Args:
             streams: id and file of each stream index; streams may share a file.
+            slots: names of the slots of the streams that have some.
 
         Raises:
             InputError: a file cannot be written.
         """
         self._class_names = class_names
         self._text = text
+        self._slots = dict(slots or {})
         self._files: dict[Path, TextIO] = {}
         for _, path in streams.values():
             try:
@@ -79,7 +87,8 @@ class TrackWriter(Closing):
         """
         name, path = self._streams[stream]
         try:
-            self._files[path].write(self._text(name, frame_index, tracks, picture_size, self._class_names))
+            slots = self._slots.get(stream, ())
+            self._files[path].write(self._text(name, frame_index, tracks, picture_size, self._class_names, slots))
             if time.monotonic() - self._flushed_s >= _FLUSH_S:
                 for file in self._files.values():
                     file.flush()
@@ -175,7 +184,12 @@ class TracksOutlet:
 
 
 def open_tracks(
-    path: Path, streams: Sequence[tuple[str, int]], class_names: Sequence[str], *, overwrite: bool = False
+    path: Path,
+    streams: Sequence[tuple[str, int]],
+    class_names: Sequence[str],
+    *,
+    slots: Mapping[int, Sequence[str]] | None = None,
+    overwrite: bool = False,
 ) -> TrackWriter:
     """Open a writer of tracks; the suffix of `path` says which.
 
@@ -183,6 +197,7 @@ def open_tracks(
         path: ends in .jsonl or .txt; its folder is made if needed.
         streams: (id, index) of each stream that will be written.
         class_names: by class_id; a class without a name is written as its number.
+        slots: names of the slots of the streams, by index, that have some.
         overwrite: replace files that exist.
 
     Raises:
@@ -198,11 +213,16 @@ def open_tracks(
     }
     for target in sorted({target for _, target in targets.values()}):
         check_writable(target, overwrite=overwrite)
-    return TrackWriter(targets, class_names, _mot_text if suffix == ".txt" else _json_line)
+    return TrackWriter(targets, class_names, _mot_text if suffix == ".txt" else _json_line, slots)
 
 
 def _json_line(
-    stream: str, frame_index: int, tracks: Tracks, picture_size: tuple[int, int], class_names: Sequence[str]
+    stream: str,
+    frame_index: int,
+    tracks: Tracks,
+    picture_size: tuple[int, int],
+    class_names: Sequence[str],
+    slots: Sequence[str],
 ) -> str:
     record = {
         "stream": stream,
@@ -211,27 +231,41 @@ def _json_line(
         "time_s": round(tracks.pts / CLOCK_HZ, 6),
         "size": list(picture_size),
         "tracks": [
-            {"id": track_id, "class": _class_name(class_id, class_names), "score": score, "xyxy": xyxy}
-            for track_id, class_id, score, xyxy in _rows(tracks)
+            {
+                "id": track_id,
+                **({"slot": slots[slot] if slot >= 0 else None} if slots else {}),
+                "class": _class_name(class_id, class_names),
+                "score": score,
+                "xyxy": xyxy,
+            }
+            for track_id, slot, class_id, score, xyxy in _rows(tracks)
         ],
     }
     return json.dumps(record, ensure_ascii=False) + "\n"
 
 
 def _mot_text(
-    stream: str, frame_index: int, tracks: Tracks, picture_size: tuple[int, int], class_names: Sequence[str]
+    stream: str,
+    frame_index: int,
+    tracks: Tracks,
+    picture_size: tuple[int, int],
+    class_names: Sequence[str],
+    slots: Sequence[str],
 ) -> str:
     return "".join(
-        f"{frame_index + 1},{track_id},{x0:.2f},{y0:.2f},{x1 - x0:.2f},{y1 - y0:.2f},{score:.4f},-1,-1,-1\n"
-        for track_id, _, score, (x0, y0, x1, y1) in _rows(tracks)
+        f"{frame_index + 1},{slot + 1 if slots else track_id},"
+        f"{x0:.2f},{y0:.2f},{x1 - x0:.2f},{y1 - y0:.2f},{score:.4f},-1,-1,-1\n"
+        for track_id, slot, _, score, (x0, y0, x1, y1) in _rows(tracks)
+        if slot >= 0 or not slots
     )
 
 
-def _rows(tracks: Tracks) -> Iterator[tuple[int, int, float, list[float]]]:
-    """track_id, class_id, score to 4 and xyxy to 2 decimals (never -0.0), as Python numbers."""
+def _rows(tracks: Tracks) -> Iterator[tuple[int, int, int, float, list[float]]]:
+    """track_id, slot, class_id, score to 4 and xyxy to 2 decimals (never -0.0), as Python numbers."""
     score = np.round(tracks.score.astype(np.float64), 4) + 0.0
     xyxy = np.round(tracks.xyxy.astype(np.float64), 2) + 0.0
-    return zip(tracks.track_id.tolist(), tracks.class_id.tolist(), score.tolist(), xyxy.tolist(), strict=True)
+    numbers = tracks.track_id.tolist(), tracks.slot.tolist(), tracks.class_id.tolist()
+    return zip(*numbers, score.tolist(), xyxy.tolist(), strict=True)
 
 
 def _class_name(class_id: int, class_names: Sequence[str]) -> str:
