@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tiler.compose.cpu import CpuCompositor
 from tiler.compose.layout import numbered_tiles
-from tiler.config.models import Config, MosaicConfig, OverlayConfig, Source, Tile
+from tiler.config.models import Config, MosaicConfig, OverlayConfig, SlotsConfig, Source, Tile, ViewConfig
 from tiler.control import Control, Holds
 from tiler.decode.feed import Shown
 from tiler.errors import InputError
@@ -67,6 +67,18 @@ def test_promoting_among_tiles_of_the_config_keeps_its_rectangles() -> None:
     assert now[0].crop == (0.0, 0.0, 0.5, 1.0)  # goes with the picture
     control.arrange("configured")
     assert numbered_tiles(control.wanted.config) == numbered_tiles(config(3, tiles))
+
+
+def test_a_tile_that_follows_somebody_follows_him_wherever_it_is_shown() -> None:
+    cast = Source(id="s0", uri="0.mp4", slots=SlotsConfig(names=["left", "right"]))
+    tiles = [Tile(source="s1"), Tile(source="s0", view=ViewConfig(follow="right")), Tile(source="s0")]
+    control = Control(config(2, tiles).model_copy(update={"sources": [cast, Source(id="s1", uri="1.mp4")]}))
+    control.promote(1)
+    now = numbered_tiles(control.wanted.config)
+    assert [(tile.source, tile.follow) for tile in now] == [(0, (1, 2.0)), (1, None), (0, None)]
+    assert now[0].w * now[0].h > now[1].w * now[1].h
+    control.arrange("configured")
+    assert [tile.follow for tile in numbered_tiles(control.wanted.config)] == [None, (1, 2.0), None]
 
 
 @given(count=st.integers(1, 16), steps=st.lists(st.one_of(
