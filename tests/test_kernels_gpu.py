@@ -165,6 +165,29 @@ def test_more_primitives_than_a_block_lists_at_once() -> None:
     expect_equal(*compose_both(config, [shown], [device_twin(rng, shown)]))
 
 
+def test_a_rearranged_mosaic_is_that_of_a_new_compositor() -> None:
+    """More tiles than before too, which the ring's tables have no room for."""
+    from tiler.compose.cuda import RING, CudaCompositor
+
+    rng = np.random.default_rng(4)
+    sources = [Source(id=f"s{i}", uri="x") for i in range(4)]
+    first = Config(sources=sources, tiles=[Tile(source="s0")], mosaic=MosaicConfig(width=1280, height=720))
+    shown = [random_shown(rng, i, 8) for i in range(4)]
+    twins = [device_twin(rng, one) for one in shown]
+    with CudaCompositor(first, 0, Copies(), ("person",)) as compositor:
+        compositor.compose(0, twins).ready.synchronize()
+        for layout in ("grid", "spotlight", "pip"):
+            mosaic = MosaicConfig(width=1280, height=720, layout=layout, gap_px=3)  # type: ignore[arg-type]
+            config = Config(sources=sources, mosaic=mosaic, overlay=OverlayConfig(clock=layout == "pip"))
+            compositor.arrange(config)
+            for tick in range(1, RING + 2):
+                made = compositor.compose(tick, twins, "12:34:56")
+                made.ready.synchronize()
+                with CpuCompositor(config, 2, ("person",)) as fresh:
+                    expected = [plane.copy() for plane in fresh.compose(tick, shown, "12:34:56").planes]
+                expect_equal(expected, [plane.get() for plane in made.planes])
+
+
 def test_a_mosaic_keeps_its_memory_when_ticks_are_left_out() -> None:
     from tiler.compose.cuda import RING, CudaCompositor
 

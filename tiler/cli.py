@@ -80,28 +80,53 @@ def run(
     overwrite: bool,
 ) -> None:
     """Run CONFIG: decode, detect, track, compose and encode one mosaic."""
+    from tiler.config.loader import load
+
+    extra = list(overrides)
+    if duration is not None:
+        extra.append(f"duration_s={duration}")
+    loaded = load(config, extra).with_outputs(output, tracks)
+    if not loaded.config.outputs and loaded.config.preview is None:
+        raise InputError(f"{config}: no outputs: add `outputs: [{{file: mosaic.mp4}}]` or give -o FILE")
+    _execute(loaded, report=report, overwrite=overwrite)
+
+
+@main.command()
+@_config
+@click.option("--duration", type=float, metavar="S", help="Stop after S seconds of mosaic.")
+@click.option("--no-browser", is_flag=True, help="Say the page's address and open no browser.")
+@_set
+@_tells_errors
+def preview(config: Path, duration: float | None, no_browser: bool, overrides: tuple[str, ...]) -> None:
+    """Run CONFIG and show the mosaic in the browser; nothing is written but what the page asks for.
+
+    Files are played in their own time, round and round. The encoder works for low latency, unless CONFIG
+    says another profile.
+    """
+    from tiler.config.loader import load
+
+    loaded = load(config, overrides).for_preview(duration)
+    _execute(loaded, browser=not no_browser)
+
+
+def _execute(loaded: Any, *, report: Path | None = None, overwrite: bool = False, browser: bool = False) -> None:
+    """Run a config to its end, with progress, signals and the preview."""
     # Loading the stages makes some hundred thousand objects that live as long as the process. The collector
     # would look through them again and again, and hold up a picture each time: it starts after them.
     gc.disable()
     from tiler import stages
-    from tiler.config.loader import LoadedConfig, load
     from tiler.observe.progress import Progress
     from tiler.observe.run import RunObserver
     from tiler.output.file import check_writable
     from tiler.pipeline import Run
 
-    extra = list(overrides)
-    if duration is not None:
-        extra.append(f"duration_s={duration}")
-    loaded: LoadedConfig = load(config, extra).with_outputs(output, tracks)
-    if not loaded.config.outputs:
-        raise InputError(f"{config}: no outputs: add `outputs: [{{file: mosaic.mp4}}]` or give -o FILE")
     if report is not None:
         check_writable(report, overwrite=overwrite)
     stages.choose(loaded)  # a device that cannot be used is said before samples are rendered
     _make_samples(loaded.config)
     built = stages.build(loaded)
     observer = RunObserver(loaded.config, built.choices, built.feeds, built.encoder.name, built.copies)
+    observer.encoder_sessions = built.encoder.sessions
     stopped: list[int] = []
     gc.freeze()
     gc.enable()
@@ -112,9 +137,12 @@ def run(
         raise
     try:
         with runner, _signals(runner.stop, stopped, lambda: _save_clip(runner)):
+            page = _open_preview(loaded, runner, observer) if loaded.config.preview is not None else None
             try:
                 with Progress(loaded.config, observer, _total_ticks(loaded.config, built.feeds)) as progress:
                     runner.start()
+                    if browser and page is not None:
+                        _open_browser(page.url)
                     runner.wait(progress.update)
             finally:
                 observer.encoder_sessions = built.encoder.sessions
@@ -127,6 +155,22 @@ def run(
     _say_result(observer)
     if stopped:
         sys.exit(128 + stopped[0])
+
+
+def _open_preview(loaded: Any, runner: Any, observer: Any) -> Any:
+    from tiler.preview import open_preview
+
+    page = open_preview(loaded, runner, observer)
+    click.echo(f"preview: {page.url}", err=True)
+    return page
+
+
+def _open_browser(url: str) -> None:
+    """On a machine with a screen; a text browser would take the terminal."""
+    import webbrowser
+
+    if sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        webbrowser.open(url)
 
 
 @main.command()
@@ -346,7 +390,7 @@ def _say_result(observer: Any) -> None:
         f"tick to packet p95 {report['end_to_end']['p95_ms']:.0f} ms"
     )
     for row in report["outputs"]:
-        if row["kind"] == "clip":
+        if row["kind"] in ("clip", "preview"):
             continue
         lost = f" (left out {row['dropped']} packets)" if row["dropped"] else ""
         lost += f" ({row['error']})" if row["error"] else ""

@@ -18,11 +18,12 @@ from tiler.compose.layout import place_tiles
 from tiler.config.loader import LoadedConfig
 from tiler.config.models import Config, DetectorConfig
 from tiler.config.outputs import FileOutput, TracksOutput
+from tiler.control import Control, Holds
 from tiler.decode.feed import Shown
 from tiler.errors import InputError, RunError, StageError
 from tiler.infer.base import Answer
 from tiler.observe.metrics import RateMeter
-from tiler.observe.run import RunObserver
+from tiler.observe.run import RunObserver, TileSeen
 from tiler.output.clip import Preroll
 from tiler.output.open import open_outlet
 from tiler.output.outlet import Outlet
@@ -49,6 +50,7 @@ class Tick:
     clock: str
     shown: Sequence[Shown]
     numbers: Sequence[int]
+    config: Config
     streams: tuple[int, ...] = ()
     answer: Answer | None = None
     detections: dict[int, Detections] = field(default_factory=dict)
@@ -64,9 +66,18 @@ class Run:
     """
 
     def __init__(
-        self, loaded: LoadedConfig, stages: Stages, observer: RunObserver, *, overwrite: bool = False
+        self,
+        loaded: LoadedConfig,
+        stages: Stages,
+        observer: RunObserver,
+        *,
+        overwrite: bool = False,
     ) -> None:
         """Open the outputs.
+
+        Args:
+            loaded, stages, observer: the config and what was made for it.
+            overwrite: replace files that exist.
 
         Raises:
             InputError: an output cannot be written.
@@ -75,6 +86,9 @@ class Run:
         self._config: Config = loaded.config
         self._stages = stages
         self._observer = observer
+        self.control = Control(self._config)
+        self._holds = Holds(self._config)
+        self._arranged = self._config
         self._stop = threading.Event()
         self._changing = threading.Lock()  # of the list of outputs; who reads it takes it as it is
         self._analysed = isinstance(self._config.detector, DetectorConfig)
@@ -130,12 +144,13 @@ class Run:
                     continue
             pts = round(index * tick)
             began_s = time.monotonic()
+            wanted = self.control.wanted
             with self._observer.stage("decode"):
-                shown = [feed.at(pts) for feed in self._stages.feeds]
+                shown = self._holds.apply([feed.at(pts) for feed in self._stages.feeds], wanted.paused)
             if last is None and self._over():
                 return
             numbers = [feed.index for feed in self._stages.feeds]
-            yield Tick(index, pts, began_s, _clock_text(live, pts // CLOCK_HZ), shown, numbers)
+            yield Tick(index, pts, began_s, _clock_text(live, pts // CLOCK_HZ), shown, numbers, wanted.config)
             index += 1
 
     def _over(self) -> bool:
@@ -188,6 +203,8 @@ class Run:
                     size = shown.frame.picture_size
                     crops = {key: camera.look(tracks, size, tick.pts) for key, camera in self._cameras[stream].items()}
                 tick.tiles.append(TileInput(shown.frame, tracks, shown.state, rate, history, crops))
+                age_s = tick.began_s - shown.frame.arrival_s if shown.frame is not None else None
+                self._observer.tiles[stream] = TileSeen(shown.state, rate, age_s)
         return tick
 
     def _follow(self, tick: Tick) -> None:
@@ -213,6 +230,9 @@ class Run:
 
     def _compose(self, tick: Tick) -> Tick:
         with self._observer.stage("compose"):
+            if tick.config is not self._arranged:
+                self._stages.compositor.arrange(tick.config)
+                self._arranged = tick.config
             tick.mosaic = self._stages.compositor.compose(tick.index, tick.tiles, tick.clock)
         tick.tiles.clear()
         return tick
@@ -246,6 +266,17 @@ class Run:
         """Take no more ticks; what is on its way is still encoded. From any thread or signal handler."""
         self._stop.set()
 
+    def request_keyframe(self) -> None:
+        """Make the next picture an IDR picture. From any thread."""
+        self._stages.encoder.request_keyframe()
+
+    def add(self, outlet: Outlet) -> None:
+        """Give the packets to one more outlet, from the next keyframe; closed with the others. From any thread."""
+        with self._changing:
+            self._outlets = [*self._outlets, outlet]
+            self._observer.outputs = [*self._observer.outputs, outlet]
+            self._close_outputs.callback(outlet.close)
+
     def start_recording(self, output: FileOutput) -> Outlet:
         """Write the mosaic to one more file, from the next keyframe, which is asked for. From any thread.
 
@@ -255,10 +286,7 @@ class Run:
         encoder, observer = self._stages.encoder, self._observer
         outlet, _ = open_outlet(self._loaded, output, encoder.request_keyframe, lambda: observer.stage("output"),
                                 overwrite=False, origin=None)
-        with self._changing:
-            self._outlets = [*self._outlets, outlet]
-            observer.outputs = [*observer.outputs, outlet]
-            self._close_outputs.callback(outlet.close)
+        self.add(outlet)
         encoder.request_keyframe()
         return outlet
 

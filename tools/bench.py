@@ -78,7 +78,7 @@ def compose(rounds: int, threads: int, write: Path | None) -> None:
     threads = threads or os.cpu_count() or 1
     version = ".".join(map(str, av.library_versions["libswscale"]))
     libraries = f"PyAV {av.__version__}", f"libswscale {version}", f"NumPy {np.__version__}"
-    report = Report("python tools/bench.py", _processor(), f"{threads} threads", *libraries)
+    report = Report("python tools/bench.py", processor(), f"{threads} threads", *libraries)
     report.say("| case | tiler p50 ms | FFmpeg p50 ms | FFmpeg's threads: graph, scale | ratio | PSNR, dB |")
     report.say("| --- | ---: | ---: | --- | ---: | ---: |")
     for columns in (2, 3, 4):
@@ -115,7 +115,7 @@ def endtoend(seconds: tuple[float, float], rounds: int, write: Path | None) -> N
         raise SystemExit("the ffmpeg program is needed for the comparison")
     version = subprocess.run(["ffmpeg", "-version"], check=True, capture_output=True, text=True).stdout.split()[2]
     libraries = f"PyAV {av.__version__}", f"ffmpeg {version}"
-    report = Report("python tools/bench.py", _processor(), f"{threads} threads", *libraries)
+    report = Report("python tools/bench.py", processor(), f"{threads} threads", *libraries)
     with tempfile.TemporaryDirectory() as name:
         cases = [_case(Path(name), length, threads) for length in seconds]
         spent: dict[str, list[list[tuple[float, float]]]] = {program: [[], []] for program in cases[0].commands}
@@ -190,7 +190,8 @@ def _case(parent: Path, seconds: float, threads: int) -> Case:
     )
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of the processor."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     return next((line.split(":")[1].strip() for line in lines if "model name" in line), platform.processor())
 

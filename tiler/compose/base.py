@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from tiler.config.models import Config
 from tiler.types import Mosaic, TileInput
 
 
@@ -21,6 +22,14 @@ class Compositor(Protocol):
 
         Returns:
             A mosaic in one of a ring of preallocated buffers: valid until `RING` further calls.
+        """
+        ...
+
+    def arrange(self, config: Config) -> None:
+        """Compose by another config from the next call on: other layout, titles or overlay, nothing else.
+
+        Raises:
+            InputError: the layout is refused; nothing is changed.
         """
         ...
 

@@ -74,22 +74,31 @@ class CpuCompositor(Closing):
 
     def __init__(self, config: Config, threads: int, class_names: tuple[str, ...] = ()) -> None:
         self._scene = Scene(config, class_names)
-        self.tiles = self._scene.tiles
         self._size = self._scene.size
         self._ring = [_new_buffer(*self._size) for _ in range(RING)]
         self._turn = -1
-        whole = (0, 0, *self._size)
-        self._stained: list[Bounds | None] = [whole] * RING
-        self._translucent = [bounds(tile) for tile in self.tiles if tile.opacity < 1]
-        self._table = np.zeros((len(self.tiles) + 2, TILE_COLUMNS), np.int64)
         self._rows = Rows()
         self._axes = np.zeros(1, np.int32)
-        self._axes_at = [0] * len(self.tiles)
         self._samples = 1
         self._threads = max(1, threads)
         self._workers = [scratch(1, self._size[0]) for _ in range(self._threads)]
         self._band = max(16, min(BAND, self._size[1] // (4 * self._threads) & ~1))
         self._pool = ThreadPoolExecutor(self._threads - 1, "compose") if self._threads > 1 else None
+        self._lay_out()
+
+    def arrange(self, config: Config) -> None:
+        """Take another layout, titles or overlay; see `Compositor`."""
+        self._scene.arrange(config)
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        """What depends on the tiles; every buffer is drawn anew all over."""
+        self.tiles = self._scene.tiles
+        whole = (0, 0, *self._size)
+        self._stained: list[Bounds | None] = [whole] * RING
+        self._translucent = [bounds(tile) for tile in self.tiles if tile.opacity < 1]
+        self._table = np.zeros((len(self.tiles) + 2, TILE_COLUMNS), np.int64)
+        self._axes_at = [0] * len(self.tiles)
 
     def compose(self, tick: int, sources: Sequence[TileInput], clock: str = "") -> Mosaic:
         """Draw the mosaic of one tick; see `Compositor`."""

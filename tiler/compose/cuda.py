@@ -58,12 +58,12 @@ class _Turn:
         self.planes = self.nv12[:height], chroma[:, :, 0], chroma[:, :, 1]
         self.ready = cupy.cuda.Event(block=True, disable_timing=True)
         self.frames: list[Frame] = []
-        self._table_bytes = -(-tiles * TILE_COLUMNS * 8 // 256) * 256  # what follows keeps its alignment
         self.reserve(tiles, _FIRST_ROWS)
 
     def reserve(self, tiles: int, rows: int) -> None:
-        """Room for this many primitives: pinned, on the device, and their bounds."""
+        """Room for this many tiles and primitives: pinned, on the device, and their bounds."""
         self.capacity = rows
+        self._table_bytes = -(-tiles * TILE_COLUMNS * 8 // 256) * 256  # what follows keeps its alignment
         size = self._table_bytes + rows * ROW_WORDS * 4
         self._pinned = cupy.cuda.alloc_pinned_memory(size)
         host = np.frombuffer(self._pinned, np.uint8, size)
@@ -98,18 +98,27 @@ class CudaCompositor(Closing):
         self._device = cupy.cuda.Device(device)
         self._copies = copies
         self._scene = Scene(config, class_names)
-        self.tiles = self._scene.tiles
         self._size = self._scene.size
         with self._device:
             self._stream = cupy.cuda.Stream(non_blocking=True)
-            self._ring = [_Turn(self._size, len(self.tiles) + 1) for _ in range(RING)]
+            self._ring = [_Turn(self._size, len(self._scene.tiles) + 1) for _ in range(RING)]
             self._colours = cupy.asarray(COLOURS)
             self._tables = cupy.zeros(1, cupy.int32)
             self._atlas = cupy.zeros((1, 1), cupy.uint8)
             cupy.cuda.get_current_stream().synchronize()
-        self._atlas_version = -1
         self._turn = -1
         self._rows = Rows()
+        self._lay_out()
+
+    def arrange(self, config: Config) -> None:
+        """Take another layout, titles or overlay; see `Compositor`."""
+        self._scene.arrange(config)
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        """What depends on the tiles."""
+        self.tiles = self._scene.tiles
+        self._atlas_version = -1
         self._table = np.zeros((len(self.tiles) + 1, TILE_COLUMNS), np.int64)
         self._modes = [Mode(0)] * len(self.tiles)
         self._planes_of = PerPicture(planes_of)
@@ -167,8 +176,8 @@ class CudaCompositor(Closing):
                 pack_picture(row, self._planes_of(tile.frame), mode)
         spans = [(tile.under, tile.over, tile.end) for tile in drawn]
         table[:, UNDER : END + 1] = [*spans, (spans[-1][2], spans[-1][2], len(rows))]
-        if len(rows) > turn.capacity:
-            turn.reserve(len(table), 2 * len(rows))
+        if len(rows) > turn.capacity or len(turn.table) != len(table):
+            turn.reserve(len(table), max(turn.capacity, 2 * len(rows)))
         turn.table[...] = table
         pack_rows(rows, turn.rows[: len(rows)])
         return len(rows)

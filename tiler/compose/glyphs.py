@@ -65,6 +65,7 @@ class Atlas:
         texture: (H, 1024) uint8 coverage; H doubles when it is full, up to 4096 rows.
         version: changes whenever the texture does: a copy on a device is stale when it differs.
         height_px: text height (the em) that `layout_text` uses when it is given none.
+        full: a character found no room; it and further ones are blank.
     """
 
     def __init__(self, height_px: int, font: Path | None = None) -> None:
@@ -82,7 +83,7 @@ class Atlas:
         self._glyphs: dict[tuple[str, int], Glyph] = {}
         self._texts: OrderedDict[tuple[str, int], TextRun] = OrderedDict()
         self._x = self._y = self._shelf = 0
-        self._full = False
+        self.full = False
 
     def layout_text(self, text: str, height_px: int = 0) -> TextRun:
         """Lay out one line; line breaks and tabs count as spaces, control characters as nothing.
@@ -155,9 +156,9 @@ class Atlas:
         while self._y + h > height and height < MAX_HEIGHT:
             height *= 2
         if w > WIDTH or self._y + h > height:
-            if not self._full:
+            if not self.full:
                 log.warning("glyph atlas is full at %dx%d: new characters are left blank", WIDTH, MAX_HEIGHT)
-            self._full = True
+            self.full = True
             return -1, -1
         if height != self.texture.shape[0]:
             grown = np.zeros((height, WIDTH), np.uint8)

@@ -27,7 +27,9 @@ from tiler.compose.arrange import (
 from tiler.config.models import Config, Source, Tile
 from tiler.types import Crop, Follow
 
-__all__ = ["LayoutError", "PlacedTile", "View", "draw_layout", "fit_picture", "follow_of", "place_tiles"]
+__all__ = [
+    "LayoutError", "PlacedTile", "View", "draw_layout", "fit_picture", "follow_of", "numbered_tiles", "place_tiles",
+]  # fmt: skip
 
 Fit = Literal["contain", "cover", "stretch"]
 
@@ -95,6 +97,11 @@ def place_tiles(config: Config) -> tuple[PlacedTile, ...]:
     Raises:
         LayoutError: names the key and what is accepted.
     """
+    return tuple(sorted(numbered_tiles(config), key=lambda tile: tile.z))
+
+
+def numbered_tiles(config: Config) -> list[PlacedTile]:
+    """Every tile of the config, as written; see `place_tiles`."""
     mosaic = config.mosaic
     tiles = config.tiles or [Tile(source=source.id) for source in config.sources]
     boxes = _boxes(config, tiles)
@@ -122,7 +129,7 @@ def place_tiles(config: Config) -> tuple[PlacedTile, ...]:
                 follow=follow_of(tile, config.sources[source]),
             )
         )  # fmt: skip
-    return tuple(sorted(placed, key=lambda tile: tile.z))
+    return placed
 
 
 def follow_of(tile: Tile, source: Source) -> Follow | None:

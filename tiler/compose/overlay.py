@@ -104,7 +104,7 @@ class OverlayBuilder:
         self._letters: dict[tuple[int, tuple[str, ...]], Lettering] = {}
         self._clock = "", no_rows()
         self._marks_tracks = overlay.boxes or overlay.labels or overlay.trails
-        if class_names and self._marks_tracks:   # no tick is to pay for first use
+        if class_names:   # no tick is to pay for first use
             canvas = self.canvas(-1, PlacedTile(0, *self._mosaic), View(self._mosaic, self._mosaic))
             self._draw_tracks(canvas, Tracks.empty(), _NO_TRAILS, Rows())
 

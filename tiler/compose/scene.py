@@ -64,10 +64,25 @@ class Scene:
     """
 
     def __init__(self, config: Config, class_names: tuple[str, ...] = ()) -> None:
-        self.tiles = place_tiles(config)
         self.size = config.mosaic.width, config.mosaic.height
         self.background: Ycc = ycc(config.mosaic.background)
+        self._class_names = class_names
         self.overlay = OverlayBuilder(config, class_names)
+        self._show(place_tiles(config))
+
+    def arrange(self, config: Config) -> None:
+        """Take another layout, other titles or another overlay, for the same sources and size of mosaic.
+
+        Raises:
+            InputError: the layout is refused; nothing is changed.
+        """
+        tiles = place_tiles(config)
+        atlas = None if self.overlay.atlas.full else self.overlay.atlas
+        self.overlay = OverlayBuilder(config, self._class_names, atlas)
+        self._show(tiles)
+
+    def _show(self, tiles: tuple[PlacedTile, ...]) -> None:
+        self.tiles = tiles
         self._opacities = [round(255 * tile.opacity) for tile in self.tiles]
         self.placements = [self._placement(i, None, tile.crop) for i, tile in enumerate(self.tiles)]
 

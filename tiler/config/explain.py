@@ -103,7 +103,8 @@ def _message(item: Any, where: Path, data: Any) -> str:
     else:
         said = _TYPES.get(kind) or str(item["msg"]).replace("Input should", "must", 1)
     hint = ": quote it" if isinstance(value, bool) and kind == "string_type" else ""
-    return f"{said} (got {_shown(value)}{hint})"
+    secret = where[-1:] == ("token",) or where == ("preview",)
+    return said if secret else f"{said} (got {_shown(value)}{hint})"
 
 
 def _meant(where: Path, data: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,10 +14,11 @@ from tiler.compose.layout import LayoutError, place_tiles
 from tiler.config import document as yaml_document
 from tiler.config.document import Document, dotted, parse, parse_scalar
 from tiler.config.explain import explain, nearest
-from tiler.config.models import Config, DetectorConfig, Source, is_live
+from tiler.config.models import Config, DetectorConfig, PreviewConfig, Source, is_live, is_loopback
 from tiler.config.outputs import (
     TRACKS_SUFFIXES,
     VIDEO_SUFFIXES,
+    ClipOutput,
     FileOutput,
     PipeOutput,
     TracksOutput,
@@ -63,6 +65,30 @@ class LoadedConfig:
             outputs = [o for o in outputs if not isinstance(o, TracksOutput)]
             outputs.append(TracksOutput(tracks=str(tracks.absolute())))
         return replace(self, config=self.config.model_copy(update={"outputs": outputs}))
+
+    def for_preview(self, duration_s: float | None) -> LoadedConfig:
+        """The same config to look at: files in their own time and round and round, low latency, and no outputs.
+
+        A `clip` output stays: it writes only when somebody asks.
+
+        Raises:
+            InputError: the duration is none.
+        """
+        if duration_s is not None and not 0 < duration_s < math.inf:
+            raise InputError(f"--duration: seconds, more than 0, are needed (got {duration_s:g})")
+        config = self.config
+        sources = [
+            source if is_live(source) else source.model_copy(update={"realtime": True, "loop": True})
+            for source in config.sources
+        ]
+        encoder = config.encoder
+        quick = encoder.model_copy(update={"profile": "low_latency"})
+        if "profile" not in encoder.model_fields_set and not contradictions(quick):
+            encoder = quick
+        outputs = [output for output in config.outputs if isinstance(output, ClipOutput)]
+        update = {"sources": sources, "encoder": encoder, "outputs": outputs, "duration_s": duration_s,
+                  "preview": config.preview or PreviewConfig()}  # fmt: skip
+        return replace(self, config=config.model_copy(update=update))
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> LoadedConfig:
@@ -220,6 +246,7 @@ def _check(loaded: LoadedConfig, report: _Findings) -> None:
         key, _, problem = found.partition(": ")
         report.at(tuple(key.split(".")), problem)
     _check_outputs(loaded, report)
+    _check_preview(loaded, report)
 
 
 def _check_source(loaded: LoadedConfig, index: int, source: Source, report: _Findings) -> None:
@@ -263,6 +290,23 @@ def _check_outputs(loaded: LoadedConfig, report: _Findings) -> None:
         if path in seen:
             report.at(("outputs", index, key), f"{seen[path]} writes to the same file")
         seen[path] = f"outputs[{index}]"
+
+
+def _check_preview(loaded: LoadedConfig, report: _Findings) -> None:
+    """Nobody listens on a network by accident."""
+    preview = loaded.config.preview
+    if preview is None:
+        return
+    try:
+        loaded.resolve(preview.recordings or "")
+    except (ValueError, RuntimeError, OSError) as error:
+        report.at(("preview", "recordings"), str(error))
+    if not is_loopback(preview.host) and preview.token is None and not preview.behind_proxy:
+        report.at(
+            ("preview", "host"),
+            f"anybody who reaches {preview.host} could watch and control the run; accepted: 127.0.0.1 (this machine "
+            "only), any address with preview.token, or preview.behind_proxy: true if a proxy in front asks who comes",
+        )
 
 
 def _check_suffix(option: str, name: str, accepted: Sequence[str]) -> None:

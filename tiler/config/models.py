@@ -7,6 +7,7 @@ and files are looked at by the loader.
 
 from __future__ import annotations
 
+import ipaddress
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -243,6 +244,21 @@ class EncoderConfig(Model):
     )
 
 
+class PreviewConfig(Model):
+    """The page that shows the mosaic in a browser, and its control API."""
+
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen on; any but loopback needs a token")
+    port: int = Field(8787, ge=0, le=65535, description="TCP port; 0 takes a free one and says which")
+    token: str | None = Field(
+        None, min_length=16, max_length=256, repr=False, description="secret that a client must know, 16 characters up"
+    )
+    behind_proxy: bool = Field(False, description="a reverse proxy in front decides who may come: no token is needed")
+    max_viewers: int = Field(32, ge=1, le=1000, description="browsers that may watch at once")
+    recordings: str | None = Field(
+        None, min_length=1, description="folder for recordings that the page starts; without it there are none"
+    )
+
+
 class Config(Model):
     """A whole run."""
 
@@ -273,6 +289,7 @@ class Config(Model):
     overlay: OverlayConfig = OverlayConfig()
     encoder: EncoderConfig = EncoderConfig()
     outputs: list[AnyOutput] = Field(default_factory=list, description="where the mosaic goes")
+    preview: PreviewConfig | None = Field(None, description="the page in the browser; `preview: {}` takes the defaults")
 
     @property
     def live(self) -> bool:
@@ -295,6 +312,14 @@ def is_live(source: Source) -> bool:
         suffix = Path(rest.split("?")[0].split("#")[0]).suffix.lower()
         return suffix not in MEDIA_SUFFIXES
     return True
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address or name means this machine alone."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 MEDIA_SUFFIXES = frozenset(

@@ -8,12 +8,12 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tiler import __version__
 from tiler.observe.copies import Copies
 from tiler.observe.metrics import Timing
-from tiler.types import Packet, Tracks
+from tiler.types import Packet, State, Tracks
 
 if TYPE_CHECKING:
     from tiler.config.models import Config
@@ -24,6 +24,23 @@ _PACKAGES = (
     *("cupy-cuda13x", "PyNvVideoCodec", "tensorrt-cu13", "tensorrt-rtx-cu13"),
 )
 """Those that are installed are named in the report."""
+
+_TICKS_KEPT = 1024
+"""Ticks whose beginning is remembered; no encoder holds so many pictures."""
+
+
+class TileSeen(NamedTuple):
+    """What a source showed at a tick.
+
+    Attributes:
+        state: how it was shown.
+        fps: pictures a second that came lately.
+        age_s: seconds from the decoder to the tick; None without a picture.
+    """
+
+    state: State = State.WAITING
+    fps: float = 0.0
+    age_s: float | None = None
 
 
 class Reports(Protocol):
@@ -40,6 +57,7 @@ class RunObserver:
         bytes: their size.
         dropped_ticks: pictures of the mosaic left out because the run was behind (live).
         tracks: people (or other things) followed now, by stream.
+        tiles: what each source showed last.
         slots: of each stream, the pictures in which each slot was seen; empty without slots.
         revised: of each stream, how often names went over; see `Slots.revised`.
         outputs: where the packets and tracks go.
@@ -60,6 +78,7 @@ class RunObserver:
         self.encoder_sessions = 0
         self.frames = self.bytes = self.dropped_ticks = 0
         self.tracks = [0] * len(feeds)
+        self.tiles = [TileSeen()] * len(feeds)
         self.slots = [dict.fromkeys(s.slots.names, 0) if s.slots else {} for s in config.sources]
         self.revised = [0] * len(feeds)
         self.outputs: Sequence[Reports] = ()
@@ -81,6 +100,12 @@ class RunObserver:
     def submitted(self, tick: int, began_s: float) -> None:
         """A tick that began at `began_s` (monotonic) enters the encoder."""
         self._began[tick] = began_s
+        if len(self._began) > _TICKS_KEPT:
+            del self._began[next(iter(self._began))]
+
+    def began_s(self, tick: int) -> float | None:
+        """When one of the last ticks began (monotonic)."""
+        return self._began.get(tick)
 
     def delivered(self, packet: Packet) -> None:
         """A packet went to the outputs."""
@@ -88,7 +113,7 @@ class RunObserver:
             self._first_s = time.monotonic()
         self.frames += 1
         self.bytes += len(packet.data)
-        began_s = self._began.pop(packet.pts, None)
+        began_s = self._began.get(packet.pts)
         if began_s is not None:
             self.latency.add(time.monotonic() - began_s)
 
