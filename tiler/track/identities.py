@@ -16,6 +16,7 @@ What is not seen, or not clearly, is no evidence: then everything stays as the t
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import sqrt
 
 import numpy as np
 import numpy.typing as npt
@@ -52,11 +53,12 @@ _MOST_AWAY = 256
 
 @dataclass(eq=False)
 class _Person:
-    """An identity: when it was seen last, and what it looked like."""
+    """An identity: when it was seen last, and what it looked like: a mean of crops, and that of length 1."""
 
     class_id: int
     seen: int
     gallery: Float64 = field(default_factory=lambda: np.zeros(APPEARANCE))
+    unit: Float64 = field(default_factory=lambda: np.zeros(APPEARANCE))
     crops: int = 0
 
     @property
@@ -67,11 +69,7 @@ class _Person:
         """Take in the mean of so many crops."""
         self.crops += count
         self.gallery += min(1.0, count / min(self.crops, _FULL)) * (crop - self.gallery)
-
-    def likeness(self, crop: Float32 | Float64) -> float:
-        """The cosine of the crop and the gallery."""
-        sizes = float(np.linalg.norm(self.gallery) * np.linalg.norm(crop))
-        return float(self.gallery @ crop) / max(sizes, 1e-9)
+        self.unit = self.gallery / max(sqrt(self.gallery @ self.gallery), 1e-9)
 
 
 @dataclass(eq=False)
@@ -152,15 +150,15 @@ class Identities:
         met = [who for who in map(self.of, sorted(meeting.tracks)) if self._knows(who)]
         for track in sorted(meeting.tracks.intersection(seen)):
             crop = looks.vectors[seen[track]]
-            alike = {who: self._people[who].likeness(crop) for who in met}
+            alike = _likeness(crop, {who: self._people[who] for who in met})
             if track in self._new:
                 alike = {who: value + _THERE for who, value in alike.items()}
                 away = self._away(track, rows)
-                alike |= {who: person.likeness(crop) for who, person in away.items() if who not in alike}
+                alike |= _likeness(crop, {who: person for who, person in away.items() if who not in alike})
                 alike[self.of(track)] = _STRANGER
             mean = sum(alike.values()) / max(len(alike), 1)
             for who, value in alike.items():
-                says = float(np.clip(_SHARPNESS * (value - mean), -_MOST, _MOST))
+                says = min(max(_SHARPNESS * (value - mean), -_MOST), _MOST)
                 meeting.said[track, who] = meeting.said.get((track, who), 0.0) + says
 
     def _decide(self, meeting: Meeting, rows: dict[int, int], meetings: Meetings) -> None:
@@ -226,9 +224,9 @@ class Identities:
     @staticmethod
     def _recognise(new: _New, away: dict[int, _Person]) -> int | None:
         """Which of those away it is; None: none of them."""
-        alike = sorted(((person.likeness(new.mean), who) for who, person in away.items()), reverse=True)
-        if not alike:
+        if not away:
             return None
+        alike = sorted(((value, who) for who, value in _likeness(new.mean, away).items()), reverse=True)
         next_best = max(_STRANGER, alike[1][0] if len(alike) > 1 else _STRANGER)
         return alike[0][1] if (alike[0][0] - next_best) * new.crops >= _SURE else None
 
@@ -251,6 +249,15 @@ class Identities:
                 self._new.pop(track, None)
             elif k < len(away) - _MOST_AWAY and self._people[who].crops:
                 self._people[who] = _Person(self._people[who].class_id, seen)
+
+
+def _likeness(crop: Float32 | Float64, people: dict[int, _Person]) -> dict[int, float]:
+    """The cosine of the crop, or of a mean of some, and the gallery of each."""
+    if not people:
+        return {}
+    length = max(sqrt(crop @ crop), 1e-9)
+    cosines: Float64 = np.array([person.unit for person in people.values()]) @ crop / length
+    return dict(zip(people, cosines.tolist(), strict=True))
 
 
 def _total(gain: Float64, pairs: npt.NDArray[np.int64]) -> float:

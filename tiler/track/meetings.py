@@ -134,16 +134,17 @@ class Meetings:
         seen = len(ids)
         if shared.max(initial=0) > TOUCH:
             for i, j in np.argwhere(shared[:seen, :seen] > TOUCH).tolist():
-                self._join({ids[i], ids[j]})
+                if i < j:
+                    self._join({ids[i], ids[j]})
         phase = near[:seen].astype(np.int64)
         if ghosts:  # what is unseen there may be in front or behind
             hidden = np.maximum(hidden, shared[:, seen:].max(axis=1))
-        last, there = self._last, ids + ghosts
+        last, there, part = self._last, ids + ghosts, shared.tolist() if self._all else []
         self._last = {}
         for meeting in self:
             rows = [row for row, track in enumerate(there) if track in meeting.tracks]
-            most = shared[np.ix_(rows, rows)].max(axis=1, initial=0).tolist()
-            if not self._goes_on(meeting, {there[row]: m for row, m in zip(rows, most, strict=True)}, ids, tracks.pts):
+            most = {there[row]: max(part[row][other] for other in rows) for row in rows}
+            if not self._goes_on(meeting, most, ids, tracks.pts):
                 self.settle(meeting)
                 continue
             for row in [row for row in rows if there[row] in meeting.tracks]:

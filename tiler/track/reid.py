@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from tiler.track.identities import Identities
 from tiler.track.meetings import GHOST_S, Meetings, Phase, Scene
 from tiler.types import APPEARANCE, CLOCK_HZ, Appearance, Bool, Float32, Frame, Tracks
 
-_EVERY_S = {Phase.ALONE: 2.0, Phase.NEAR: 0.8, Phase.MEETING: 0.4, Phase.PARTED: 0.06}
+_EVERY_S: dict[int, float] = {Phase.ALONE: 2.0, Phase.NEAR: 0.8, Phase.MEETING: 0.4, Phase.PARTED: 0.06}
 _NEW_EVERY_S, _NEW_CROPS = 0.06, 5
 """Seconds between two crops of a track in each phase; and of one that begins, so many crops, or until it is known."""
 _CLEAR = 0.3
@@ -120,11 +121,12 @@ class _Stream:
         clear &= tracks.xyxy[:, 2] < (1 - _EDGE) * width
         looked = self._looked
         self._looked = {}
-        for row, track in enumerate(tracks.track_id.tolist()):
+        each = zip(tracks.track_id.tolist(), self._scene.phase.tolist(), clear.tolist(), strict=True)
+        for row, (track, phase, is_clear) in enumerate(each):
             last, crops = looked.get(track, (None, 0))
-            pause = self._pause(track, row, crops) * CLOCK_HZ
-            rows[row] = clear[row] and (last is None or tracks.pts - last >= pause)
-            if rows[row]:
+            waited = inf if last is None else (tracks.pts - last) / CLOCK_HZ
+            if is_clear and (last is None or waited >= self._pause(track, phase, crops)):
+                rows[row] = True
                 self._looked[track] = tracks.pts, crops + 1
             elif last is not None:
                 self._looked[track] = last, crops
@@ -134,13 +136,11 @@ class _Stream:
         self.duty.looked += bool(rows.any())
         return rows
 
-    def _pause(self, track: int, row: int, crops: int) -> float:
+    def _pause(self, track: int, phase: int, crops: int) -> float:
         """Seconds from one crop to the next."""
-        assert self._scene is not None
-        phase = Phase(int(self._scene.phase[row]))
         if phase == Phase.MEETING:
             meeting = self._meetings.of(track)
-            return _EVERY_S[phase] if meeting is not None and meeting.deep else np.inf
+            return _EVERY_S[phase] if meeting is not None and meeting.deep else inf
         begins = crops < _NEW_CROPS or self._identities.is_new(track)
         return min(_EVERY_S[phase], _NEW_EVERY_S) if begins else _EVERY_S[phase]
 
