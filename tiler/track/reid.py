@@ -15,6 +15,7 @@ from math import inf
 import numpy as np
 
 from tiler.config.models import TrackerConfig
+from tiler.kernels.assign_cpu import best_pairs
 from tiler.track.base import Embedder
 from tiler.track.identities import Identities
 from tiler.track.meetings import GHOST_S, Meetings, Phase, Scene
@@ -73,6 +74,8 @@ class ReId:
         self._embedder = embedder
         memory_s = max(config.memory_s, config.lost_s, GHOST_S)
         self._streams = [_Stream(memory_s) for _ in range(streams)]
+        Meetings().update(Tracks.empty())  # the first picture must not wait for a compiler
+        best_pairs(np.zeros((1, 1)))
 
     @property
     def duties(self) -> list[Duty]:
