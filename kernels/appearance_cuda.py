@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tiler.kernels.appearance import CHROMA, COLUMNS, LUMA, PART, ROWS, STEP, STRIPES, VECTOR, tables
+from tiler.kernels.enqueue_cuda import launch
 from tiler.kernels.module_cuda import kernel
 from tiler.types import Int32
 
@@ -26,6 +27,11 @@ def packed_tables() -> Int32:
     return np.concatenate([bins.ravel(), columns, rows.ravel(), scale.view(np.int32)])
 
 
+def prepare() -> None:
+    """Compile the kernel for the current device now, not with the first crop."""
+    kernel("appearance", "appearance", *_MACROS)
+
+
 def appearance(places: Any, boxes: Any, tables: Any, matrix: Any, vectors: Any, count: int) -> None:
     """Vectors of `count` crops, of all pictures at once, on the current stream.
 
@@ -36,4 +42,5 @@ def appearance(places: Any, boxes: Any, tables: Any, matrix: Any, vectors: Any, 
         matrix: (FEATURES + 1, VECTOR) float32.
         vectors: (>= count, VECTOR) float32, unit rows, is written. All on the device.
     """
-    kernel("appearance", "appearance", *_MACROS)((count,), (_THREADS,), (places, boxes, tables, matrix, vectors))
+    arguments = (places, boxes, tables, matrix, vectors)
+    launch(kernel("appearance", "appearance", *_MACROS), (count,), (_THREADS,), arguments)

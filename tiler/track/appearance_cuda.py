@@ -8,8 +8,9 @@ from typing import Any
 import cupy
 import numpy as np
 
+from tiler.kernels import enqueue_cuda
 from tiler.kernels.appearance import PLACE_COLUMNS, VECTOR
-from tiler.kernels.appearance_cuda import appearance, packed_tables
+from tiler.kernels.appearance_cuda import appearance, packed_tables, prepare
 from tiler.observe.copies import Copies
 from tiler.track.appearance import Int64, lay_out, load_matrix
 from tiler.types import Float32, Frame
@@ -35,6 +36,7 @@ class CudaEmbedder:
                 self._places = cupy.empty((_CAPACITY, PLACE_COLUMNS), np.int64)
                 self._boxes = cupy.empty((_CAPACITY, 4), np.float32)
                 self._vectors = cupy.empty((_CAPACITY, VECTOR), np.float32)
+            prepare()
             self._host_places = _pinned((_CAPACITY, PLACE_COLUMNS), np.int64)
             self._host_boxes = _pinned((_CAPACITY, 4), np.float32)
             self._host_vectors = _pinned((_CAPACITY, VECTOR), np.float32)
@@ -44,9 +46,7 @@ class CudaEmbedder:
     def embed(self, crops: Sequence[tuple[Frame, Float32]]) -> Float32:
         """The vectors of all boxes, in order; see `Embedder`. Waits for the copy down."""
         self._device.use()
-        for frame, _ in crops:
-            if frame.ready is not None:
-                self._stream.wait_event(frame.ready)
+        enqueue_cuda.wait(self._stream, (frame.ready for frame, _ in crops))
         places, boxes = lay_out(crops, lambda plane: int(plane.data.ptr))
         out = np.empty((len(boxes), VECTOR), np.float32)
         for first in range(0, len(boxes), _CAPACITY):
@@ -68,11 +68,9 @@ class CudaEmbedder:
 
     def _copy(self, device: Any, host: Any, count: int, *, up: bool) -> None:
         """The first `count` rows, on the stream."""
-        runtime, size = cupy.cuda.runtime, host[:count].nbytes
-        at = (device.data.ptr, host.ctypes.data)
+        size, at = host[:count].nbytes, (device.data.ptr, host.ctypes.data)
         target, source = at if up else at[::-1]
-        kind = runtime.memcpyHostToDevice if up else runtime.memcpyDeviceToHost
-        runtime.memcpyAsync(target, source, size, kind, self._stream.ptr)
+        enqueue_cuda.copy(target, source, size, self._stream)
         self._copies.add("crops' places" if up else "appearance", "up" if up else "down", size)
 
     def close(self) -> None:
