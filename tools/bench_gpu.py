@@ -65,9 +65,17 @@ def kernels(write: Path | None) -> None:
 @click.option("--streams", multiple=True, type=int, default=(1, 2, 4, 8, 16, 32), help="Numbers of streams.")
 @click.option("--seconds", default=10.0, help="Of the clip that are used.")
 @click.option("--codec", "codecs", multiple=True, default=("h264", "hevc"))
+@click.option("--reid", type=click.Choice(["auto", "off"]), default="auto", show_default=True)
+@click.option("--free", is_flag=True, help="Only as fast as it goes, without an encoder.")
 @_write
 def endtoend(
-    given: tuple[Path, ...], streams: tuple[int, ...], seconds: float, codecs: tuple[str, ...], write: Path | None
+    given: tuple[Path, ...],
+    streams: tuple[int, ...],
+    seconds: float,
+    codecs: tuple[str, ...],
+    reid: str,
+    free: bool,
+    write: Path | None,
 ) -> None:
     """Whole runs with detection on every picture: as fast as they go, and paced; encoder off and libx264."""
     report = _report()
@@ -84,13 +92,15 @@ def endtoend(
             for count in streams:
                 ceiling = decode_alone(clips[codec], count)
                 cases = [("off", "free")]
-                if count in (4, 16):
+                if count in (4, 16) and not free:
                     cases.append(("libx264", "free"))
-                if codec == "h264" and count in (1, 4, 16, 32):
+                if codec == "h264" and count in (1, 4, 16, 32) and not free:
                     cases.append(("off", "30 fps"))
                 for encoder, pace in cases:
                     paced = pace == "30 fps"
-                    row = whole_run(folder, clips[codec], count, encoder, paced, seconds=8 if paced else 16)
+                    row = whole_run(
+                        folder, clips[codec], count, encoder, paced, seconds=8 if paced else 16, reid=reid
+                    )
                     report.say(
                         f"| {count} | {codec} | {encoder} | {pace} | {ceiling:.0f} | {row.decoded_fps:.0f} "
                         f"| {row.decoded_fps / ceiling:.0%} | {row.fps:.0f} | {row.gpu_ms:.2f} | {row.host_ms:.2f} "
@@ -141,7 +151,7 @@ def scaled(given: tuple[Path, ...], streams: tuple[int, ...], seconds: float, wr
             whole_run(folder, path, 2, "off", False, seconds=2)  # compiles, and fills caches
             for count in streams:
                 for on in (False, True, False, True):  # twice, so that drift shows
-                    row = whole_run(folder, path, count, "off", False, on)
+                    row = whole_run(folder, path, count, "off", False, scaled=on)
                     report.say(
                         f"| {count} | {codec} | {str(on).lower()} | {row.decoded_fps:.0f} | {row.fps:.0f} "
                         f"| {row.gpu_ms:.2f} | {row.host_ms:.2f} | {row.vram_mb:.0f} |"

@@ -179,14 +179,22 @@ class GpuTimer:
 
 
 def whole_run(
-    folder: Path, clip: Path, count: int, encoder: str, paced: bool, scaled: bool = False, seconds: float = 16
+    folder: Path,
+    clip: Path,
+    count: int,
+    encoder: str,
+    paced: bool,
+    *,
+    scaled: bool = False,
+    seconds: float = 16,
+    reid: str = "auto",
 ) -> Row:
     """A run of the clip, over and over, on `count` streams: `seconds` of mosaic."""
     config = folder / "run.yaml"
     entry = f"uri: {clip}, loop: true, realtime: true" if paced else f"uri: {clip}, loop: true"
     config.write_text(
         f"device: auto\nduration_s: {seconds}\nscaled_decode: {str(scaled).lower()}\n"
-        "encoder: {driver: x264, preset: p1}\nsources:\n"
+        f"tracker: {{reid: '{reid}'}}\nencoder: {{driver: x264, preset: p1}}\nsources:\n"
         + "".join(f"  - {{id: s{i}, {entry}}}\n" for i in range(count)),
         encoding="utf-8",
     )
