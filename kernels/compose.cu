@@ -5,13 +5,15 @@
 //
 // Two kernels, launched one after the other on one stream:
 //
-//   bound_rows   one thread per primitive: its clipped bounding box, and one box per 32 of them
+//   bound_rows   one thread per primitive: its clipped bounding box, and one box per GROUP of them
 //   compose      one thread per 8 x 2 luma samples and their 4 chroma pairs, kept in registers from the
-//                background to the last primitive; a warp covers 64 x 8 and works for itself alone
+//                background to the last picture; a warp covers 64 x 8 and works for itself alone
 //
 // A warp looks for the tiles that reach it, and draws them in order. Of a tile's primitives it tests the
-// boxes of 32 first, then those of the groups that met it, and draws what is left in order: cost follows
-// what is drawn. Nothing waits for another warp. Strides are in bytes. The mosaic's pitch is its width.
+// boxes of groups first, then those of the groups that met it, and lists what is left. Primitives are small
+// beside 64 x 8, so for them the samples go to shared memory, and the warp's lanes spread over the columns of
+// one primitive after the other; what can be said of a primitive beforehand, one lane says for each of 32.
+// Nothing waits for another warp. Strides are in bytes. The mosaic's pitch is its width.
 //
 // Samples are kept two to a register, 16 bits each: every product of this kernel's blending fits.
 
@@ -53,6 +55,11 @@
 #define BLOCK_WIDTH (64 * WARPS_ACROSS)
 #define BLOCK_HEIGHT (8 * THREADS / 32 / WARPS_ACROSS)
 
+#define GROUP 16     // primitives that share one bounding box: half a warp tests them
+#define CHUNK 128    // groups whose boxes a warp has before it at once, 4 a lane
+#define FOUND 96     // primitives that a warp lists before it draws
+#define PITCH 72     // bytes from row to row in shared memory: two rows on, the same column is in another bank
+
 #ifndef MIN_BLOCKS
 #define MIN_BLOCKS 3        // blocks that a multiprocessor shall hold: bounds the registers of a thread
 #endif
@@ -77,14 +84,19 @@ struct __align__(16) Bounds {
     short hole_x0, hole_y0, hole_x1, hole_y1;
 };
 
-__device__ __forceinline__ bool meet(const Bounds& a, int x0, int y0, int x1, int y1)
+// Whether it touches the 64 x 8 samples of a warp.
+__device__ __forceinline__ bool reaches(const Bounds& a, int left, int top)
 {
-    bool outside = a.x0 >= x1 || a.x1 <= x0 || a.y0 >= y1 || a.y1 <= y0;
-    bool in_hole = a.hole_x0 <= x0 && x1 <= a.hole_x1 && a.hole_y0 <= y0 && y1 <= a.hole_y1;
-    return !outside && !in_hole;
+    return a.x0 < left + 64 && a.x1 > left && a.y0 < top + 8 && a.y1 > top;
 }
 
-// One thread per primitive; blockDim.x is a multiple of 32. groups: one Bounds per 32 rows.
+// Whether they all lie within its hole.
+__device__ __forceinline__ bool spares(const Bounds& a, int left, int top)
+{
+    return a.hole_x0 <= left && left + 64 <= a.hole_x1 && a.hole_y0 <= top && top + 8 <= a.hole_y1;
+}
+
+// One thread per primitive; blockDim.x is a multiple of 32. groups: one Bounds per GROUP rows.
 extern "C" __global__ void bound_rows(const Row* rows, int count, int width, int height, Bounds* bounds,
                                       Bounds* groups)
 {
@@ -115,14 +127,14 @@ extern "C" __global__ void bound_rows(const Row* rows, int count, int width, int
         box.x0 = (short)x0, box.y0 = (short)y0, box.x1 = (short)x1, box.y1 = (short)y1;
         bounds[n] = box;
     }
-    for (int step = 16; step; step >>= 1) {
+    for (int step = GROUP / 2; step; step >>= 1) {
         x0 = min(x0, __shfl_xor_sync(~0u, x0, step));
         y0 = min(y0, __shfl_xor_sync(~0u, y0, step));
         x1 = max(x1, __shfl_xor_sync(~0u, x1, step));
         y1 = max(y1, __shfl_xor_sync(~0u, y1, step));
     }
-    if (n < count && (threadIdx.x & 31) == 0) {
-        groups[n >> 5] = Bounds{(short)x0, (short)y0, (short)x1, (short)y1, 1, 1, 0, 0};
+    if (n < count && n % GROUP == 0) {
+        groups[n / GROUP] = Bounds{(short)x0, (short)y0, (short)x1, (short)y1, 1, 1, 0, 0};
     }
 }
 
@@ -155,6 +167,18 @@ __device__ __forceinline__ unsigned mix(unsigned old, unsigned value, unsigned l
 // Four bytes of a word, two to a register.
 __device__ __forceinline__ unsigned low_pair(unsigned word) { return __byte_perm(word, 0, 0x4140); }
 __device__ __forceinline__ unsigned high_pair(unsigned word) { return __byte_perm(word, 0, 0x4342); }
+
+// Eight bytes as four registers, and back.
+__device__ __forceinline__ void spread(unsigned* four, uint2 eight)
+{
+    four[0] = low_pair(eight.x), four[1] = high_pair(eight.x);
+    four[2] = low_pair(eight.y), four[3] = high_pair(eight.y);
+}
+
+__device__ __forceinline__ uint2 gathered(const unsigned* four)
+{
+    return make_uint2(__byte_perm(four[0], four[1], 0x6420), __byte_perm(four[2], four[3], 0x6420));
+}
 
 __device__ __forceinline__ int clamped(int total)
 {
@@ -206,10 +230,10 @@ __device__ __forceinline__ unsigned scaled_pair(const u8* plane, i64 row_step, i
     return total_u >> 21 | total_v >> 21 << 16;
 }
 
-// What a thread samples by the tables: a loop may write it, which registers do not allow.
+// What the threads of a warp sample by the tables: a loop may write it, which registers do not allow.
 struct Fresh {
-    unsigned short y[2][8][THREADS];
-    unsigned uv[4][THREADS];
+    unsigned short y[2][8][32];
+    unsigned uv[4][32];
 };
 
 // Samples by the tables, one after the other: any ratio, rotation, depth and edge. x and y count from the
@@ -222,7 +246,7 @@ __device__ __forceinline__ void sample_luma(Fresh& fresh, const i64* tile, const
     for (int k = 0; k < 16; ++k) {
         int i = k & 7, r = k >> 3;
         if (x + i < 0 || x + i >= width) continue;
-        fresh.y[r][i][threadIdx.x] = scaled((const u8*)tile[PLANES], tile[PLANES + 1], (int)tile[PLANES + 2], across,
+        fresh.y[r][i][threadIdx.x & 31] = scaled((const u8*)tile[PLANES], tile[PLANES + 1], (int)tile[PLANES + 2], across,
                                             down, x + i, y + r);
     }
 }
@@ -244,7 +268,7 @@ __device__ __forceinline__ void sample_chroma(Fresh& fresh, const i64* tile, con
                  | scaled((const u8*)tile[PLANES + 6], tile[PLANES + 7], (int)tile[PLANES + 8], across, down, x + i, y)
                        << 16;
         }
-        fresh.uv[i][threadIdx.x] = both;
+        fresh.uv[i][threadIdx.x & 31] = both;
     }
 }
 
@@ -297,11 +321,7 @@ __device__ __forceinline__ void draw_picture(Cell& cell, Fresh& shared, const i6
     if (fast && tile[PLANES + 2] == 1 && (((i64)at | luma_row) & 8 * scale - 1) == 0) {
         if (mode == MODE_COPY) {
 #pragma unroll
-            for (int r = 0; r < 2; ++r) {
-                uint2 eight = *(const uint2*)(at + r * luma_row);
-                fresh.y[r][0] = low_pair(eight.x), fresh.y[r][1] = high_pair(eight.x);
-                fresh.y[r][2] = low_pair(eight.y), fresh.y[r][3] = high_pair(eight.y);
-            }
+            for (int r = 0; r < 2; ++r) spread(fresh.y[r], *(const uint2*)(at + r * luma_row));
         } else {
             halve_luma(fresh, at, luma_row);
         }
@@ -311,7 +331,7 @@ __device__ __forceinline__ void draw_picture(Cell& cell, Fresh& shared, const i6
         for (int i = 0; i < 4; ++i) {
 #pragma unroll
             for (int r = 0; r < 2; ++r) {
-                fresh.y[r][i] = shared.y[r][2 * i][threadIdx.x] | shared.y[r][2 * i + 1][threadIdx.x] << 16;
+                fresh.y[r][i] = shared.y[r][2 * i][threadIdx.x & 31] | shared.y[r][2 * i + 1][threadIdx.x & 31] << 16;
             }
         }
     }
@@ -320,16 +340,14 @@ __device__ __forceinline__ void draw_picture(Cell& cell, Fresh& shared, const i6
     at = (const u8*)tile[PLANES + 3] + (tile[ORIGIN + 3] + scale * half_y) * chroma_row + 2 * column;
     if (fast && pairs && tile[PLANES + 5] == 2 && (((i64)at | chroma_row) & 8 * scale - 1) == 0) {
         if (mode == MODE_COPY) {
-            uint2 eight = *(const uint2*)at;
-            fresh.uv[0] = low_pair(eight.x), fresh.uv[1] = high_pair(eight.x);
-            fresh.uv[2] = low_pair(eight.y), fresh.uv[3] = high_pair(eight.y);
+            spread(fresh.uv, *(const uint2*)at);
         } else {
             halve_chroma(fresh, at, chroma_row, column == 0);
         }
     } else {
         sample_chroma(shared, tile, tables, pairs, half_x, half_y, (right - left) / 2);
 #pragma unroll
-        for (int i = 0; i < 4; ++i) fresh.uv[i] = shared.uv[i][threadIdx.x];
+        for (int i = 0; i < 4; ++i) fresh.uv[i] = shared.uv[i][threadIdx.x & 31];
     }
 
     if (tile[COLOUR] >= 0) {
@@ -363,15 +381,6 @@ __device__ __forceinline__ void draw_picture(Cell& cell, Fresh& shared, const i6
 struct Line {
     float ax, ay, dx, dy, scale, edge;
 
-    __device__ __forceinline__ explicit Line(const Row& row)
-    {
-        ax = (float)row.x0 * 0.0625f, ay = (float)row.y0 * 0.0625f;
-        dx = (float)(row.x1 - row.x0) * 0.0625f, dy = (float)(row.y1 - row.y0) * 0.0625f;
-        float length = dx * dx + dy * dy;
-        scale = length > 0.0f ? 1.0f / length : 0.0f;
-        edge = (float)(row.ab & 0xffff) * 0.0625f * 0.5f + 0.5f;
-    }
-
     __device__ __forceinline__ int coverage(int x, int y) const
     {
         float px = (float)x + 0.5f - ax, py = (float)y + 0.5f - ay;
@@ -382,119 +391,201 @@ struct Line {
     }
 };
 
-// Bits begin..end - 1 of eight, both relative to a cell's first column.
-__device__ __forceinline__ unsigned columns(int begin, int end)
+__device__ __forceinline__ Line line_of(const Row& row)
 {
-    begin = min(max(begin, 0), 8), end = min(max(end, 0), 8);
-    return begin < end ? (1u << end) - (1u << begin) : 0u;
+    float dx = (float)(row.x1 - row.x0) * 0.0625f, dy = (float)(row.y1 - row.y0) * 0.0625f;
+    float length = dx * dx + dy * dy;
+    return Line{(float)row.x0 * 0.0625f, (float)row.y0 * 0.0625f, dx, dy, length > 0.0f ? 1.0f / length : 0.0f,
+                (float)(row.ab & 0xffff) * 0.0625f * 0.5f + 0.5f};
 }
 
-// Blend a chroma sample and its four luma samples with the weights c[row * 2 + column].
-__device__ __forceinline__ void blend(Cell& cell, int i, const unsigned* c, unsigned luma, unsigned chroma)
-{
-    cell.y[0][i] = mix(cell.y[0][i], luma, c[0], c[1]);
-    cell.y[1][i] = mix(cell.y[1][i], luma, c[2], c[3]);
-    cell.uv[i] = mix(cell.uv[i], chroma, (c[0] + c[1] + c[2] + c[3] + 2) >> 2);
-}
+// A primitive as a warp draws it, columns and rows counted from the warp's first sample. Its columns, of two
+// luma samples and a byte of chroma, are numbered row by row within its bounds made even; those from SPLIT on
+// are GAP further right, so that the inside of a frame takes no turns.
+struct __align__(16) Ready {
+    unsigned colour;
+    unsigned bounds;        // x0, y0, x1, y1: a byte each, lowest first
+    unsigned count;         // columns in all: upper half; lower half: 65536 over those in a row, rounded up
+    unsigned grid;          // columns in a row, split, gap, kind
+    union {
+        unsigned hole;      // FILL, FRAME: as bounds
+        int texel;          // GLYPH: from the atlas' first byte to that of the warp's first sample
+        Line line;          // LINE
+    };
+};
 
-// x0, y0, x1, y1: the clipped bounds of the row. x, y: the cell's first sample.
-__device__ __forceinline__ void draw_row(Cell& cell, const Row& row, int x0, int y0, int x1, int y1, const u8* atlas,
-                                         int atlas_pitch, int x, int y)
+// What a warp has in shared memory.
+struct Desk {
+    union {                 // a picture and primitives are never drawn at once
+        Fresh fresh;
+        Ready ready[32];
+    };
+    u8 samples[12][PITCH];  // 8 rows of luma, 4 of chroma
+    unsigned short found[FOUND];
+    u8 met[CHUNK];
+};
+
+__device__ __forceinline__ unsigned four_bytes(int a, int b, int c, int d) { return a | b << 8 | c << 16 | d << 24; }
+__device__ __forceinline__ int within(int v, int end) { return min(max(v, 0), end); }
+
+__device__ __forceinline__ void prepare(Ready& out, const Row& row, const Bounds& bounds, int atlas_pitch, int left,
+                                        int top)
 {
-    unsigned alpha = row.colour >> 24, luma = row.colour & 255, kind = row.ab >> 30;
-    unsigned chroma = row.colour >> 8 & 255 | (row.colour >> 16 & 255) << 16;
-    int a = row.ab & 0xffff, b = row.ab >> 16 & 0x3fff;
-    unsigned wide = columns(x0 - x, x1 - x);
-    unsigned within[2] = {y >= y0 && y < y1 ? wide : 0u, y + 1 >= y0 && y + 1 < y1 ? wide : 0u};
-    if (kind == FRAME) {
-        unsigned hole = columns(row.x0 + a - x, row.x1 - a - x);
-        if (y >= row.y0 + a && y < row.y1 - a) within[0] &= ~hole;
-        if (y + 1 >= row.y0 + a && y + 1 < row.y1 - a) within[1] &= ~hole;
+    int kind = row.ab >> 30, a = row.ab & 0xffff, b = row.ab >> 16 & 0x3fff;
+    int x0 = within(bounds.x0 - left, 64), x1 = within(bounds.x1 - left, 64);
+    int y0 = within(bounds.y0 - top, 8), y1 = within(bounds.y1 - top, 8);
+    int hole_x0 = within(bounds.hole_x0 - left, 64), hole_x1 = within(bounds.hole_x1 - left, 64);
+    int hole_y0 = within(bounds.hole_y0 - top, 8), hole_y1 = within(bounds.hole_y1 - top, 8);
+    int split = 0, gap = 0;
+    if (hole_y0 <= y0 && y1 <= hole_y1) {          // only the sides of a frame
+        if (hole_x0 <= x0) {
+            x0 = max(x0, hole_x1);
+        } else if (x1 <= hole_x1) {
+            x1 = min(x1, hole_x0);
+        } else {
+            int begin = hole_x0 + 1 & ~1, end = hole_x1 & ~1;
+            if (begin < end) split = begin - (x0 & ~1), gap = end - begin;
+        }
+    } else if (hole_x0 <= x0 && x1 <= hole_x1) {   // only its upper or lower edge
+        if (hole_y0 <= y0) {
+            y0 = max(y0, hole_y1);
+        } else if (y1 <= hole_y1) {
+            y1 = min(y1, hole_y0);
+        }
     }
-    if (!(within[0] | within[1])) return;
-    if (kind <= FRAME) {
-        if ((within[0] & within[1]) == 255u) {
-            unsigned both = luma * 0x10001u;
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                cell.y[0][i] = mix(cell.y[0][i], both, alpha);
-                cell.y[1][i] = mix(cell.y[1][i], both, alpha);
-                cell.uv[i] = mix(cell.uv[i], chroma, alpha);
-            }
-            return;
-        }
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            unsigned c[4];
-#pragma unroll
-            for (int k = 0; k < 4; ++k) c[k] = within[k >> 1] >> (2 * i + (k & 1)) & 1 ? alpha : 0;
-            blend(cell, i, c, luma, chroma);
-        }
+    int width = (x1 + 1 & ~1) - (x0 & ~1) - gap, height = (y1 + 1 >> 1) - (y0 >> 1);
+    bool empty = x0 >= x1 || y0 >= y1;
+    out.colour = row.colour;
+    out.bounds = four_bytes(x0, y0, x1, y1);
+    out.count = empty ? 0 : 65536u / (unsigned)width + 1 | width * height << 16;
+    out.grid = four_bytes(width & 255, split, gap, kind);
+    if (kind == LINE) {
+        out.line = line_of(row);
     } else if (kind == GLYPH) {
-        const u8* at = atlas + (y - row.y0 + b) * atlas_pitch + a + x - row.x0;
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            unsigned c[4];
-#pragma unroll
-            for (int k = 0; k < 4; ++k) {
-                int column = 2 * i + (k & 1);
-                c[k] = within[k >> 1] >> column & 1 ? (at[(k >> 1) * atlas_pitch + column] * alpha + 127) / 255 : 0;
-            }
-            if (c[0] | c[1] | c[2] | c[3]) blend(cell, i, c, luma, chroma);
-        }
+        out.texel = (top - row.y0 + b) * atlas_pitch + a + left - row.x0;
     } else {
-        Line line(row);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            unsigned c[4];
-#pragma unroll
-            for (int k = 0; k < 4; ++k) {
-                int column = 2 * i + (k & 1);
-                bool inside = within[k >> 1] >> column & 1;
-                c[k] = inside ? (line.coverage(x + column, y + (k >> 1)) * alpha + 127) / 255 : 0;
+        out.hole = four_bytes(hole_x0, hole_y0, hole_x1, hole_y1);
+    }
+}
+
+// One primitive, a lane to a column and 32 of them a turn. A chroma sample's two columns lie in lanes 2n, 2n + 1.
+__device__ __forceinline__ void draw_ready(u8 (*samples)[PITCH], const Ready& row, const u8* atlas, int atlas_pitch,
+                                           int left, int top)
+{
+    unsigned colour = row.colour, bounds = row.bounds, count = row.count, grid = row.grid;
+    int lane = threadIdx.x & 31, x0 = bounds & 255, y0 = bounds >> 8 & 255, x1 = bounds >> 16 & 255, y1 = bounds >> 24;
+    int width = grid & 255, split = grid >> 8 & 255, gap = grid >> 16 & 255, kind = grid >> 24;
+    unsigned alpha = colour >> 24, chroma = colour >> (lane & 1 ? 16 : 8) & 255;
+    for (unsigned first = 0; first < count >> 16; first += 32) {
+        int n = first + lane, strip = n * (int)(count & 0xffff) >> 16, x = n - strip * width;
+        x += (x0 & ~1) + (x >= split ? gap : 0);
+        int y = (y0 & ~1) + 2 * strip;
+        bool upper = x >= x0 && x < x1 && y >= y0 && y < y1, lower = x >= x0 && x < x1 && y + 1 < y1;
+        unsigned weights;   // of the upper luma sample, and of the lower one in the high half
+        if (kind <= FRAME) {
+            unsigned hole = row.hole;
+            int hole_y0 = hole >> 8 & 255, hole_y1 = hole >> 24;
+            bool hollow = x >= (int)(hole & 255) && x < (int)(hole >> 16 & 255);
+            upper = upper && !(hollow && y >= hole_y0 && y < hole_y1);
+            lower = lower && !(hollow && y + 1 >= hole_y0 && y + 1 < hole_y1);
+            weights = (upper ? alpha : 0) | (lower ? alpha << 16 : 0);
+        } else {
+            if (kind == GLYPH) {
+                const u8* at = atlas + (row.texel + y * atlas_pitch + x);
+                weights = (upper ? at[0] : 0) | (lower ? at[atlas_pitch] << 16 : 0);
+            } else {
+                Line line = row.line;
+                weights = (upper ? line.coverage(left + x, top + y) : 0)
+                        | (lower ? line.coverage(left + x, top + y + 1) << 16 : 0);
             }
-            if (c[0] | c[1] | c[2] | c[3]) blend(cell, i, c, luma, chroma);
+            weights = divided(weights * alpha + 0x007f007fu);
+        }
+        unsigned sum = weights + __shfl_xor_sync(~0u, weights, 1);
+        sum = (sum & 0xffff) + (sum >> 16);
+        if (sum) {
+            u8 *luma = &samples[y][x], *below = &samples[8 + (y >> 1)][x];
+            unsigned both = mix(luma[0] | luma[PITCH] << 16, colour & 255, weights & 0xffff, weights >> 16);
+            luma[0] = both, luma[PITCH] = both >> 16;
+            *below = mix(*below, chroma, sum + 2 >> 2);
         }
     }
+}
+
+// Draw the listed primitives, counted from `rows` and `bounds`, in order.
+__device__ __forceinline__ void draw_found(Cell& cell, Desk& desk, int count, const Row* rows, const Bounds* bounds,
+                                           const u8* atlas, int atlas_pitch, int left, int top)
+{
+    int lane = threadIdx.x & 31, x = (lane & 7) * 8, strip = lane >> 3;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) *(uint2*)&desk.samples[2 * strip + r][x] = gathered(cell.y[r]);
+    *(uint2*)&desk.samples[8 + strip][x] = gathered(cell.uv);
+    for (int first = 0; first < count; first += 32) {
+        int listed = min(count - first, 32);
+        __syncwarp();   // what is listed is there, and nobody draws what was ready before
+        if (lane < listed) {
+            int n = desk.found[first + lane];
+            prepare(desk.ready[lane], rows[n], bounds[n], atlas_pitch, left, top);
+        }
+        __syncwarp();
+#pragma unroll 1
+        for (int k = 0; k < listed; ++k) {
+            draw_ready(desk.samples, desk.ready[k], atlas, atlas_pitch, left, top);
+            __syncwarp();   // the next one may lie over this one, on other lanes
+        }
+    }
+#pragma unroll
+    for (int r = 0; r < 2; ++r) spread(cell.y[r], *(const uint2*)&desk.samples[2 * strip + r][x]);
+    spread(cell.uv, *(const uint2*)&desk.samples[8 + strip][x]);
 }
 
 // Draw rows [begin, end), in order. Every lane of the warp takes part; the warp covers 64 x 8 from (left, top).
-__device__ __forceinline__ void draw_rows(Cell& cell, const Row* rows, const Bounds* bounds, const Bounds* groups,
-                                          int begin, int end, const u8* atlas, int atlas_pitch, int x, int y, int left,
-                                          int top)
+__device__ __forceinline__ void draw_rows(Cell& cell, Desk& desk, const Row* rows, const Bounds* bounds,
+                                          const Bounds* groups, int begin, int end, const u8* atlas, int atlas_pitch,
+                                          int left, int top)
 {
-    int lane = threadIdx.x & 31, last = (end + 31) >> 5;
-    for (int first = begin >> 5; first < last; first += 32) {
-        bool met = first + lane < last && meet(groups[first + lane], left, top, left + 64, top + 8);
-        unsigned met_groups = __ballot_sync(~0u, met);
-        while (met_groups) {
-            int n = (first + __ffs(met_groups) - 1) * 32 + lane;
-            met_groups &= met_groups - 1;
-            Bounds mine = {0, 0, 0, 0, 0, 0, 0, 0};
-            if (n >= begin && n < end) mine = bounds[n];
-            bool hit = meet(mine, left, top, left + 64, top + 8);
+    int lane = threadIdx.x & 31, last = (end + GROUP - 1) / GROUP;
+    unsigned lanes_before = (1u << lane) - 1;
+#pragma unroll 1
+    for (int first = begin / GROUP; begin < end && first < last; first += CHUNK) {
+        Bounds box[CHUNK / 32];
+        int met = 0;
+#pragma unroll
+        for (int k = 0; k < CHUNK / 32; ++k) {   // all at once: memory is waited for once
+            box[k] = Bounds{0, 0, 0, 0, 0, 0, 0, 0};
+            if (first + 32 * k + lane < last) box[k] = groups[first + 32 * k + lane];
+        }
+#pragma unroll
+        for (int k = 0; k < CHUNK / 32; ++k) {
+            bool hit = reaches(box[k], left, top);
             unsigned hits = __ballot_sync(~0u, hit);
-            uint4 upper = make_uint4(0, 0, 0, 0), lower = upper;
-            if (hit) {   // all at once: then each row is handed round without waiting for memory
-                upper = ((const uint4*)(rows + n))[0];
-                lower = ((const uint4*)(rows + n))[1];
+            if (hit) desk.met[met + __popc(hits & lanes_before)] = 32 * k + lane;
+            met += __popc(hits);
+        }
+        __syncwarp();
+        int count = 0, start = first * GROUP;
+#pragma unroll 1
+        for (int at = 0; at < met; at += 4) {
+            int n[2];
+#pragma unroll
+            for (int k = 0; k < 2; ++k) {
+                int slot = at + 2 * k + (lane >> 4);
+                n[k] = slot < met ? desk.met[slot] * GROUP + (lane & 15) : end;
+                box[k] = Bounds{0, 0, 0, 0, 0, 0, 0, 0};
+                if (start + n[k] >= begin && start + n[k] < end) box[k] = bounds[start + n[k]];
             }
-            int corner0 = (unsigned short)mine.x0 | mine.y0 << 16, corner1 = (unsigned short)mine.x1 | mine.y1 << 16;
-            while (hits) {
-                int of = __ffs(hits) - 1;
-                hits &= hits - 1;
-                Row row;
-                row.colour = __shfl_sync(~0u, upper.x, of);
-                row.x0 = __shfl_sync(~0u, upper.y, of), row.y0 = __shfl_sync(~0u, upper.z, of);
-                row.x1 = __shfl_sync(~0u, upper.w, of), row.y1 = __shfl_sync(~0u, lower.x, of);
-                row.ab = __shfl_sync(~0u, lower.y, of);
-                int c0 = __shfl_sync(~0u, corner0, of), c1 = __shfl_sync(~0u, corner1, of);
-                int x0 = c0 & 0xffff, y0 = c0 >> 16, x1 = c1 & 0xffff, y1 = c1 >> 16;
-                if (x + 8 > x0 && x < x1 && y + 2 > y0 && y < y1) {
-                    draw_row(cell, row, x0, y0, x1, y1, atlas, atlas_pitch, x, y);
-                }
+#pragma unroll
+            for (int k = 0; k < 2; ++k) {
+                bool hit = reaches(box[k], left, top) && !spares(box[k], left, top);
+                unsigned hits = __ballot_sync(~0u, hit);
+                if (hit) desk.found[count + __popc(hits & lanes_before)] = n[k];
+                count += __popc(hits);
+            }
+            if (count > FOUND - 4 * GROUP || (count && at + 4 >= met)) {
+                draw_found(cell, desk, count, rows + start, bounds + start, atlas, atlas_pitch, left, top);
+                count = 0;
             }
         }
+        __syncwarp();   // all have read what was met
     }
 }
 
@@ -503,7 +594,7 @@ compose(u8* nv12, int width, int height, unsigned background, const i64* tiles, 
         const Row* rows, const Bounds* bounds, const Bounds* groups, const u8* atlas, int atlas_pitch,
         const int* colours)
 {
-    __shared__ Fresh fresh;
+    __shared__ Desk desks[THREADS / 32];
     int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
     int left = blockIdx.x * BLOCK_WIDTH + warp % WARPS_ACROSS * 64;
     int top = blockIdx.y * BLOCK_HEIGHT + warp / WARPS_ACROSS * 8;
@@ -529,9 +620,12 @@ compose(u8* nv12, int width, int height, unsigned background, const i64* tiles, 
             met_tiles &= met_tiles - 1;
 #pragma unroll 1
             for (int part = UNDER; part < END; ++part) {   // [UNDER, OVER), the picture, [OVER, END)
-                draw_rows(cell, rows, bounds, groups, (int)tile[part], (int)tile[part + 1], atlas, atlas_pitch, x, y,
-                          left, top);
-                if (part == UNDER && tile[PLANES]) draw_picture(cell, fresh, tile, tables, colours, x, y);
+                draw_rows(cell, desks[warp], rows, bounds, groups, (int)tile[part], (int)tile[part + 1], atlas,
+                          atlas_pitch, left, top);
+                if (part == UNDER && tile[PLANES]) {
+                    draw_picture(cell, desks[warp].fresh, tile, tables, colours, x, y);
+                    __syncwarp();   // a lane's samples by the tables lie where others put primitives
+                }
             }
         }
     }
@@ -542,11 +636,9 @@ compose(u8* nv12, int width, int height, unsigned background, const i64* tiles, 
     if ((width & 7) == 0) {
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
-            *(uint2*)(luma + (i64)r * width) = make_uint2(__byte_perm(cell.y[r][0], cell.y[r][1], 0x6420),
-                                                          __byte_perm(cell.y[r][2], cell.y[r][3], 0x6420));
+            *(uint2*)(luma + (i64)r * width) = gathered(cell.y[r]);
         }
-        *(uint2*)chroma = make_uint2(__byte_perm(cell.uv[0], cell.uv[1], 0x6420),
-                                     __byte_perm(cell.uv[2], cell.uv[3], 0x6420));
+        *(uint2*)chroma = gathered(cell.uv);
         return;
     }
 #pragma unroll
