@@ -180,6 +180,77 @@ __device__ __forceinline__ uint2 gathered(const unsigned* four)
     return make_uint2(__byte_perm(four[0], four[1], 0x6420), __byte_perm(four[2], four[3], 0x6420));
 }
 
+// What the threads of a warp sample by the tables: a loop may write it, which registers do not allow.
+struct Fresh {
+    unsigned short y[2][8][32];
+    unsigned uv[4][32];
+};
+
+// Coverage of a LINE at luma samples, 0..255: float, in the order of _line_row of primitives_cpu.py.
+struct Line {
+    float ax, ay, dx, dy, scale, edge;
+
+    __device__ __forceinline__ int coverage(int x, int y) const
+    {
+        float px = (float)x + 0.5f - ax, py = (float)y + 0.5f - ay;
+        float along = fminf(fmaxf((px * dx + py * dy) * scale, 0.0f), 1.0f);
+        float ex = px - along * dx, ey = py - along * dy;
+        float inside = fminf(fmaxf(edge - sqrtf(ex * ex + ey * ey), 0.0f), 1.0f);
+        return (int)(inside * 255.0f + 0.5f);
+    }
+};
+
+__device__ __forceinline__ Line line_of(const Row& row)
+{
+    float dx = (float)(row.x1 - row.x0) * 0.0625f, dy = (float)(row.y1 - row.y0) * 0.0625f;
+    float length = dx * dx + dy * dy;
+    return Line{(float)row.x0 * 0.0625f, (float)row.y0 * 0.0625f, dx, dy, length > 0.0f ? 1.0f / length : 0.0f,
+                (float)(row.ab & 0xffff) * 0.0625f * 0.5f + 0.5f};
+}
+
+// A primitive as a warp draws it, columns and rows counted from the warp's first sample. Its columns, of two
+// luma samples and a byte of chroma, are numbered row by row within its bounds made even; those from SPLIT on
+// are GAP further right, so that the inside of a frame takes no turns.
+struct __align__(16) Ready {
+    unsigned colour;
+    unsigned bounds;        // x0, y0, x1, y1: a byte each, lowest first
+    unsigned count;         // columns in all: upper half; lower half: 65536 over those in a row, rounded up
+    unsigned grid;          // columns in a row, split, gap, kind
+    union {
+        unsigned hole;      // FILL, FRAME: as bounds
+        int texel;          // GLYPH: from the atlas' first byte to that of the warp's first sample
+        Line line;          // LINE
+    };
+};
+
+// What a warp has in shared memory.
+struct Desk {
+    union {                 // a picture and primitives are never drawn at once
+        Fresh fresh;
+        Ready ready[32];
+    };
+    u8 samples[12][PITCH];  // 8 rows of luma, 4 of chroma
+    unsigned short found[FOUND];
+    u8 met[CHUNK];
+};
+
+// A lane's own samples to shared memory, and back: 8 x 2 of the warp's 64 x 8.
+__device__ __forceinline__ void put(u8 (*samples)[PITCH], const Cell& cell)
+{
+    int x = (threadIdx.x & 7) * 8, strip = threadIdx.x >> 3 & 3;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) *(uint2*)&samples[2 * strip + r][x] = gathered(cell.y[r]);
+    *(uint2*)&samples[8 + strip][x] = gathered(cell.uv);
+}
+
+__device__ __forceinline__ void take(Cell& cell, const u8 (*samples)[PITCH])
+{
+    int x = (threadIdx.x & 7) * 8, strip = threadIdx.x >> 3 & 3;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) spread(cell.y[r], *(const uint2*)&samples[2 * strip + r][x]);
+    spread(cell.uv, *(const uint2*)&samples[8 + strip][x]);
+}
+
 __device__ __forceinline__ int clamped(int total)
 {
     return min(max(total >> COLOUR_BITS, 0), 255);
@@ -229,12 +300,6 @@ __device__ __forceinline__ unsigned scaled_pair(const u8* plane, i64 row_step, i
     }
     return total_u >> 21 | total_v >> 21 << 16;
 }
-
-// What the threads of a warp sample by the tables: a loop may write it, which registers do not allow.
-struct Fresh {
-    unsigned short y[2][8][32];
-    unsigned uv[4][32];
-};
 
 // Samples by the tables, one after the other: any ratio, rotation, depth and edge. x and y count from the
 // box's top left, width is the box's.
@@ -303,7 +368,7 @@ __device__ __forceinline__ void halve_chroma(Cell& out, const u8* at, i64 row_st
 }
 
 // Note [Compose] for one thread's samples; x and y are the mosaic's.
-__device__ __forceinline__ void draw_picture(Cell& cell, Fresh& shared, const i64* tile, const int* tables,
+__device__ __forceinline__ void draw_picture(Cell& cell, Desk& desk, const i64* tile, const int* tables,
                                              const int* colours, int x, int y)
 {
     int left = (int)tile[BOX], top = (int)tile[BOX + 1];
@@ -314,51 +379,54 @@ __device__ __forceinline__ void draw_picture(Cell& cell, Fresh& shared, const i6
     bool fast = x >= left && x + 8 <= right && mode != 0;
     int half_x = (x - left) / 2, half_y = (y - top) >> 1;   // x - left is even; may be negative
     i64 luma_row = tile[PLANES + 1], chroma_row = tile[PLANES + 4];
+    int lane = threadIdx.x & 31;
     Cell fresh;
 
-    const u8* at = (const u8*)tile[PLANES] + (tile[ORIGIN + 1] + scale * (y - top)) * luma_row + tile[ORIGIN]
-                 + scale * (x - left);
-    if (fast && tile[PLANES + 2] == 1 && (((i64)at | luma_row) & 8 * scale - 1) == 0) {
-        if (mode == MODE_COPY) {
-#pragma unroll
-            for (int r = 0; r < 2; ++r) spread(fresh.y[r], *(const uint2*)(at + r * luma_row));
-        } else {
-            halve_luma(fresh, at, luma_row);
-        }
-    } else {
-        sample_luma(shared, tile, tables, x - left, y - top, right - left);
+    const u8* luma = (const u8*)tile[PLANES] + (tile[ORIGIN + 1] + scale * (y - top)) * luma_row + tile[ORIGIN]
+                   + scale * (x - left);
+    i64 column = tile[ORIGIN + 2] + scale * half_x;
+    const u8* chroma = (const u8*)tile[PLANES + 3] + (tile[ORIGIN + 3] + scale * half_y) * chroma_row + 2 * column;
+    bool luma_fast = fast && tile[PLANES + 2] == 1 && (((i64)luma | luma_row) & 8 * scale - 1) == 0;
+    bool chroma_fast = fast && pairs && tile[PLANES + 5] == 2 && (((i64)chroma | chroma_row) & 8 * scale - 1) == 0;
+    if (!luma_fast || !chroma_fast) {   // takes many registers: what is drawn already leaves them meanwhile
+        put(desk.samples, cell);
+        if (!luma_fast) sample_luma(desk.fresh, tile, tables, x - left, y - top, right - left);
+        if (!chroma_fast) sample_chroma(desk.fresh, tile, tables, pairs, half_x, half_y, (right - left) / 2);
+        take(cell, desk.samples);
+    }
+
+    if (!luma_fast) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
 #pragma unroll
             for (int r = 0; r < 2; ++r) {
-                fresh.y[r][i] = shared.y[r][2 * i][threadIdx.x & 31] | shared.y[r][2 * i + 1][threadIdx.x & 31] << 16;
+                fresh.y[r][i] = desk.fresh.y[r][2 * i][lane] | desk.fresh.y[r][2 * i + 1][lane] << 16;
             }
         }
-    }
-
-    i64 column = tile[ORIGIN + 2] + scale * half_x;
-    at = (const u8*)tile[PLANES + 3] + (tile[ORIGIN + 3] + scale * half_y) * chroma_row + 2 * column;
-    if (fast && pairs && tile[PLANES + 5] == 2 && (((i64)at | chroma_row) & 8 * scale - 1) == 0) {
-        if (mode == MODE_COPY) {
-            spread(fresh.uv, *(const uint2*)at);
-        } else {
-            halve_chroma(fresh, at, chroma_row, column == 0);
-        }
-    } else {
-        sample_chroma(shared, tile, tables, pairs, half_x, half_y, (right - left) / 2);
+    } else if (mode == MODE_COPY) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) fresh.uv[i] = shared.uv[i][threadIdx.x & 31];
+        for (int r = 0; r < 2; ++r) spread(fresh.y[r], *(const uint2*)(luma + r * luma_row));
+    } else {
+        halve_luma(fresh, luma, luma_row);
+    }
+    if (!chroma_fast) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) fresh.uv[i] = desk.fresh.uv[i][lane];
+    } else if (mode == MODE_COPY) {
+        spread(fresh.uv, *(const uint2*)chroma);
+    } else {
+        halve_chroma(fresh, chroma, chroma_row, column == 0);
     }
 
     if (tile[COLOUR] >= 0) {
         const int* k = colours + 10 * tile[COLOUR];
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            int a = fresh.uv[i] & 0xffff, b = fresh.uv[i] >> 16, chroma = k[1] * a + k[2] * b + k[3];
+            int a = fresh.uv[i] & 0xffff, b = fresh.uv[i] >> 16, shift = k[1] * a + k[2] * b + k[3];
 #pragma unroll
             for (int r = 0; r < 2; ++r) {
-                fresh.y[r][i] = clamped(k[0] * (int)(fresh.y[r][i] & 0xffff) + chroma)
-                              | clamped(k[0] * (int)(fresh.y[r][i] >> 16) + chroma) << 16;
+                fresh.y[r][i] = clamped(k[0] * (int)(fresh.y[r][i] & 0xffff) + shift)
+                              | clamped(k[0] * (int)(fresh.y[r][i] >> 16) + shift) << 16;
             }
             fresh.uv[i] = clamped(k[4] * a + k[5] * b + k[6]) | clamped(k[7] * a + k[8] * b + k[9]) << 16;
         }
@@ -376,54 +444,6 @@ __device__ __forceinline__ void draw_picture(Cell& cell, Fresh& shared, const i6
         cell.uv[i] = mix(cell.uv[i], fresh.uv[i], opacity);
     }
 }
-
-// Coverage of a LINE at luma samples, 0..255: float, in the order of _line_row of primitives_cpu.py.
-struct Line {
-    float ax, ay, dx, dy, scale, edge;
-
-    __device__ __forceinline__ int coverage(int x, int y) const
-    {
-        float px = (float)x + 0.5f - ax, py = (float)y + 0.5f - ay;
-        float along = fminf(fmaxf((px * dx + py * dy) * scale, 0.0f), 1.0f);
-        float ex = px - along * dx, ey = py - along * dy;
-        float inside = fminf(fmaxf(edge - sqrtf(ex * ex + ey * ey), 0.0f), 1.0f);
-        return (int)(inside * 255.0f + 0.5f);
-    }
-};
-
-__device__ __forceinline__ Line line_of(const Row& row)
-{
-    float dx = (float)(row.x1 - row.x0) * 0.0625f, dy = (float)(row.y1 - row.y0) * 0.0625f;
-    float length = dx * dx + dy * dy;
-    return Line{(float)row.x0 * 0.0625f, (float)row.y0 * 0.0625f, dx, dy, length > 0.0f ? 1.0f / length : 0.0f,
-                (float)(row.ab & 0xffff) * 0.0625f * 0.5f + 0.5f};
-}
-
-// A primitive as a warp draws it, columns and rows counted from the warp's first sample. Its columns, of two
-// luma samples and a byte of chroma, are numbered row by row within its bounds made even; those from SPLIT on
-// are GAP further right, so that the inside of a frame takes no turns.
-struct __align__(16) Ready {
-    unsigned colour;
-    unsigned bounds;        // x0, y0, x1, y1: a byte each, lowest first
-    unsigned count;         // columns in all: upper half; lower half: 65536 over those in a row, rounded up
-    unsigned grid;          // columns in a row, split, gap, kind
-    union {
-        unsigned hole;      // FILL, FRAME: as bounds
-        int texel;          // GLYPH: from the atlas' first byte to that of the warp's first sample
-        Line line;          // LINE
-    };
-};
-
-// What a warp has in shared memory.
-struct Desk {
-    union {                 // a picture and primitives are never drawn at once
-        Fresh fresh;
-        Ready ready[32];
-    };
-    u8 samples[12][PITCH];  // 8 rows of luma, 4 of chroma
-    unsigned short found[FOUND];
-    u8 met[CHUNK];
-};
 
 __device__ __forceinline__ unsigned four_bytes(int a, int b, int c, int d) { return a | b << 8 | c << 16 | d << 24; }
 __device__ __forceinline__ int within(int v, int end) { return min(max(v, 0), end); }
@@ -515,10 +535,8 @@ __device__ __forceinline__ void draw_ready(u8 (*samples)[PITCH], const Ready& ro
 __device__ __forceinline__ void draw_found(Cell& cell, Desk& desk, int count, const Row* rows, const Bounds* bounds,
                                            const u8* atlas, int atlas_pitch, int left, int top)
 {
-    int lane = threadIdx.x & 31, x = (lane & 7) * 8, strip = lane >> 3;
-#pragma unroll
-    for (int r = 0; r < 2; ++r) *(uint2*)&desk.samples[2 * strip + r][x] = gathered(cell.y[r]);
-    *(uint2*)&desk.samples[8 + strip][x] = gathered(cell.uv);
+    int lane = threadIdx.x & 31;
+    put(desk.samples, cell);
     for (int first = 0; first < count; first += 32) {
         int listed = min(count - first, 32);
         __syncwarp();   // what is listed is there, and nobody draws what was ready before
@@ -533,9 +551,7 @@ __device__ __forceinline__ void draw_found(Cell& cell, Desk& desk, int count, co
             __syncwarp();   // the next one may lie over this one, on other lanes
         }
     }
-#pragma unroll
-    for (int r = 0; r < 2; ++r) spread(cell.y[r], *(const uint2*)&desk.samples[2 * strip + r][x]);
-    spread(cell.uv, *(const uint2*)&desk.samples[8 + strip][x]);
+    take(cell, desk.samples);
 }
 
 // Draw rows [begin, end), in order. Every lane of the warp takes part; the warp covers 64 x 8 from (left, top).
@@ -623,7 +639,7 @@ compose(u8* nv12, int width, int height, unsigned background, const i64* tiles, 
                 draw_rows(cell, desks[warp], rows, bounds, groups, (int)tile[part], (int)tile[part + 1], atlas,
                           atlas_pitch, left, top);
                 if (part == UNDER && tile[PLANES]) {
-                    draw_picture(cell, desks[warp].fresh, tile, tables, colours, x, y);
+                    draw_picture(cell, desks[warp], tile, tables, colours, x, y);
                     __syncwarp();   // a lane's samples by the tables lie where others put primitives
                 }
             }
