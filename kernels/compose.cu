@@ -378,16 +378,16 @@ __device__ __forceinline__ void draw_picture(Cell& cell, Desk& desk, const i64* 
     bool pairs = (int)tile[MODE] & PAIRS;
     bool fast = x >= left && x + 8 <= right && mode != 0;
     int half_x = (x - left) / 2, half_y = (y - top) >> 1;   // x - left is even; may be negative
-    i64 luma_row = tile[PLANES + 1], chroma_row = tile[PLANES + 4];
+    int luma_row = (int)tile[PLANES + 1], chroma_row = (int)tile[PLANES + 4];
     int lane = threadIdx.x & 31;
     Cell fresh;
 
     const u8* luma = (const u8*)tile[PLANES] + (tile[ORIGIN + 1] + scale * (y - top)) * luma_row + tile[ORIGIN]
                    + scale * (x - left);
-    i64 column = tile[ORIGIN + 2] + scale * half_x;
+    int column = (int)tile[ORIGIN + 2] + scale * half_x;
     const u8* chroma = (const u8*)tile[PLANES + 3] + (tile[ORIGIN + 3] + scale * half_y) * chroma_row + 2 * column;
-    bool luma_fast = fast && tile[PLANES + 2] == 1 && (((i64)luma | luma_row) & 8 * scale - 1) == 0;
-    bool chroma_fast = fast && pairs && tile[PLANES + 5] == 2 && (((i64)chroma | chroma_row) & 8 * scale - 1) == 0;
+    bool luma_fast = fast && tile[PLANES + 2] == 1 && (((int)(i64)luma | luma_row) & 8 * scale - 1) == 0;
+    bool chroma_fast = fast && pairs && tile[PLANES + 5] == 2 && (((int)(i64)chroma | chroma_row) & 8 * scale - 1) == 0;
     if (!luma_fast || !chroma_fast) {   // takes many registers: what is drawn already leaves them meanwhile
         put(desk.samples, cell);
         if (!luma_fast) sample_luma(desk.fresh, tile, tables, x - left, y - top, right - left);
