@@ -58,7 +58,8 @@
 #define GROUP 16     // primitives that share one bounding box: half a warp tests them
 #define CHUNK 128    // groups whose boxes a warp has before it at once, 4 a lane
 #define FOUND 96     // primitives that a warp lists before it draws
-#define PITCH 72     // bytes from row to row in shared memory: two rows on, the same column is in another bank
+#define READY 16     // primitives that are made ready at once
+#define PITCH 68     // columns from strip to strip in shared memory: a strip on, the same column is in another bank
 
 #ifndef MIN_BLOCKS
 #define MIN_BLOCKS 3        // blocks that a multiprocessor shall hold: bounds the registers of a thread
@@ -156,12 +157,12 @@ __device__ __forceinline__ unsigned mix(unsigned old, unsigned value, unsigned c
     return divided(old * (255u - c) + value * c + 0x007f007fu);
 }
 
-// The same with a weight for each half.
-__device__ __forceinline__ unsigned mix(unsigned old, unsigned value, unsigned low, unsigned high)
+// The same with a weight for each half: what one half's difference borrows is made good by its 255-fold.
+__device__ __forceinline__ unsigned mix_each(unsigned old, unsigned value, unsigned weights)
 {
-    unsigned first = (old & 0xffffu) * (255u - low) + value * low;
-    unsigned second = (old >> 16) * (255u - high) + value * high;
-    return divided((first | second << 16) + 0x007f007fu);
+    unsigned low = (value - (old & 0xffffu)) * (weights & 0xffffu);
+    unsigned high = (value - (old >> 16)) * (weights & 0xffff0000u);
+    return divided(old * 255u + 0x007f007fu + low + high);
 }
 
 // Four bytes of a word, two to a register.
@@ -182,17 +183,15 @@ __device__ __forceinline__ uint2 gathered(const unsigned* four)
 
 // What the threads of a warp sample by the tables: a loop may write it, which registers do not allow.
 struct Fresh {
-    unsigned short y[2][8][32];
-    unsigned uv[4][32];
+    u8 y[2][32][8], uv[32][8];
 };
 
 // Coverage of a LINE at luma samples, 0..255: float, in the order of _line_row of primitives_cpu.py.
 struct Line {
     float ax, ay, dx, dy, scale, edge;
 
-    __device__ __forceinline__ int coverage(int x, int y) const
+    __device__ __forceinline__ int coverage(float px, float py) const
     {
-        float px = (float)x + 0.5f - ax, py = (float)y + 0.5f - ay;
         float along = fminf(fmaxf((px * dx + py * dy) * scale, 0.0f), 1.0f);
         float ex = px - along * dx, ey = py - along * dy;
         float inside = fminf(fmaxf(edge - sqrtf(ex * ex + ey * ey), 0.0f), 1.0f);
@@ -208,47 +207,59 @@ __device__ __forceinline__ Line line_of(const Row& row)
                 (float)(row.ab & 0xffff) * 0.0625f * 0.5f + 0.5f};
 }
 
-// A primitive as a warp draws it, columns and rows counted from the warp's first sample. Its columns, of two
-// luma samples and a byte of chroma, are numbered row by row within its bounds made even; those from SPLIT on
-// are GAP further right, so that the inside of a frame takes no turns.
+// A primitive as a warp draws it, counted from the warp's first sample. Its columns, of two luma samples and a byte of
+// chroma each, are numbered strip by strip within its bounds made even; those from `split` on lie `gap` further right,
+// so that the inside of a frame takes no turns.
 struct __align__(16) Ready {
     unsigned colour;
-    unsigned bounds;        // x0, y0, x1, y1: a byte each, lowest first
-    unsigned count;         // columns in all: upper half; lower half: 65536 over those in a row, rounded up
-    unsigned grid;          // columns in a row, split, gap, kind
+    int kind, total, reciprocal;        // of the columns: how many, 65536 over those of a strip, rounded up
+    int x, strip, width, split;         // the first column, its strip, columns of a strip
+    int x0, y0, wide, high;             // the bounds
+    int gap;
     union {
-        unsigned hole;      // FILL, FRAME: as bounds
-        int texel;          // GLYPH: from the atlas' first byte to that of the warp's first sample
-        Line line;          // LINE
+        struct {
+            int x0, y0, wide, high;
+        } hole;                         // FILL, FRAME
+        int texel;                      // GLYPH: from the atlas' first byte to that of the warp's first sample
+        Line line;                      // LINE
     };
 };
 
 // What a warp has in shared memory.
 struct Desk {
-    union {                 // a picture and primitives are never drawn at once
+    union {                             // a picture and primitives are never drawn at once
         Fresh fresh;
-        Ready ready[32];
+        Ready ready[READY];
     };
-    u8 samples[12][PITCH];  // 8 rows of luma, 4 of chroma
+    unsigned columns[4][PITCH];         // of a strip's two luma rows: upper, chroma, lower: a byte each, lowest first
     unsigned short found[FOUND];
     u8 met[CHUNK];
 };
 
 // A lane's own samples to shared memory, and back: 8 x 2 of the warp's 64 x 8.
-__device__ __forceinline__ void put(u8 (*samples)[PITCH], const Cell& cell)
+__device__ __forceinline__ void put(unsigned (*columns)[PITCH], const Cell& cell)
 {
-    int x = (threadIdx.x & 7) * 8, strip = threadIdx.x >> 3 & 3;
+    uint4* at = (uint4*)&columns[threadIdx.x >> 3 & 3][(threadIdx.x & 7) * 8];
+    unsigned out[8];
 #pragma unroll
-    for (int r = 0; r < 2; ++r) *(uint2*)&samples[2 * strip + r][x] = gathered(cell.y[r]);
-    *(uint2*)&samples[8 + strip][x] = gathered(cell.uv);
+    for (int i = 0; i < 4; ++i) {
+        out[2 * i] = __byte_perm(__byte_perm(cell.y[0][i], cell.y[1][i], 0x5410), cell.uv[i], 0x3240);
+        out[2 * i + 1] = __byte_perm(__byte_perm(cell.y[0][i], cell.y[1][i], 0x7632), cell.uv[i], 0x3260);
+    }
+    at[0] = make_uint4(out[0], out[1], out[2], out[3]), at[1] = make_uint4(out[4], out[5], out[6], out[7]);
 }
 
-__device__ __forceinline__ void take(Cell& cell, const u8 (*samples)[PITCH])
+__device__ __forceinline__ void take(Cell& cell, const unsigned (*columns)[PITCH])
 {
-    int x = (threadIdx.x & 7) * 8, strip = threadIdx.x >> 3 & 3;
+    const uint4* at = (const uint4*)&columns[threadIdx.x >> 3 & 3][(threadIdx.x & 7) * 8];
+    uint4 a = at[0], b = at[1];
+    unsigned in[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
 #pragma unroll
-    for (int r = 0; r < 2; ++r) spread(cell.y[r], *(const uint2*)&samples[2 * strip + r][x]);
-    spread(cell.uv, *(const uint2*)&samples[8 + strip][x]);
+    for (int i = 0; i < 4; ++i) {   // the highest byte of a column is 0
+        cell.y[0][i] = __byte_perm(in[2 * i], in[2 * i + 1], 0x3430);
+        cell.y[1][i] = __byte_perm(in[2 * i], in[2 * i + 1], 0x3632);
+        cell.uv[i] = __byte_perm(in[2 * i], in[2 * i + 1], 0x3531);
+    }
 }
 
 __device__ __forceinline__ int clamped(int total)
@@ -311,7 +322,7 @@ __device__ __forceinline__ void sample_luma(Fresh& fresh, const i64* tile, const
     for (int k = 0; k < 16; ++k) {
         int i = k & 7, r = k >> 3;
         if (x + i < 0 || x + i >= width) continue;
-        fresh.y[r][i][threadIdx.x & 31] = scaled((const u8*)tile[PLANES], tile[PLANES + 1], (int)tile[PLANES + 2], across,
+        fresh.y[r][threadIdx.x & 31][i] = scaled((const u8*)tile[PLANES], tile[PLANES + 1], (int)tile[PLANES + 2], across,
                                             down, x + i, y + r);
     }
 }
@@ -325,15 +336,15 @@ __device__ __forceinline__ void sample_chroma(Fresh& fresh, const i64* tile, con
 #pragma unroll 1
     for (int i = 0; i < 4; ++i) {
         if (x + i < 0 || x + i >= width) continue;
-        unsigned both;
+        u8* out = &fresh.uv[threadIdx.x & 31][2 * i];
         if (pairs) {
-            both = scaled_pair(plane, tile[PLANES + 4], (int)tile[PLANES + 5], across, down, x + i, y);
+            unsigned both = scaled_pair(plane, tile[PLANES + 4], (int)tile[PLANES + 5], across, down, x + i, y);
+            out[0] = both, out[1] = both >> 16;
         } else {
-            both = scaled(plane, tile[PLANES + 4], (int)tile[PLANES + 5], across, down, x + i, y)
-                 | scaled((const u8*)tile[PLANES + 6], tile[PLANES + 7], (int)tile[PLANES + 8], across, down, x + i, y)
-                       << 16;
+            out[0] = scaled(plane, tile[PLANES + 4], (int)tile[PLANES + 5], across, down, x + i, y);
+            out[1] = scaled((const u8*)tile[PLANES + 6], tile[PLANES + 7], (int)tile[PLANES + 8], across, down, x + i,
+                            y);
         }
-        fresh.uv[i][threadIdx.x & 31] = both;
     }
 }
 
@@ -389,20 +400,15 @@ __device__ __forceinline__ void draw_picture(Cell& cell, Desk& desk, const i64* 
     bool luma_fast = fast && tile[PLANES + 2] == 1 && (((int)(i64)luma | luma_row) & 8 * scale - 1) == 0;
     bool chroma_fast = fast && pairs && tile[PLANES + 5] == 2 && (((int)(i64)chroma | chroma_row) & 8 * scale - 1) == 0;
     if (!luma_fast || !chroma_fast) {   // takes many registers: what is drawn already leaves them meanwhile
-        put(desk.samples, cell);
+        put(desk.columns, cell);
         if (!luma_fast) sample_luma(desk.fresh, tile, tables, x - left, y - top, right - left);
         if (!chroma_fast) sample_chroma(desk.fresh, tile, tables, pairs, half_x, half_y, (right - left) / 2);
-        take(cell, desk.samples);
+        take(cell, desk.columns);
     }
 
     if (!luma_fast) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-#pragma unroll
-            for (int r = 0; r < 2; ++r) {
-                fresh.y[r][i] = desk.fresh.y[r][2 * i][lane] | desk.fresh.y[r][2 * i + 1][lane] << 16;
-            }
-        }
+        for (int r = 0; r < 2; ++r) spread(fresh.y[r], *(const uint2*)desk.fresh.y[r][lane]);
     } else if (mode == MODE_COPY) {
 #pragma unroll
         for (int r = 0; r < 2; ++r) spread(fresh.y[r], *(const uint2*)(luma + r * luma_row));
@@ -410,8 +416,7 @@ __device__ __forceinline__ void draw_picture(Cell& cell, Desk& desk, const i64* 
         halve_luma(fresh, luma, luma_row);
     }
     if (!chroma_fast) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) fresh.uv[i] = desk.fresh.uv[i][lane];
+        spread(fresh.uv, *(const uint2*)desk.fresh.uv[lane]);
     } else if (mode == MODE_COPY) {
         spread(fresh.uv, *(const uint2*)chroma);
     } else {
@@ -445,7 +450,6 @@ __device__ __forceinline__ void draw_picture(Cell& cell, Desk& desk, const i64* 
     }
 }
 
-__device__ __forceinline__ unsigned four_bytes(int a, int b, int c, int d) { return a | b << 8 | c << 16 | d << 24; }
 __device__ __forceinline__ int within(int v, int end) { return min(max(v, 0), end); }
 
 __device__ __forceinline__ void prepare(Ready& out, const Row& row, const Bounds& bounds, int atlas_pitch, int left,
@@ -456,7 +460,7 @@ __device__ __forceinline__ void prepare(Ready& out, const Row& row, const Bounds
     int y0 = within(bounds.y0 - top, 8), y1 = within(bounds.y1 - top, 8);
     int hole_x0 = within(bounds.hole_x0 - left, 64), hole_x1 = within(bounds.hole_x1 - left, 64);
     int hole_y0 = within(bounds.hole_y0 - top, 8), hole_y1 = within(bounds.hole_y1 - top, 8);
-    int split = 0, gap = 0;
+    int split = 64, gap = 0;
     if (hole_y0 <= y0 && y1 <= hole_y1) {          // only the sides of a frame
         if (hole_x0 <= x0) {
             x0 = max(x0, hole_x1);
@@ -464,7 +468,7 @@ __device__ __forceinline__ void prepare(Ready& out, const Row& row, const Bounds
             x1 = min(x1, hole_x0);
         } else {
             int begin = hole_x0 + 1 & ~1, end = hole_x1 & ~1;
-            if (begin < end) split = begin - (x0 & ~1), gap = end - begin;
+            if (begin < end) split = begin, gap = end - begin;
         }
     } else if (hole_x0 <= x0 && x1 <= hole_x1) {   // only its upper or lower edge
         if (hole_y0 <= y0) {
@@ -473,60 +477,64 @@ __device__ __forceinline__ void prepare(Ready& out, const Row& row, const Bounds
             y1 = min(y1, hole_y0);
         }
     }
-    int width = (x1 + 1 & ~1) - (x0 & ~1) - gap, height = (y1 + 1 >> 1) - (y0 >> 1);
     bool empty = x0 >= x1 || y0 >= y1;
+    int width = empty ? 2 : (x1 + 1 & ~1) - (x0 & ~1) - gap, strips = (y1 + 1 >> 1) - (y0 >> 1);
     out.colour = row.colour;
-    out.bounds = four_bytes(x0, y0, x1, y1);
-    out.count = empty ? 0 : 65536u / (unsigned)width + 1 | width * height << 16;
-    out.grid = four_bytes(width & 255, split, gap, kind);
+    out.kind = kind, out.total = empty ? 0 : width * strips, out.reciprocal = 65536u / (unsigned)width + 1;
+    out.x = x0 & ~1, out.strip = y0 >> 1, out.width = width, out.split = split, out.gap = gap;
+    out.x0 = x0, out.y0 = y0, out.wide = x1 - x0, out.high = y1 - y0;
     if (kind == LINE) {
         out.line = line_of(row);
     } else if (kind == GLYPH) {
         out.texel = (top - row.y0 + b) * atlas_pitch + a + left - row.x0;
     } else {
-        out.hole = four_bytes(hole_x0, hole_y0, hole_x1, hole_y1);
+        out.hole.x0 = hole_x0, out.hole.wide = max(hole_x1 - hole_x0, 0);
+        out.hole.y0 = hole_y0, out.hole.high = max(hole_y1 - hole_y0, 0);
     }
 }
 
+// Whether v lies in [begin, begin + size).
+__device__ __forceinline__ bool inside(int v, int begin, int size) { return (unsigned)(v - begin) < (unsigned)size; }
+
 // One primitive, a lane to a column and 32 of them a turn. A chroma sample's two columns lie in lanes 2n, 2n + 1.
-__device__ __forceinline__ void draw_ready(u8 (*samples)[PITCH], const Ready& row, const u8* atlas, int atlas_pitch,
-                                           int left, int top)
+__device__ __forceinline__ void draw_ready(unsigned (*columns)[PITCH], const Ready& row, const u8* atlas,
+                                           int atlas_pitch, int left, int top)
 {
-    unsigned colour = row.colour, bounds = row.bounds, count = row.count, grid = row.grid;
-    int lane = threadIdx.x & 31, x0 = bounds & 255, y0 = bounds >> 8 & 255, x1 = bounds >> 16 & 255, y1 = bounds >> 24;
-    int width = grid & 255, split = grid >> 8 & 255, gap = grid >> 16 & 255, kind = grid >> 24;
-    unsigned alpha = colour >> 24, chroma = colour >> (lane & 1 ? 16 : 8) & 255;
-    for (unsigned first = 0; first < count >> 16; first += 32) {
-        int n = first + lane, strip = n * (int)(count & 0xffff) >> 16, x = n - strip * width;
-        x += (x0 & ~1) + (x >= split ? gap : 0);
-        int y = (y0 & ~1) + 2 * strip;
-        bool upper = x >= x0 && x < x1 && y >= y0 && y < y1, lower = x >= x0 && x < x1 && y + 1 < y1;
+    int lane = threadIdx.x & 31;
+    unsigned alpha = row.colour >> 24, luma = row.colour & 255;
+    unsigned chroma = __byte_perm(row.colour, 0, lane & 1 ? 0x4442 : 0x4441);
+    for (int first = 0; first < row.total; first += 32) {
+        int n = first + lane, strip = n * row.reciprocal >> 16, x = n - strip * row.width + row.x;
+        if (x >= row.split) x += row.gap;
+        strip += row.strip;
+        int y = 2 * strip;
+        bool across = inside(x, row.x0, row.wide);
+        bool upper = across && inside(y, row.y0, row.high), lower = across && inside(y + 1, row.y0, row.high);
         unsigned weights;   // of the upper luma sample, and of the lower one in the high half
-        if (kind <= FRAME) {
-            unsigned hole = row.hole;
-            int hole_y0 = hole >> 8 & 255, hole_y1 = hole >> 24;
-            bool hollow = x >= (int)(hole & 255) && x < (int)(hole >> 16 & 255);
-            upper = upper && !(hollow && y >= hole_y0 && y < hole_y1);
-            lower = lower && !(hollow && y + 1 >= hole_y0 && y + 1 < hole_y1);
+        if (row.kind <= FRAME) {
+            bool hollow = inside(x, row.hole.x0, row.hole.wide);
+            upper = upper && !(hollow && inside(y, row.hole.y0, row.hole.high));
+            lower = lower && !(hollow && inside(y + 1, row.hole.y0, row.hole.high));
             weights = (upper ? alpha : 0) | (lower ? alpha << 16 : 0);
         } else {
-            if (kind == GLYPH) {
+            if (row.kind == GLYPH) {
                 const u8* at = atlas + (row.texel + y * atlas_pitch + x);
                 weights = (upper ? at[0] : 0) | (lower ? at[atlas_pitch] << 16 : 0);
             } else {
                 Line line = row.line;
-                weights = (upper ? line.coverage(left + x, top + y) : 0)
-                        | (lower ? line.coverage(left + x, top + y + 1) << 16 : 0);
+                float px = (float)(left + x) + 0.5f - line.ax;
+                float py = (float)(top + y) + 0.5f - line.ay, below = (float)(top + y + 1) + 0.5f - line.ay;
+                int first_row = line.coverage(px, py), second_row = line.coverage(px, below);
+                weights = (upper ? first_row : 0) | (lower ? second_row << 16 : 0);
             }
             weights = divided(weights * alpha + 0x007f007fu);
         }
         unsigned sum = weights + __shfl_xor_sync(~0u, weights, 1);
         sum = (sum & 0xffff) + (sum >> 16);
         if (sum) {
-            u8 *luma = &samples[y][x], *below = &samples[8 + (y >> 1)][x];
-            unsigned both = mix(luma[0] | luma[PITCH] << 16, colour & 255, weights & 0xffff, weights >> 16);
-            luma[0] = both, luma[PITCH] = both >> 16;
-            *below = mix(*below, chroma, sum + 2 >> 2);
+            unsigned* column = &columns[strip][x];
+            unsigned old = *column;
+            *column = mix_each(old & LANES, luma, weights) | mix(old >> 8 & 255, chroma, sum + 2 >> 2) << 8;
         }
     }
 }
@@ -536,9 +544,9 @@ __device__ __forceinline__ void draw_found(Cell& cell, Desk& desk, int count, co
                                            const u8* atlas, int atlas_pitch, int left, int top)
 {
     int lane = threadIdx.x & 31;
-    put(desk.samples, cell);
-    for (int first = 0; first < count; first += 32) {
-        int listed = min(count - first, 32);
+    put(desk.columns, cell);
+    for (int first = 0; first < count; first += READY) {
+        int listed = min(count - first, READY);
         __syncwarp();   // what is listed is there, and nobody draws what was ready before
         if (lane < listed) {
             int n = desk.found[first + lane];
@@ -547,11 +555,11 @@ __device__ __forceinline__ void draw_found(Cell& cell, Desk& desk, int count, co
         __syncwarp();
 #pragma unroll 1
         for (int k = 0; k < listed; ++k) {
-            draw_ready(desk.samples, desk.ready[k], atlas, atlas_pitch, left, top);
+            draw_ready(desk.columns, desk.ready[k], atlas, atlas_pitch, left, top);
             __syncwarp();   // the next one may lie over this one, on other lanes
         }
     }
-    take(cell, desk.samples);
+    take(cell, desk.columns);
 }
 
 // Draw rows [begin, end), in order. Every lane of the warp takes part; the warp covers 64 x 8 from (left, top).
