@@ -187,7 +187,7 @@ struct Fresh {
 };
 
 // Coverage of a LINE at luma samples, 0..255: float, in the order of _line_row of primitives_cpu.py.
-struct Line {
+struct __align__(8) Line {
     float ax, ay, dx, dy, scale, edge;
 
     __device__ __forceinline__ int coverage(float px, float py) const
@@ -207,31 +207,37 @@ __device__ __forceinline__ Line line_of(const Row& row)
                 (float)(row.ab & 0xffff) * 0.0625f * 0.5f + 0.5f};
 }
 
-// A primitive as a warp draws it, counted from the warp's first sample. Its columns, of two luma samples and a byte of
-// chroma each, are numbered strip by strip within its bounds made even; those from `split` on lie `gap` further right,
-// so that the inside of a frame takes no turns.
-struct __align__(16) Ready {
+// Where a primitive lies, counted from the warp's first sample. Its columns, of two luma samples and a byte of chroma
+// each, are numbered strip by strip within its bounds made even; those from `split` on lie `gap` further right, so that
+// the inside of a frame takes no turns.
+struct __align__(16) Place {
+    int total, width, reciprocal, strip;   // columns in all; of a strip; 65536 over that, rounded up; the first strip
+    int x0, y0, wide, high;                // the bounds
+    int split, gap, kind;
     unsigned colour;
-    int kind, total, reciprocal;        // of the columns: how many, 65536 over those of a strip, rounded up
-    int x, strip, width, split;         // the first column, its strip, columns of a strip
-    int x0, y0, wide, high;             // the bounds
-    int gap;
+};
+
+struct __align__(16) Hole {
+    int x0, y0, wide, high;
+};
+
+// A primitive as a warp draws it.
+struct Ready {
+    Place place;
     union {
-        struct {
-            int x0, y0, wide, high;
-        } hole;                         // FILL, FRAME
-        int texel;                      // GLYPH: from the atlas' first byte to that of the warp's first sample
-        Line line;                      // LINE
+        Hole hole;          // FILL, FRAME
+        int texel;          // GLYPH: from the atlas' first byte to that of the warp's first sample
+        Line line;          // LINE
     };
 };
 
 // What a warp has in shared memory.
 struct Desk {
-    union {                             // a picture and primitives are never drawn at once
+    union {                         // a picture and primitives are never drawn at once
         Fresh fresh;
         Ready ready[READY];
     };
-    unsigned columns[4][PITCH];         // of a strip's two luma rows: upper, chroma, lower: a byte each, lowest first
+    unsigned columns[4][PITCH];     // of a strip's two luma rows: upper, chroma, lower: a byte each, lowest first
     unsigned short found[FOUND];
     u8 met[CHUNK];
 };
@@ -322,8 +328,8 @@ __device__ __forceinline__ void sample_luma(Fresh& fresh, const i64* tile, const
     for (int k = 0; k < 16; ++k) {
         int i = k & 7, r = k >> 3;
         if (x + i < 0 || x + i >= width) continue;
-        fresh.y[r][threadIdx.x & 31][i] = scaled((const u8*)tile[PLANES], tile[PLANES + 1], (int)tile[PLANES + 2], across,
-                                            down, x + i, y + r);
+        fresh.y[r][threadIdx.x & 31][i] = scaled((const u8*)tile[PLANES], tile[PLANES + 1], (int)tile[PLANES + 2],
+                                                 across, down, x + i, y + r);
     }
 }
 
@@ -479,17 +485,17 @@ __device__ __forceinline__ void prepare(Ready& out, const Row& row, const Bounds
     }
     bool empty = x0 >= x1 || y0 >= y1;
     int width = empty ? 2 : (x1 + 1 & ~1) - (x0 & ~1) - gap, strips = (y1 + 1 >> 1) - (y0 >> 1);
-    out.colour = row.colour;
-    out.kind = kind, out.total = empty ? 0 : width * strips, out.reciprocal = 65536u / (unsigned)width + 1;
-    out.x = x0 & ~1, out.strip = y0 >> 1, out.width = width, out.split = split, out.gap = gap;
-    out.x0 = x0, out.y0 = y0, out.wide = x1 - x0, out.high = y1 - y0;
+    Place& place = out.place;
+    place.total = empty ? 0 : width * strips, place.width = width;
+    place.reciprocal = 65536u / (unsigned)width + 1, place.strip = y0 >> 1;
+    place.x0 = x0, place.y0 = y0, place.wide = x1 - x0, place.high = y1 - y0;
+    place.split = split, place.gap = gap, place.kind = kind, place.colour = row.colour;
     if (kind == LINE) {
         out.line = line_of(row);
     } else if (kind == GLYPH) {
         out.texel = (top - row.y0 + b) * atlas_pitch + a + left - row.x0;
     } else {
-        out.hole.x0 = hole_x0, out.hole.wide = max(hole_x1 - hole_x0, 0);
-        out.hole.y0 = hole_y0, out.hole.high = max(hole_y1 - hole_y0, 0);
+        out.hole = Hole{hole_x0, hole_y0, max(hole_x1 - hole_x0, 0), max(hole_y1 - hole_y0, 0)};
     }
 }
 
@@ -500,32 +506,33 @@ __device__ __forceinline__ bool inside(int v, int begin, int size) { return (uns
 __device__ __forceinline__ void draw_ready(unsigned (*columns)[PITCH], const Ready& row, const u8* atlas,
                                            int atlas_pitch, int left, int top)
 {
+    Place place = row.place;
     int lane = threadIdx.x & 31;
-    unsigned alpha = row.colour >> 24, luma = row.colour & 255;
-    unsigned chroma = __byte_perm(row.colour, 0, lane & 1 ? 0x4442 : 0x4441);
-    for (int first = 0; first < row.total; first += 32) {
-        int n = first + lane, strip = n * row.reciprocal >> 16, x = n - strip * row.width + row.x;
-        if (x >= row.split) x += row.gap;
-        strip += row.strip;
+    unsigned alpha = place.colour >> 24, luma = place.colour & 255;
+#pragma unroll 1
+    for (int n = lane; n - lane < place.total; n += 32) {   // with every lane, though some have no column in the last
+        int strip = n * place.reciprocal >> 16, x = n - strip * place.width + (place.x0 & ~1);
+        if (x >= place.split) x += place.gap;
+        strip += place.strip;
         int y = 2 * strip;
-        bool across = inside(x, row.x0, row.wide);
-        bool upper = across && inside(y, row.y0, row.high), lower = across && inside(y + 1, row.y0, row.high);
+        bool across = inside(x, place.x0, place.wide);
+        bool upper = across & inside(y, place.y0, place.high), lower = across & inside(y + 1, place.y0, place.high);
         unsigned weights;   // of the upper luma sample, and of the lower one in the high half
-        if (row.kind <= FRAME) {
-            bool hollow = inside(x, row.hole.x0, row.hole.wide);
-            upper = upper && !(hollow && inside(y, row.hole.y0, row.hole.high));
-            lower = lower && !(hollow && inside(y + 1, row.hole.y0, row.hole.high));
+        if (place.kind <= FRAME) {
+            Hole hole = row.hole;
+            bool hollow = inside(x, hole.x0, hole.wide);
+            upper &= !(hollow & inside(y, hole.y0, hole.high)), lower &= !(hollow & inside(y + 1, hole.y0, hole.high));
             weights = (upper ? alpha : 0) | (lower ? alpha << 16 : 0);
         } else {
-            if (row.kind == GLYPH) {
+            if (place.kind == GLYPH) {
                 const u8* at = atlas + (row.texel + y * atlas_pitch + x);
                 weights = (upper ? at[0] : 0) | (lower ? at[atlas_pitch] << 16 : 0);
             } else {
                 Line line = row.line;
                 float px = (float)(left + x) + 0.5f - line.ax;
                 float py = (float)(top + y) + 0.5f - line.ay, below = (float)(top + y + 1) + 0.5f - line.ay;
-                int first_row = line.coverage(px, py), second_row = line.coverage(px, below);
-                weights = (upper ? first_row : 0) | (lower ? second_row << 16 : 0);
+                int first = line.coverage(px, py), second = line.coverage(px, below);
+                weights = (upper ? first : 0) | (lower ? second << 16 : 0);
             }
             weights = divided(weights * alpha + 0x007f007fu);
         }
@@ -533,7 +540,7 @@ __device__ __forceinline__ void draw_ready(unsigned (*columns)[PITCH], const Rea
         sum = (sum & 0xffff) + (sum >> 16);
         if (sum) {
             unsigned* column = &columns[strip][x];
-            unsigned old = *column;
+            unsigned old = *column, chroma = __byte_perm(place.colour, 0, 0x4441 + (n & 1));
             *column = mix_each(old & LANES, luma, weights) | mix(old >> 8 & 255, chroma, sum + 2 >> 2) << 8;
         }
     }
@@ -547,7 +554,7 @@ __device__ __forceinline__ void draw_found(Cell& cell, Desk& desk, int count, co
     put(desk.columns, cell);
     for (int first = 0; first < count; first += READY) {
         int listed = min(count - first, READY);
-        __syncwarp();   // what is listed is there, and nobody draws what was ready before
+        __syncwarp();   // what is listed is there, and nobody needs what lay where primitives are made ready
         if (lane < listed) {
             int n = desk.found[first + lane];
             prepare(desk.ready[lane], rows[n], bounds[n], atlas_pitch, left, top);
@@ -646,10 +653,7 @@ compose(u8* nv12, int width, int height, unsigned background, const i64* tiles, 
             for (int part = UNDER; part < END; ++part) {   // [UNDER, OVER), the picture, [OVER, END)
                 draw_rows(cell, desks[warp], rows, bounds, groups, (int)tile[part], (int)tile[part + 1], atlas,
                           atlas_pitch, left, top);
-                if (part == UNDER && tile[PLANES]) {
-                    draw_picture(cell, desks[warp], tile, tables, colours, x, y);
-                    __syncwarp();   // a lane's samples by the tables lie where others put primitives
-                }
+                if (part == UNDER && tile[PLANES]) draw_picture(cell, desks[warp], tile, tables, colours, x, y);
             }
         }
     }
