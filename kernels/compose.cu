@@ -5,13 +5,15 @@
 //
 // Two kernels, launched one after the other on one stream:
 //
-//   bound_rows   one thread per primitive: its clipped bounding box, and one box per 32 of them
+//   bound_rows   one thread per primitive: its clipped bounding box, and one box per GROUP of them
 //   compose      one thread per 8 x 2 luma samples and their 4 chroma pairs, kept in registers from the
-//                background to the last primitive; a warp covers 64 x 8 and works for itself alone
+//                background to the last picture; a warp covers 64 x 8 and works for itself alone
 //
 // A warp looks for the tiles that reach it, and draws them in order. Of a tile's primitives it tests the
-// boxes of 32 first, then those of the groups that met it, and draws what is left in order: cost follows
-// what is drawn. Nothing waits for another warp. Strides are in bytes. The mosaic's pitch is its width.
+// boxes of groups first, then those of the groups that met it, and lists what is left. Primitives are small
+// beside 64 x 8, so for them the samples go to shared memory, and the warp's lanes spread over the columns of
+// one primitive after the other; what can be said of a primitive beforehand, one lane says for each of 32.
+// Nothing waits for another warp. Strides are in bytes. The mosaic's pitch is its width.
 //
 // Samples are kept two to a register, 16 bits each: every product of this kernel's blending fits.
 
@@ -53,6 +55,12 @@
 #define BLOCK_WIDTH (64 * WARPS_ACROSS)
 #define BLOCK_HEIGHT (8 * THREADS / 32 / WARPS_ACROSS)
 
+#define GROUP 16     // primitives that share one bounding box: half a warp tests them
+#define CHUNK 128    // groups whose boxes a warp has before it at once, 4 a lane
+#define FOUND 96     // primitives that a warp lists before it draws
+#define READY 16     // primitives that are made ready at once
+#define PITCH 68     // columns from strip to strip in shared memory: a strip on, the same column is in another bank
+
 #ifndef MIN_BLOCKS
 #define MIN_BLOCKS 3        // blocks that a multiprocessor shall hold: bounds the registers of a thread
 #endif
@@ -77,14 +85,19 @@ struct __align__(16) Bounds {
     short hole_x0, hole_y0, hole_x1, hole_y1;
 };
 
-__device__ __forceinline__ bool meet(const Bounds& a, int x0, int y0, int x1, int y1)
+// Whether it touches the 64 x 8 samples of a warp.
+__device__ __forceinline__ bool reaches(const Bounds& a, int left, int top)
 {
-    bool outside = a.x0 >= x1 || a.x1 <= x0 || a.y0 >= y1 || a.y1 <= y0;
-    bool in_hole = a.hole_x0 <= x0 && x1 <= a.hole_x1 && a.hole_y0 <= y0 && y1 <= a.hole_y1;
-    return !outside && !in_hole;
+    return a.x0 < left + 64 && a.x1 > left && a.y0 < top + 8 && a.y1 > top;
 }
 
-// One thread per primitive; blockDim.x is a multiple of 32. groups: one Bounds per 32 rows.
+// Whether they all lie within its hole.
+__device__ __forceinline__ bool spares(const Bounds& a, int left, int top)
+{
+    return a.hole_x0 <= left && left + 64 <= a.hole_x1 && a.hole_y0 <= top && top + 8 <= a.hole_y1;
+}
+
+// One thread per primitive; blockDim.x is a multiple of 32. groups: one Bounds per GROUP rows.
 extern "C" __global__ void bound_rows(const Row* rows, int count, int width, int height, Bounds* bounds,
                                       Bounds* groups)
 {
@@ -115,14 +128,14 @@ extern "C" __global__ void bound_rows(const Row* rows, int count, int width, int
         box.x0 = (short)x0, box.y0 = (short)y0, box.x1 = (short)x1, box.y1 = (short)y1;
         bounds[n] = box;
     }
-    for (int step = 16; step; step >>= 1) {
+    for (int step = GROUP / 2; step; step >>= 1) {
         x0 = min(x0, __shfl_xor_sync(~0u, x0, step));
         y0 = min(y0, __shfl_xor_sync(~0u, y0, step));
         x1 = max(x1, __shfl_xor_sync(~0u, x1, step));
         y1 = max(y1, __shfl_xor_sync(~0u, y1, step));
     }
-    if (n < count && (threadIdx.x & 31) == 0) {
-        groups[n >> 5] = Bounds{(short)x0, (short)y0, (short)x1, (short)y1, 1, 1, 0, 0};
+    if (n < count && n % GROUP == 0) {
+        groups[n / GROUP] = Bounds{(short)x0, (short)y0, (short)x1, (short)y1, 1, 1, 0, 0};
     }
 }
 
@@ -144,17 +157,116 @@ __device__ __forceinline__ unsigned mix(unsigned old, unsigned value, unsigned c
     return divided(old * (255u - c) + value * c + 0x007f007fu);
 }
 
-// The same with a weight for each half.
-__device__ __forceinline__ unsigned mix(unsigned old, unsigned value, unsigned low, unsigned high)
+// The same with a weight for each half: what one half's difference borrows is made good by its 255-fold.
+__device__ __forceinline__ unsigned mix_each(unsigned old, unsigned value, unsigned weights)
 {
-    unsigned first = (old & 0xffffu) * (255u - low) + value * low;
-    unsigned second = (old >> 16) * (255u - high) + value * high;
-    return divided((first | second << 16) + 0x007f007fu);
+    unsigned low = (value - (old & 0xffffu)) * (weights & 0xffffu);
+    unsigned high = (value - (old >> 16)) * (weights & 0xffff0000u);
+    return divided(old * 255u + 0x007f007fu + low + high);
 }
 
 // Four bytes of a word, two to a register.
 __device__ __forceinline__ unsigned low_pair(unsigned word) { return __byte_perm(word, 0, 0x4140); }
 __device__ __forceinline__ unsigned high_pair(unsigned word) { return __byte_perm(word, 0, 0x4342); }
+
+// Eight bytes as four registers, and back.
+__device__ __forceinline__ void spread(unsigned* four, uint2 eight)
+{
+    four[0] = low_pair(eight.x), four[1] = high_pair(eight.x);
+    four[2] = low_pair(eight.y), four[3] = high_pair(eight.y);
+}
+
+__device__ __forceinline__ uint2 gathered(const unsigned* four)
+{
+    return make_uint2(__byte_perm(four[0], four[1], 0x6420), __byte_perm(four[2], four[3], 0x6420));
+}
+
+// What the threads of a warp sample by the tables: a loop may write it, which registers do not allow.
+struct Fresh {
+    u8 y[2][32][8], uv[32][8];
+};
+
+// Coverage of a LINE at luma samples, 0..255: float, in the order of _line_row of primitives_cpu.py.
+struct __align__(8) Line {
+    float ax, ay, dx, dy, scale, edge;
+
+    __device__ __forceinline__ int coverage(float px, float py) const
+    {
+        float along = fminf(fmaxf((px * dx + py * dy) * scale, 0.0f), 1.0f);
+        float ex = px - along * dx, ey = py - along * dy;
+        float inside = fminf(fmaxf(edge - sqrtf(ex * ex + ey * ey), 0.0f), 1.0f);
+        return (int)(inside * 255.0f + 0.5f);
+    }
+};
+
+__device__ __forceinline__ Line line_of(const Row& row)
+{
+    float dx = (float)(row.x1 - row.x0) * 0.0625f, dy = (float)(row.y1 - row.y0) * 0.0625f;
+    float length = dx * dx + dy * dy;
+    return Line{(float)row.x0 * 0.0625f, (float)row.y0 * 0.0625f, dx, dy, length > 0.0f ? 1.0f / length : 0.0f,
+                (float)(row.ab & 0xffff) * 0.0625f * 0.5f + 0.5f};
+}
+
+// Where a primitive lies, counted from the warp's first sample. Its columns, of two luma samples and a byte of chroma
+// each, are numbered strip by strip within its bounds made even; those from `split` on lie `gap` further right, so that
+// the inside of a frame takes no turns.
+struct __align__(16) Place {
+    int total, width, reciprocal, strip;   // columns in all; of a strip; 65536 over that, rounded up; the first strip
+    int x0, y0, wide, high;                // the bounds
+    int split, gap, kind;
+    unsigned colour;
+};
+
+struct __align__(16) Hole {
+    int x0, y0, wide, high;
+};
+
+// A primitive as a warp draws it.
+struct Ready {
+    Place place;
+    union {
+        Hole hole;          // FILL, FRAME
+        int texel;          // GLYPH: from the atlas' first byte to that of the warp's first sample
+        Line line;          // LINE
+    };
+};
+
+// What a warp has in shared memory.
+struct Desk {
+    union {                         // a picture and primitives are never drawn at once
+        Fresh fresh;
+        Ready ready[READY];
+    };
+    unsigned columns[4][PITCH];     // of a strip's two luma rows: upper, chroma, lower: a byte each, lowest first
+    unsigned short found[FOUND];
+    u8 met[CHUNK];
+};
+
+// A lane's own samples to shared memory, and back: 8 x 2 of the warp's 64 x 8.
+__device__ __forceinline__ void put(unsigned (*columns)[PITCH], const Cell& cell)
+{
+    uint4* at = (uint4*)&columns[threadIdx.x >> 3 & 3][(threadIdx.x & 7) * 8];
+    unsigned out[8];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        out[2 * i] = __byte_perm(__byte_perm(cell.y[0][i], cell.y[1][i], 0x5410), cell.uv[i], 0x3240);
+        out[2 * i + 1] = __byte_perm(__byte_perm(cell.y[0][i], cell.y[1][i], 0x7632), cell.uv[i], 0x3260);
+    }
+    at[0] = make_uint4(out[0], out[1], out[2], out[3]), at[1] = make_uint4(out[4], out[5], out[6], out[7]);
+}
+
+__device__ __forceinline__ void take(Cell& cell, const unsigned (*columns)[PITCH])
+{
+    const uint4* at = (const uint4*)&columns[threadIdx.x >> 3 & 3][(threadIdx.x & 7) * 8];
+    uint4 a = at[0], b = at[1];
+    unsigned in[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {   // the highest byte of a column is 0
+        cell.y[0][i] = __byte_perm(in[2 * i], in[2 * i + 1], 0x3430);
+        cell.y[1][i] = __byte_perm(in[2 * i], in[2 * i + 1], 0x3632);
+        cell.uv[i] = __byte_perm(in[2 * i], in[2 * i + 1], 0x3531);
+    }
+}
 
 __device__ __forceinline__ int clamped(int total)
 {
@@ -206,12 +318,6 @@ __device__ __forceinline__ unsigned scaled_pair(const u8* plane, i64 row_step, i
     return total_u >> 21 | total_v >> 21 << 16;
 }
 
-// What a thread samples by the tables: a loop may write it, which registers do not allow.
-struct Fresh {
-    unsigned short y[2][8][THREADS];
-    unsigned uv[4][THREADS];
-};
-
 // Samples by the tables, one after the other: any ratio, rotation, depth and edge. x and y count from the
 // box's top left, width is the box's.
 __device__ __forceinline__ void sample_luma(Fresh& fresh, const i64* tile, const int* tables, int x, int y, int width)
@@ -222,8 +328,8 @@ __device__ __forceinline__ void sample_luma(Fresh& fresh, const i64* tile, const
     for (int k = 0; k < 16; ++k) {
         int i = k & 7, r = k >> 3;
         if (x + i < 0 || x + i >= width) continue;
-        fresh.y[r][i][threadIdx.x] = scaled((const u8*)tile[PLANES], tile[PLANES + 1], (int)tile[PLANES + 2], across,
-                                            down, x + i, y + r);
+        fresh.y[r][threadIdx.x & 31][i] = scaled((const u8*)tile[PLANES], tile[PLANES + 1], (int)tile[PLANES + 2],
+                                                 across, down, x + i, y + r);
     }
 }
 
@@ -236,15 +342,15 @@ __device__ __forceinline__ void sample_chroma(Fresh& fresh, const i64* tile, con
 #pragma unroll 1
     for (int i = 0; i < 4; ++i) {
         if (x + i < 0 || x + i >= width) continue;
-        unsigned both;
+        u8* out = &fresh.uv[threadIdx.x & 31][2 * i];
         if (pairs) {
-            both = scaled_pair(plane, tile[PLANES + 4], (int)tile[PLANES + 5], across, down, x + i, y);
+            unsigned both = scaled_pair(plane, tile[PLANES + 4], (int)tile[PLANES + 5], across, down, x + i, y);
+            out[0] = both, out[1] = both >> 16;
         } else {
-            both = scaled(plane, tile[PLANES + 4], (int)tile[PLANES + 5], across, down, x + i, y)
-                 | scaled((const u8*)tile[PLANES + 6], tile[PLANES + 7], (int)tile[PLANES + 8], across, down, x + i, y)
-                       << 16;
+            out[0] = scaled(plane, tile[PLANES + 4], (int)tile[PLANES + 5], across, down, x + i, y);
+            out[1] = scaled((const u8*)tile[PLANES + 6], tile[PLANES + 7], (int)tile[PLANES + 8], across, down, x + i,
+                            y);
         }
-        fresh.uv[i][threadIdx.x] = both;
     }
 }
 
@@ -279,7 +385,7 @@ __device__ __forceinline__ void halve_chroma(Cell& out, const u8* at, i64 row_st
 }
 
 // Note [Compose] for one thread's samples; x and y are the mosaic's.
-__device__ __forceinline__ void draw_picture(Cell& cell, Fresh& shared, const i64* tile, const int* tables,
+__device__ __forceinline__ void draw_picture(Cell& cell, Desk& desk, const i64* tile, const int* tables,
                                              const int* colours, int x, int y)
 {
     int left = (int)tile[BOX], top = (int)tile[BOX + 1];
@@ -289,58 +395,49 @@ __device__ __forceinline__ void draw_picture(Cell& cell, Fresh& shared, const i6
     bool pairs = (int)tile[MODE] & PAIRS;
     bool fast = x >= left && x + 8 <= right && mode != 0;
     int half_x = (x - left) / 2, half_y = (y - top) >> 1;   // x - left is even; may be negative
-    i64 luma_row = tile[PLANES + 1], chroma_row = tile[PLANES + 4];
+    int luma_row = (int)tile[PLANES + 1], chroma_row = (int)tile[PLANES + 4];
+    int lane = threadIdx.x & 31;
     Cell fresh;
 
-    const u8* at = (const u8*)tile[PLANES] + (tile[ORIGIN + 1] + scale * (y - top)) * luma_row + tile[ORIGIN]
-                 + scale * (x - left);
-    if (fast && tile[PLANES + 2] == 1 && (((i64)at | luma_row) & 8 * scale - 1) == 0) {
-        if (mode == MODE_COPY) {
-#pragma unroll
-            for (int r = 0; r < 2; ++r) {
-                uint2 eight = *(const uint2*)(at + r * luma_row);
-                fresh.y[r][0] = low_pair(eight.x), fresh.y[r][1] = high_pair(eight.x);
-                fresh.y[r][2] = low_pair(eight.y), fresh.y[r][3] = high_pair(eight.y);
-            }
-        } else {
-            halve_luma(fresh, at, luma_row);
-        }
-    } else {
-        sample_luma(shared, tile, tables, x - left, y - top, right - left);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-#pragma unroll
-            for (int r = 0; r < 2; ++r) {
-                fresh.y[r][i] = shared.y[r][2 * i][threadIdx.x] | shared.y[r][2 * i + 1][threadIdx.x] << 16;
-            }
-        }
+    const u8* luma = (const u8*)tile[PLANES] + (tile[ORIGIN + 1] + scale * (y - top)) * luma_row + tile[ORIGIN]
+                   + scale * (x - left);
+    int column = (int)tile[ORIGIN + 2] + scale * half_x;
+    const u8* chroma = (const u8*)tile[PLANES + 3] + (tile[ORIGIN + 3] + scale * half_y) * chroma_row + 2 * column;
+    bool luma_fast = fast && tile[PLANES + 2] == 1 && (((int)(i64)luma | luma_row) & 8 * scale - 1) == 0;
+    bool chroma_fast = fast && pairs && tile[PLANES + 5] == 2 && (((int)(i64)chroma | chroma_row) & 8 * scale - 1) == 0;
+    if (!luma_fast || !chroma_fast) {   // takes many registers: what is drawn already leaves them meanwhile
+        put(desk.columns, cell);
+        if (!luma_fast) sample_luma(desk.fresh, tile, tables, x - left, y - top, right - left);
+        if (!chroma_fast) sample_chroma(desk.fresh, tile, tables, pairs, half_x, half_y, (right - left) / 2);
+        take(cell, desk.columns);
     }
 
-    i64 column = tile[ORIGIN + 2] + scale * half_x;
-    at = (const u8*)tile[PLANES + 3] + (tile[ORIGIN + 3] + scale * half_y) * chroma_row + 2 * column;
-    if (fast && pairs && tile[PLANES + 5] == 2 && (((i64)at | chroma_row) & 8 * scale - 1) == 0) {
-        if (mode == MODE_COPY) {
-            uint2 eight = *(const uint2*)at;
-            fresh.uv[0] = low_pair(eight.x), fresh.uv[1] = high_pair(eight.x);
-            fresh.uv[2] = low_pair(eight.y), fresh.uv[3] = high_pair(eight.y);
-        } else {
-            halve_chroma(fresh, at, chroma_row, column == 0);
-        }
-    } else {
-        sample_chroma(shared, tile, tables, pairs, half_x, half_y, (right - left) / 2);
+    if (!luma_fast) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) fresh.uv[i] = shared.uv[i][threadIdx.x];
+        for (int r = 0; r < 2; ++r) spread(fresh.y[r], *(const uint2*)desk.fresh.y[r][lane]);
+    } else if (mode == MODE_COPY) {
+#pragma unroll
+        for (int r = 0; r < 2; ++r) spread(fresh.y[r], *(const uint2*)(luma + r * luma_row));
+    } else {
+        halve_luma(fresh, luma, luma_row);
+    }
+    if (!chroma_fast) {
+        spread(fresh.uv, *(const uint2*)desk.fresh.uv[lane]);
+    } else if (mode == MODE_COPY) {
+        spread(fresh.uv, *(const uint2*)chroma);
+    } else {
+        halve_chroma(fresh, chroma, chroma_row, column == 0);
     }
 
     if (tile[COLOUR] >= 0) {
         const int* k = colours + 10 * tile[COLOUR];
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            int a = fresh.uv[i] & 0xffff, b = fresh.uv[i] >> 16, chroma = k[1] * a + k[2] * b + k[3];
+            int a = fresh.uv[i] & 0xffff, b = fresh.uv[i] >> 16, shift = k[1] * a + k[2] * b + k[3];
 #pragma unroll
             for (int r = 0; r < 2; ++r) {
-                fresh.y[r][i] = clamped(k[0] * (int)(fresh.y[r][i] & 0xffff) + chroma)
-                              | clamped(k[0] * (int)(fresh.y[r][i] >> 16) + chroma) << 16;
+                fresh.y[r][i] = clamped(k[0] * (int)(fresh.y[r][i] & 0xffff) + shift)
+                              | clamped(k[0] * (int)(fresh.y[r][i] >> 16) + shift) << 16;
             }
             fresh.uv[i] = clamped(k[4] * a + k[5] * b + k[6]) | clamped(k[7] * a + k[8] * b + k[9]) << 16;
         }
@@ -359,142 +456,167 @@ __device__ __forceinline__ void draw_picture(Cell& cell, Fresh& shared, const i6
     }
 }
 
-// Coverage of a LINE at luma samples, 0..255: float, in the order of _line_row of primitives_cpu.py.
-struct Line {
-    float ax, ay, dx, dy, scale, edge;
+__device__ __forceinline__ int within(int v, int end) { return min(max(v, 0), end); }
 
-    __device__ __forceinline__ explicit Line(const Row& row)
-    {
-        ax = (float)row.x0 * 0.0625f, ay = (float)row.y0 * 0.0625f;
-        dx = (float)(row.x1 - row.x0) * 0.0625f, dy = (float)(row.y1 - row.y0) * 0.0625f;
-        float length = dx * dx + dy * dy;
-        scale = length > 0.0f ? 1.0f / length : 0.0f;
-        edge = (float)(row.ab & 0xffff) * 0.0625f * 0.5f + 0.5f;
-    }
-
-    __device__ __forceinline__ int coverage(int x, int y) const
-    {
-        float px = (float)x + 0.5f - ax, py = (float)y + 0.5f - ay;
-        float along = fminf(fmaxf((px * dx + py * dy) * scale, 0.0f), 1.0f);
-        float ex = px - along * dx, ey = py - along * dy;
-        float inside = fminf(fmaxf(edge - sqrtf(ex * ex + ey * ey), 0.0f), 1.0f);
-        return (int)(inside * 255.0f + 0.5f);
-    }
-};
-
-// Bits begin..end - 1 of eight, both relative to a cell's first column.
-__device__ __forceinline__ unsigned columns(int begin, int end)
+__device__ __forceinline__ void prepare(Ready& out, const Row& row, const Bounds& bounds, int atlas_pitch, int left,
+                                        int top)
 {
-    begin = min(max(begin, 0), 8), end = min(max(end, 0), 8);
-    return begin < end ? (1u << end) - (1u << begin) : 0u;
-}
-
-// Blend a chroma sample and its four luma samples with the weights c[row * 2 + column].
-__device__ __forceinline__ void blend(Cell& cell, int i, const unsigned* c, unsigned luma, unsigned chroma)
-{
-    cell.y[0][i] = mix(cell.y[0][i], luma, c[0], c[1]);
-    cell.y[1][i] = mix(cell.y[1][i], luma, c[2], c[3]);
-    cell.uv[i] = mix(cell.uv[i], chroma, (c[0] + c[1] + c[2] + c[3] + 2) >> 2);
-}
-
-// x0, y0, x1, y1: the clipped bounds of the row. x, y: the cell's first sample.
-__device__ __forceinline__ void draw_row(Cell& cell, const Row& row, int x0, int y0, int x1, int y1, const u8* atlas,
-                                         int atlas_pitch, int x, int y)
-{
-    unsigned alpha = row.colour >> 24, luma = row.colour & 255, kind = row.ab >> 30;
-    unsigned chroma = row.colour >> 8 & 255 | (row.colour >> 16 & 255) << 16;
-    int a = row.ab & 0xffff, b = row.ab >> 16 & 0x3fff;
-    unsigned wide = columns(x0 - x, x1 - x);
-    unsigned within[2] = {y >= y0 && y < y1 ? wide : 0u, y + 1 >= y0 && y + 1 < y1 ? wide : 0u};
-    if (kind == FRAME) {
-        unsigned hole = columns(row.x0 + a - x, row.x1 - a - x);
-        if (y >= row.y0 + a && y < row.y1 - a) within[0] &= ~hole;
-        if (y + 1 >= row.y0 + a && y + 1 < row.y1 - a) within[1] &= ~hole;
-    }
-    if (!(within[0] | within[1])) return;
-    if (kind <= FRAME) {
-        if ((within[0] & within[1]) == 255u) {
-            unsigned both = luma * 0x10001u;
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                cell.y[0][i] = mix(cell.y[0][i], both, alpha);
-                cell.y[1][i] = mix(cell.y[1][i], both, alpha);
-                cell.uv[i] = mix(cell.uv[i], chroma, alpha);
-            }
-            return;
+    int kind = row.ab >> 30, a = row.ab & 0xffff, b = row.ab >> 16 & 0x3fff;
+    int x0 = within(bounds.x0 - left, 64), x1 = within(bounds.x1 - left, 64);
+    int y0 = within(bounds.y0 - top, 8), y1 = within(bounds.y1 - top, 8);
+    int hole_x0 = within(bounds.hole_x0 - left, 64), hole_x1 = within(bounds.hole_x1 - left, 64);
+    int hole_y0 = within(bounds.hole_y0 - top, 8), hole_y1 = within(bounds.hole_y1 - top, 8);
+    int split = 64, gap = 0;
+    if (hole_y0 <= y0 && y1 <= hole_y1) {          // only the sides of a frame
+        if (hole_x0 <= x0) {
+            x0 = max(x0, hole_x1);
+        } else if (x1 <= hole_x1) {
+            x1 = min(x1, hole_x0);
+        } else {
+            int begin = hole_x0 + 1 & ~1, end = hole_x1 & ~1;
+            if (begin < end) split = begin, gap = end - begin;
         }
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            unsigned c[4];
-#pragma unroll
-            for (int k = 0; k < 4; ++k) c[k] = within[k >> 1] >> (2 * i + (k & 1)) & 1 ? alpha : 0;
-            blend(cell, i, c, luma, chroma);
+    } else if (hole_x0 <= x0 && x1 <= hole_x1) {   // only its upper or lower edge
+        if (hole_y0 <= y0) {
+            y0 = max(y0, hole_y1);
+        } else if (y1 <= hole_y1) {
+            y1 = min(y1, hole_y0);
         }
+    }
+    bool empty = x0 >= x1 || y0 >= y1;
+    int width = empty ? 2 : (x1 + 1 & ~1) - (x0 & ~1) - gap, strips = (y1 + 1 >> 1) - (y0 >> 1);
+    Place& place = out.place;
+    place.total = empty ? 0 : width * strips, place.width = width;
+    place.reciprocal = 65536u / (unsigned)width + 1, place.strip = y0 >> 1;
+    place.x0 = x0, place.y0 = y0, place.wide = x1 - x0, place.high = y1 - y0;
+    place.split = split, place.gap = gap, place.kind = kind, place.colour = row.colour;
+    if (kind == LINE) {
+        out.line = line_of(row);
     } else if (kind == GLYPH) {
-        const u8* at = atlas + (y - row.y0 + b) * atlas_pitch + a + x - row.x0;
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            unsigned c[4];
-#pragma unroll
-            for (int k = 0; k < 4; ++k) {
-                int column = 2 * i + (k & 1);
-                c[k] = within[k >> 1] >> column & 1 ? (at[(k >> 1) * atlas_pitch + column] * alpha + 127) / 255 : 0;
-            }
-            if (c[0] | c[1] | c[2] | c[3]) blend(cell, i, c, luma, chroma);
-        }
+        out.texel = (top - row.y0 + b) * atlas_pitch + a + left - row.x0;
     } else {
-        Line line(row);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            unsigned c[4];
-#pragma unroll
-            for (int k = 0; k < 4; ++k) {
-                int column = 2 * i + (k & 1);
-                bool inside = within[k >> 1] >> column & 1;
-                c[k] = inside ? (line.coverage(x + column, y + (k >> 1)) * alpha + 127) / 255 : 0;
+        out.hole = Hole{hole_x0, hole_y0, max(hole_x1 - hole_x0, 0), max(hole_y1 - hole_y0, 0)};
+    }
+}
+
+// Whether v lies in [begin, begin + size).
+__device__ __forceinline__ bool inside(int v, int begin, int size) { return (unsigned)(v - begin) < (unsigned)size; }
+
+// One primitive, a lane to a column and 32 of them a turn. A chroma sample's two columns lie in lanes 2n, 2n + 1.
+__device__ __forceinline__ void draw_ready(unsigned (*columns)[PITCH], const Ready& row, const u8* atlas,
+                                           int atlas_pitch, int left, int top)
+{
+    Place place = row.place;
+    int lane = threadIdx.x & 31;
+    unsigned alpha = place.colour >> 24, luma = place.colour & 255;
+#pragma unroll 1
+    for (int n = lane; n - lane < place.total; n += 32) {   // with every lane, though some have no column in the last
+        int strip = n * place.reciprocal >> 16, x = n - strip * place.width + (place.x0 & ~1);
+        if (x >= place.split) x += place.gap;
+        strip += place.strip;
+        int y = 2 * strip;
+        bool across = inside(x, place.x0, place.wide);
+        bool upper = across & inside(y, place.y0, place.high), lower = across & inside(y + 1, place.y0, place.high);
+        unsigned weights;   // of the upper luma sample, and of the lower one in the high half
+        if (place.kind <= FRAME) {
+            Hole hole = row.hole;
+            bool hollow = inside(x, hole.x0, hole.wide);
+            upper &= !(hollow & inside(y, hole.y0, hole.high)), lower &= !(hollow & inside(y + 1, hole.y0, hole.high));
+            weights = (upper ? alpha : 0) | (lower ? alpha << 16 : 0);
+        } else {
+            if (place.kind == GLYPH) {
+                const u8* at = atlas + (row.texel + y * atlas_pitch + x);
+                weights = (upper ? at[0] : 0) | (lower ? at[atlas_pitch] << 16 : 0);
+            } else {
+                Line line = row.line;
+                float px = (float)(left + x) + 0.5f - line.ax;
+                float py = (float)(top + y) + 0.5f - line.ay, below = (float)(top + y + 1) + 0.5f - line.ay;
+                int first = line.coverage(px, py), second = line.coverage(px, below);
+                weights = (upper ? first : 0) | (lower ? second << 16 : 0);
             }
-            if (c[0] | c[1] | c[2] | c[3]) blend(cell, i, c, luma, chroma);
+            weights = divided(weights * alpha + 0x007f007fu);
+        }
+        unsigned sum = weights + __shfl_xor_sync(~0u, weights, 1);
+        sum = (sum & 0xffff) + (sum >> 16);
+        if (sum) {
+            unsigned* column = &columns[strip][x];
+            unsigned old = *column, chroma = __byte_perm(place.colour, 0, 0x4441 + (n & 1));
+            *column = mix_each(old & LANES, luma, weights) | mix(old >> 8 & 255, chroma, sum + 2 >> 2) << 8;
         }
     }
+}
+
+// Draw the listed primitives, counted from `rows` and `bounds`, in order.
+__device__ __forceinline__ void draw_found(Cell& cell, Desk& desk, int count, const Row* rows, const Bounds* bounds,
+                                           const u8* atlas, int atlas_pitch, int left, int top)
+{
+    int lane = threadIdx.x & 31;
+    put(desk.columns, cell);
+    for (int first = 0; first < count; first += READY) {
+        int listed = min(count - first, READY);
+        __syncwarp();   // what is listed is there, and nobody needs what lay where primitives are made ready
+        if (lane < listed) {
+            int n = desk.found[first + lane];
+            prepare(desk.ready[lane], rows[n], bounds[n], atlas_pitch, left, top);
+        }
+        __syncwarp();
+#pragma unroll 1
+        for (int k = 0; k < listed; ++k) {
+            draw_ready(desk.columns, desk.ready[k], atlas, atlas_pitch, left, top);
+            __syncwarp();   // the next one may lie over this one, on other lanes
+        }
+    }
+    take(cell, desk.columns);
 }
 
 // Draw rows [begin, end), in order. Every lane of the warp takes part; the warp covers 64 x 8 from (left, top).
-__device__ __forceinline__ void draw_rows(Cell& cell, const Row* rows, const Bounds* bounds, const Bounds* groups,
-                                          int begin, int end, const u8* atlas, int atlas_pitch, int x, int y, int left,
-                                          int top)
+__device__ __forceinline__ void draw_rows(Cell& cell, Desk& desk, const Row* rows, const Bounds* bounds,
+                                          const Bounds* groups, int begin, int end, const u8* atlas, int atlas_pitch,
+                                          int left, int top)
 {
-    int lane = threadIdx.x & 31, last = (end + 31) >> 5;
-    for (int first = begin >> 5; first < last; first += 32) {
-        bool met = first + lane < last && meet(groups[first + lane], left, top, left + 64, top + 8);
-        unsigned met_groups = __ballot_sync(~0u, met);
-        while (met_groups) {
-            int n = (first + __ffs(met_groups) - 1) * 32 + lane;
-            met_groups &= met_groups - 1;
-            Bounds mine = {0, 0, 0, 0, 0, 0, 0, 0};
-            if (n >= begin && n < end) mine = bounds[n];
-            bool hit = meet(mine, left, top, left + 64, top + 8);
+    int lane = threadIdx.x & 31, last = (end + GROUP - 1) / GROUP;
+    unsigned lanes_before = (1u << lane) - 1;
+#pragma unroll 1
+    for (int first = begin / GROUP; begin < end && first < last; first += CHUNK) {
+        Bounds box[CHUNK / 32];
+        int met = 0;
+#pragma unroll
+        for (int k = 0; k < CHUNK / 32; ++k) {   // all at once: memory is waited for once
+            box[k] = Bounds{0, 0, 0, 0, 0, 0, 0, 0};
+            if (first + 32 * k + lane < last) box[k] = groups[first + 32 * k + lane];
+        }
+#pragma unroll
+        for (int k = 0; k < CHUNK / 32; ++k) {
+            bool hit = reaches(box[k], left, top);
             unsigned hits = __ballot_sync(~0u, hit);
-            uint4 upper = make_uint4(0, 0, 0, 0), lower = upper;
-            if (hit) {   // all at once: then each row is handed round without waiting for memory
-                upper = ((const uint4*)(rows + n))[0];
-                lower = ((const uint4*)(rows + n))[1];
+            if (hit) desk.met[met + __popc(hits & lanes_before)] = 32 * k + lane;
+            met += __popc(hits);
+        }
+        __syncwarp();
+        int count = 0, start = first * GROUP;
+#pragma unroll 1
+        for (int at = 0; at < met; at += 4) {
+            int n[2];
+#pragma unroll
+            for (int k = 0; k < 2; ++k) {
+                int slot = at + 2 * k + (lane >> 4);
+                n[k] = slot < met ? desk.met[slot] * GROUP + (lane & 15) : end;
+                box[k] = Bounds{0, 0, 0, 0, 0, 0, 0, 0};
+                if (start + n[k] >= begin && start + n[k] < end) box[k] = bounds[start + n[k]];
             }
-            int corner0 = (unsigned short)mine.x0 | mine.y0 << 16, corner1 = (unsigned short)mine.x1 | mine.y1 << 16;
-            while (hits) {
-                int of = __ffs(hits) - 1;
-                hits &= hits - 1;
-                Row row;
-                row.colour = __shfl_sync(~0u, upper.x, of);
-                row.x0 = __shfl_sync(~0u, upper.y, of), row.y0 = __shfl_sync(~0u, upper.z, of);
-                row.x1 = __shfl_sync(~0u, upper.w, of), row.y1 = __shfl_sync(~0u, lower.x, of);
-                row.ab = __shfl_sync(~0u, lower.y, of);
-                int c0 = __shfl_sync(~0u, corner0, of), c1 = __shfl_sync(~0u, corner1, of);
-                int x0 = c0 & 0xffff, y0 = c0 >> 16, x1 = c1 & 0xffff, y1 = c1 >> 16;
-                if (x + 8 > x0 && x < x1 && y + 2 > y0 && y < y1) {
-                    draw_row(cell, row, x0, y0, x1, y1, atlas, atlas_pitch, x, y);
-                }
+#pragma unroll
+            for (int k = 0; k < 2; ++k) {
+                bool hit = reaches(box[k], left, top) && !spares(box[k], left, top);
+                unsigned hits = __ballot_sync(~0u, hit);
+                if (hit) desk.found[count + __popc(hits & lanes_before)] = n[k];
+                count += __popc(hits);
+            }
+            if (count > FOUND - 4 * GROUP || (count && at + 4 >= met)) {
+                draw_found(cell, desk, count, rows + start, bounds + start, atlas, atlas_pitch, left, top);
+                count = 0;
             }
         }
+        __syncwarp();   // all have read what was met
     }
 }
 
@@ -503,7 +625,7 @@ compose(u8* nv12, int width, int height, unsigned background, const i64* tiles, 
         const Row* rows, const Bounds* bounds, const Bounds* groups, const u8* atlas, int atlas_pitch,
         const int* colours)
 {
-    __shared__ Fresh fresh;
+    __shared__ Desk desks[THREADS / 32];
     int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
     int left = blockIdx.x * BLOCK_WIDTH + warp % WARPS_ACROSS * 64;
     int top = blockIdx.y * BLOCK_HEIGHT + warp / WARPS_ACROSS * 8;
@@ -529,9 +651,9 @@ compose(u8* nv12, int width, int height, unsigned background, const i64* tiles, 
             met_tiles &= met_tiles - 1;
 #pragma unroll 1
             for (int part = UNDER; part < END; ++part) {   // [UNDER, OVER), the picture, [OVER, END)
-                draw_rows(cell, rows, bounds, groups, (int)tile[part], (int)tile[part + 1], atlas, atlas_pitch, x, y,
-                          left, top);
-                if (part == UNDER && tile[PLANES]) draw_picture(cell, fresh, tile, tables, colours, x, y);
+                draw_rows(cell, desks[warp], rows, bounds, groups, (int)tile[part], (int)tile[part + 1], atlas,
+                          atlas_pitch, left, top);
+                if (part == UNDER && tile[PLANES]) draw_picture(cell, desks[warp], tile, tables, colours, x, y);
             }
         }
     }
@@ -542,11 +664,9 @@ compose(u8* nv12, int width, int height, unsigned background, const i64* tiles, 
     if ((width & 7) == 0) {
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
-            *(uint2*)(luma + (i64)r * width) = make_uint2(__byte_perm(cell.y[r][0], cell.y[r][1], 0x6420),
-                                                          __byte_perm(cell.y[r][2], cell.y[r][3], 0x6420));
+            *(uint2*)(luma + (i64)r * width) = gathered(cell.y[r]);
         }
-        *(uint2*)chroma = make_uint2(__byte_perm(cell.uv[0], cell.uv[1], 0x6420),
-                                     __byte_perm(cell.uv[2], cell.uv[3], 0x6420));
+        *(uint2*)chroma = gathered(cell.uv);
         return;
     }
 #pragma unroll

@@ -39,7 +39,7 @@ TILE_COLUMNS = 28
 MODE_TABLES, MODE_COPY, MODE_HALF, PAIRS = 0, 1, 2, 4
 ROW_WORDS = 8
 """int32 words of a primitive as it travels."""
-GROUP = 32
+GROUP = 16
 """Primitives that share one bounding box."""
 BOUNDS_WORDS = 8
 """int16 words of the bounds of a primitive, or of GROUP of them."""

@@ -1,4 +1,8 @@
-"""A .cu file run on the CPU: compiled as C++, a block's threads are threads and its barrier is a barrier.
+"""A .cu file run on the CPU: compiled as C++, a block's threads take turns and meet where the GPU's would.
+
+A thread runs until it meets others (`__syncthreads`, `__syncwarp`, a shuffle or a ballot), and its warp goes on in
+an order that changes from meeting to meeting: who reads what another lane has written without a meeting in between
+reads it too early sooner or later. Lanes that do not come to the same meeting end the program.
 
 Slow, and no word on the GPU's own compiler; but what is run is the kernel's text.
 """
@@ -17,54 +21,33 @@ import pytest
 KERNELS = Path(__file__).parent.parent / "kernels"
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not here")
 
-_BEFORE = """
-#include <algorithm>
-#include <barrier>
-#include <cmath>
-#include <cstdlib>
-#include <thread>
-#include <vector>
-#define __global__
-#define __device__
-#define __forceinline__ inline
-#define __shared__ static
-#define __launch_bounds__(threads)
-using std::min; using std::max; using std::abs;
-struct Place3 { int x; };
-static thread_local Place3 threadIdx, blockIdx;
-static std::barrier<>* meeting;
-static void __syncthreads() { meeting->arrive_and_wait(); }
-static int atomicAdd(int* at, int value) { return __atomic_fetch_add(at, value, __ATOMIC_RELAXED); }
-"""
-_AFTER = """
-template <typename... T> static void launch(void (*kernel)(T...), int blocks, int threads, T... arguments) {
-    for (int block = 0; block < blocks; ++block) {
-        std::barrier<> own(threads);
-        meeting = &own;
-        std::vector<std::thread> all;
-        for (int thread = 0; thread < threads; ++thread)
-            all.emplace_back([=] { threadIdx = {thread}; blockIdx = {block}; kernel(arguments...); });
-        for (auto& one : all) one.join();
-    }
-}
-"""
 
-
-def compile_kernel(folder: Path, name: str, arguments: str, *macros: str) -> ctypes.CDLL:
-    """`run(blocks, threads, ...)` of the kernel `name` of kernels/NAME.cu.
+def compile_kernel(
+    folder: Path, name: str, arguments: str, *macros: str, function: str | None = None
+) -> ctypes.CDLL:
+    """`run(blocks across, blocks down, threads, ...)` of a kernel of kernels/NAME.cu.
 
     Args:
-        arguments: types of the kernel's own, separated by commas; pointers all.
+        arguments: types of the kernel's own, separated by commas: pointers, or integers as `ctypes.c_void_p`.
         macros: as the launcher passes them.
+        function: the kernel, if it is not called `name`.
     """
+    kernel = function or name
     types = arguments.split(",")
     given = ", ".join(f"void* a{k}" for k in range(len(types)))
-    passed = ", ".join(f"({kind})a{k}" for k, kind in enumerate(types))
-    run = f'extern "C" void run(int blocks, int threads, {given}) {{ launch({name}, blocks, threads, {passed}); }}\n'
-    source, library = folder / f"{name}.cpp", folder / f"{name}.so"
-    source.write_text(_BEFORE + (KERNELS / f"{name}.cu").read_text(encoding="utf-8") + _AFTER + run, encoding="utf-8")
-    options = ("-std=c++20", "-O2", "-shared", "-fPIC", "-pthread", "-ffp-contract=off", *macros)
-    subprocess.run(["g++", *options, str(source), "-o", str(library)], check=True, capture_output=True)
+    passed = ", ".join(f"({kind})(std::intptr_t)a{k}" for k, kind in enumerate(types))
+    run = (
+        f'extern "C" void run(int across, int down, int threads, {given}) '
+        f"{{ launch(across, down, threads, [=] {{ {kernel}({passed}); }}); }}\n"
+    )
+    source, library = folder / f"{kernel}.cpp", folder / f"{kernel}.so"
+    before = Path(__file__).with_name("kernel_on_host.h")
+    text = f'#include "{before}"\n#line 1 "{name}.cu"\n{(KERNELS / f"{name}.cu").read_text(encoding="utf-8")}{run}'
+    source.write_text(text, encoding="utf-8")
+    # _FORTIFY_SOURCE takes a jump to another stack for an attack.
+    options = ("-std=c++20", "-O2", "-U_FORTIFY_SOURCE", "-shared", "-fPIC", "-ffp-contract=off", *macros)
+    made = subprocess.run(["g++", *options, str(source), "-o", str(library)], capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
     return ctypes.CDLL(str(library))
 
 

@@ -103,7 +103,7 @@ def test_the_cuda_kernel_says_the_same(tmp_path: Path) -> None:
     tables = np.concatenate([bins.ravel(), columns, rows.ravel(), scale.view(np.int32)])
     vectors = np.zeros((len(boxes), APPEARANCE), np.float32)
     arguments = (places, boxes, tables, np.ascontiguousarray(load_matrix()), vectors)
-    kernel.run(len(boxes), 256, *(pointer(array) for array in arguments))
+    kernel.run(len(boxes), 1, 256, *(pointer(array) for array in arguments))
     assert np.abs(vectors - CpuEmbedder().embed(crops)).max() < TOLERANCE
 
 
