@@ -12,7 +12,7 @@
 // A warp looks for the tiles that reach it, and draws them in order. Of a tile's primitives it tests the
 // boxes of groups first, then those of the groups that met it, and lists what is left. Primitives are small
 // beside 64 x 8, so for them the samples go to shared memory, and the warp's lanes spread over the columns of
-// one primitive after the other; what can be said of a primitive beforehand, one lane says for each of 32.
+// one primitive after the other; what can be said of a primitive beforehand, one lane says for each.
 // Nothing waits for another warp. Strides are in bytes. The mosaic's pitch is its width.
 //
 // Samples are kept two to a register, 16 bits each: every product of this kernel's blending fits.
@@ -557,7 +557,9 @@ __device__ __forceinline__ void draw_found(Cell& cell, Desk& desk, int count, co
         __syncwarp();   // what is listed is there, and nobody needs what lay where primitives are made ready
         if (lane < listed) {
             int n = desk.found[first + lane];
-            prepare(desk.ready[lane], rows[n], bounds[n], atlas_pitch, left, top);
+            Row row = rows[n];   // whole, and all at once: memory is waited for once
+            Bounds box = bounds[n];
+            prepare(desk.ready[lane], row, box, atlas_pitch, left, top);
         }
         __syncwarp();
 #pragma unroll 1
@@ -581,7 +583,7 @@ __device__ __forceinline__ void draw_rows(Cell& cell, Desk& desk, const Row* row
         Bounds box[CHUNK / 32];
         int met = 0;
 #pragma unroll
-        for (int k = 0; k < CHUNK / 32; ++k) {   // all at once: memory is waited for once
+        for (int k = 0; k < CHUNK / 32; ++k) {   // all at once here too
             box[k] = Bounds{0, 0, 0, 0, 0, 0, 0, 0};
             if (first + 32 * k + lane < last) box[k] = groups[first + 32 * k + lane];
         }

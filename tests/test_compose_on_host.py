@@ -233,6 +233,16 @@ def test_random_mosaics_are_those_of_the_twin(on_host: Callable[[Scene], tuple[n
 
 
 @needs_compiler
+def test_more_primitives_than_a_warp_lists_at_once(on_host: Callable[[Scene], tuple[np.ndarray, ...]]) -> None:
+    rng, size = np.random.default_rng(9), (192, 48)
+    heaped = np.concatenate([random_rows(rng, 300, (0, 0, *size)) for _ in range(15)])
+    apart = np.concatenate([random_rows(rng, 1540, (0, 0, 60, 48)), random_rows(rng, 200, (130, 0, *size))])
+    for rows, under in ((heaped, 0), (heaped, 7), (heaped, 2050), (apart, 0)):
+        scene = Scene(size, (16, 128, 128), [Shown((0, 0, *size), None, None, 255, under, len(rows) - under)], rows)
+        expect_the_same(scene, on_host(scene), f"{len(rows)} rows, {under} of them under")
+
+
+@needs_compiler
 @pytest.mark.parametrize("kind", list(Kind))
 def test_every_alpha_is_blended_alike(on_host: Callable[[Scene], tuple[np.ndarray, ...]], kind: Kind) -> None:
     """One primitive each, on odd places too, over a picture of all values."""
