@@ -557,9 +557,7 @@ __device__ __forceinline__ void draw_found(Cell& cell, Desk& desk, int count, co
         __syncwarp();   // what is listed is there, and nobody needs what lay where primitives are made ready
         if (lane < listed) {
             int n = desk.found[first + lane];
-            Row row = rows[n];   // whole, and all at once: memory is waited for once
-            Bounds box = bounds[n];
-            prepare(desk.ready[lane], row, box, atlas_pitch, left, top);
+            prepare(desk.ready[lane], rows[n], bounds[n], atlas_pitch, left, top);
         }
         __syncwarp();
 #pragma unroll 1
@@ -583,7 +581,7 @@ __device__ __forceinline__ void draw_rows(Cell& cell, Desk& desk, const Row* row
         Bounds box[CHUNK / 32];
         int met = 0;
 #pragma unroll
-        for (int k = 0; k < CHUNK / 32; ++k) {   // all at once here too
+        for (int k = 0; k < CHUNK / 32; ++k) {   // all at once: memory is waited for once
             box[k] = Bounds{0, 0, 0, 0, 0, 0, 0, 0};
             if (first + 32 * k + lane < last) box[k] = groups[first + 32 * k + lane];
         }
