@@ -119,7 +119,8 @@ class Identities:
         """
         rows = dict(zip(tracks.track_id.tolist(), range(len(tracks)), strict=True))
         self._meet(rows, tracks)
-        seen = {track: row for track, row in rows.items() if looks.known[row]}
+        known = looks.known.tolist()
+        seen = {track: row for track, row in rows.items() if known[row]}
         if seen:
             for meeting in meetings:
                 if meeting.deep and not meeting.tracks.isdisjoint(seen):
@@ -130,6 +131,8 @@ class Identities:
             if scene.phase[row] <= Phase.NEAR and track not in self._new:
                 self._people[self.of(track)].feed(looks.vectors[row])
         self._forget(rows, tracks.pts)
+        if not self._id_of:  # nobody has another's id
+            return tracks
         ids = np.array([self.of(track) for track in rows], np.int32)
         return Tracks(tracks.pts, ids, tracks.xyxy, tracks.score, tracks.class_id)
 
@@ -147,10 +150,12 @@ class Identities:
 
     def _hear(self, meeting: Meeting, rows: dict[int, int], seen: dict[int, int], looks: Appearance) -> None:
         """Add up what the crops of this picture say of a meeting."""
-        met = [who for who in map(self.of, sorted(meeting.tracks)) if self._knows(who)]
-        for track in sorted(meeting.tracks.intersection(seen)):
+        met = {who: self._people[who] for who in map(self.of, sorted(meeting.tracks)) if self._knows(who)}
+        here = sorted(meeting.tracks.intersection(seen))
+        cosines = _cosines(looks.vectors[[seen[track] for track in here]], met)
+        for track, values in zip(here, cosines, strict=True):
             crop = looks.vectors[seen[track]]
-            alike = _likeness(crop, {who: self._people[who] for who in met})
+            alike = dict(zip(met, values, strict=True))
             if track in self._new:
                 alike = {who: value + _THERE for who, value in alike.items()}
                 away = self._away(track, rows)
@@ -253,11 +258,16 @@ class Identities:
 
 def _likeness(crop: Float32 | Float64, people: dict[int, _Person]) -> dict[int, float]:
     """The cosine of the crop, or of a mean of some, and the gallery of each."""
+    (values,) = _cosines(crop[None] / max(sqrt(crop @ crop), 1e-9), people)
+    return dict(zip(people, values, strict=True))
+
+
+def _cosines(crops: Float32 | Float64, people: dict[int, _Person]) -> list[list[float]]:
+    """Of each crop, of length 1, and the gallery of each."""
     if not people:
-        return {}
-    length = max(sqrt(crop @ crop), 1e-9)
-    cosines: Float64 = np.array([person.unit for person in people.values()]) @ crop / length
-    return dict(zip(people, cosines.tolist(), strict=True))
+        return [[] for _ in crops]
+    cosines: list[list[float]] = (crops @ np.array([person.unit for person in people.values()]).T).tolist()
+    return cosines
 
 
 def _total(gain: Float64, pairs: npt.NDArray[np.int64]) -> float:

@@ -48,6 +48,9 @@ class Phase(IntEnum):
     PARTED = 3
 
 
+_MEETING, _PARTED = int(Phase.MEETING), int(Phase.PARTED)
+
+
 @dataclass(eq=False)
 class Meeting:
     """Tracks that have met.
@@ -131,27 +134,30 @@ class Meetings:
             xyxy = np.concatenate([xyxy, [self._last[track].xyxy for track in ghosts]])
             class_id = np.append(class_id, [self._last[track].class_id for track in ghosts]).astype(np.int32)
         shared, hidden, near = covers(xyxy, class_id, REACH)
-        seen = len(ids)
-        if shared.max(initial=0) > TOUCH:
-            for i, j in np.argwhere(shared[:seen, :seen] > TOUCH).tolist():
-                if i < j:
+        seen, part = len(ids), shared.tolist()  # of so few, single numbers are had faster from lists
+        for i in range(seen):
+            for j in range(i):
+                if part[i][j] > TOUCH:
                     self._join({ids[i], ids[j]})
         phase = near[:seen].astype(np.int64)
         if ghosts:  # what is unseen there may be in front or behind
             hidden = np.maximum(hidden, shared[:, seen:].max(axis=1))
-        last, there, part = self._last, ids + ghosts, shared.tolist() if self._all else []
+        last, there = self._last, ids + ghosts
         self._last = {}
         for meeting in self:
             rows = [row for row, track in enumerate(there) if track in meeting.tracks]
-            most = {there[row]: max(part[row][other] for other in rows) for row in rows}
+            most = {there[row]: max([part[row][other] for other in rows]) for row in rows}
             if not self._goes_on(meeting, most, ids, tracks.pts):
                 self.settle(meeting)
                 continue
-            for row in [row for row in rows if there[row] in meeting.tracks]:
+            for row in rows:
+                track = there[row]
+                if track not in meeting.tracks:
+                    continue
                 if row < seen:
-                    phase[row] = Phase.PARTED if there[row] in meeting.apart else Phase.MEETING
-                    last[there[row]] = _Place(xyxy[row], int(class_id[row]), tracks.pts)
-                self._last[there[row]] = last[there[row]]
+                    phase[row] = _PARTED if track in meeting.apart else _MEETING
+                    last[track] = _Place(xyxy[row], int(class_id[row]), tracks.pts)
+                self._last[track] = last[track]
         return Scene(phase, hidden[:seen])
 
     def _join(self, tracks: set[int]) -> None:

@@ -154,7 +154,7 @@ class _Stream:
         looks.vectors[rows] = vectors
         who = self._identities.update(tracks, self._scene, self._meetings, looks)
         self.duty.exchanged, self.duty.returned = self._identities.exchanged, self._identities.returned
-        if (who.track_id[1:] < who.track_id[:-1]).any():
+        if who is not tracks and (who.track_id[1:] < who.track_id[:-1]).any():
             order = np.argsort(who.track_id)
             who = Tracks(who.pts, who.track_id[order], who.xyxy[order], who.score[order], who.class_id[order])
             looks = Appearance(looks.vectors[order], looks.known[order])
