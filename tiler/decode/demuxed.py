@@ -162,18 +162,8 @@ class DemuxedDecoder(Closing, Generic[PictureT]):
 
     def _open(self) -> None:
         source = self._source
-        options = {key: str(value) for key, value in source.options.items()}
-        uri = self._uri
-        timeout: tuple[float, float] | None = (source.timeout_s, source.timeout_s)
-        file_format = options.pop("format", "v4l2" if uri.startswith("/dev/video") else "") or None
-        if uri.startswith(("rtsp://", "rtsps://")):
-            options.setdefault("rtsp_transport", "tcp")  # UDP loses packets under load
-        if Path(uri).is_file():
-            uri, timeout = f"file:{uri}", None  # a colon in a file name is not a protocol
         try:
-            self._container = av.open(
-                uri, "r", format=file_format, options=options, timeout=timeout, **_ANY_METADATA
-            )
+            self._container = open_container(source, self._uri)
             self._video = self._select(self._container)
         except (av.FFmpegError, OSError, ValueError) as error:
             self._discard()
@@ -359,6 +349,25 @@ class DemuxedDecoder(Closing, Generic[PictureT]):
 
     def _failure(self, message: str) -> StageError:
         return StageError("decode", message, stream=self._source.id)
+
+
+def open_container(source: Source, uri: str) -> InputContainer:
+    """What FFmpeg opens, with the source's options and timeout.
+
+    Raises:
+        av.FFmpegError, OSError, ValueError: it cannot.
+    """
+    options = {key: str(value) for key, value in source.options.items()}
+    timeout: tuple[float, float] | None = (source.timeout_s, source.timeout_s)
+    file_format = options.pop("format", "v4l2" if uri.startswith("/dev/video") else "") or None
+    if uri.startswith(("rtsp://", "rtsps://")):
+        options.setdefault("rtsp_transport", "tcp")  # UDP loses packets under load
+    if Path(uri).is_file():
+        uri, timeout = f"file:{uri}", None  # a colon in a file name is not a protocol
+    container: InputContainer = av.open(
+        uri, "r", format=file_format, options=options, timeout=timeout, **_ANY_METADATA
+    )
+    return container
 
 
 def _plane_size(first: Frame | StageError | None) -> tuple[int, int] | None:
