@@ -16,19 +16,22 @@ FLASHES = (10, 33, 55, 80)
 
 
 def write(
-    path: Path, pictures: int = 100, *, flashes: tuple[int, ...] = FLASHES, codec: str = "aac",
+    path: Path, pictures: int = 100, *, flashes: tuple[int, ...] = FLASHES, codec: str | None = "aac",
     sound_s: float | None = None, container: str | None = None,
 ) -> Path:  # fmt: skip
     """A clip of 160x96 at 25 fps; its sound ends after `sound_s`, with the pictures when absent."""
     with av.open(str(path), "w", format=container) as out:
         video: Any = out.add_stream("libx264", rate=FPS, options={"g": "25", "preset": "ultrafast"})
         video.width, video.height, video.pix_fmt = 160, 96, "yuv420p"
-        audio: Any = out.add_stream(codec, rate=8000 if codec == "pcm_alaw" else RATE_HZ)
-        audio.layout = "mono" if codec == "pcm_alaw" else "stereo"
-        rate = audio.rate
-        out.start_encoding()
-        size = audio.codec_context.frame_size or 400
-        samples = round((pictures / FPS if sound_s is None else sound_s) * rate)
+        rate = 8000 if codec == "pcm_alaw" else RATE_HZ
+        audio: Any = out.add_stream(codec, rate=rate) if codec is not None else None
+        size = 400
+        if audio is not None:
+            audio.layout = "mono" if codec == "pcm_alaw" else "stereo"
+            audio.format = "s16" if codec == "pcm_alaw" else "fltp"
+            out.start_encoding()
+            size = audio.codec_context.frame_size or size
+        samples = round((pictures / FPS if sound_s is None else sound_s) * rate) if audio is not None else 0
         heard = np.zeros(-(-samples // size) * size, np.float32)
         for flash in flashes:
             times = np.arange(2 * rate // FPS)
@@ -49,7 +52,7 @@ def write(
             out.mux(audio.encode(_frame(heard[at : at + size], audio, at)))
             at += size
         for stream in (video, audio):
-            out.mux(stream.encode())
+            out.mux(stream.encode() if stream is not None else [])
     return path
 
 

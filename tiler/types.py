@@ -308,7 +308,7 @@ class SoundFormat:
 
     Attributes:
         codec: FFmpeg's name.
-        header: a Matroska file of one packet, of which a muxer takes the parameters of its stream.
+        header: a media file of one packet, of which a muxer takes the parameters of its stream.
     """
 
     codec: str

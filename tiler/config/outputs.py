@@ -154,7 +154,7 @@ _TS_SOUND = ("aac", "opus", "mp3", "ac3", "eac3")
 _SOUND = {
     **dict.fromkeys((".mp4", "mp4"), _MP4_SOUND),
     ".mov": ("aac", "mp3", "ac3", "eac3", "alac", "pcm_s16le", "pcm_alaw", "pcm_mulaw"),
-    **dict.fromkeys((".mkv", "mkv"), (*_MP4_SOUND, "vorbis", "dts", "pcm_s16le", "pcm_alaw", "pcm_mulaw")),
+    **dict.fromkeys((".mkv", "mkv"), (*_MP4_SOUND, "vorbis", "pcm_s16le")),
     **dict.fromkeys(("mpegts", "udp", "tcp"), _TS_SOUND),
     **dict.fromkeys(("rtsp", "rtsps"), ("aac", "opus", "mp3", "ac3", "pcm_alaw", "pcm_mulaw")),
     **dict.fromkeys(("rtmp", "rtmps"), ("aac", "mp3")),

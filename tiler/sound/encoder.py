@@ -91,7 +91,8 @@ class SoundEncoder:
 def header_of(stream: Any, packet: Any) -> bytes:
     """A file from which a muxer takes the parameters of `stream`; see `SoundFormat`."""
     file = io.BytesIO()
-    with av.open(file, "w", format="matroska") as container:
+    # Matroska makes a transport stream's AAC fit for every container, but takes no G.711, as cameras have it.
+    with av.open(file, "w", format="nut" if stream.codec.name.startswith("pcm_") else "matroska") as container:
         out = container.add_stream_from_template(stream)
         first = av.Packet(bytes(packet))
         first.stream, first.time_base = out, packet.time_base

@@ -164,12 +164,11 @@ class Sound(Closing):
             self._input.close()
 
     def _fail(self, text: str) -> None:
-        """No more sound; the pictures go on without."""
+        """No more sound but what waits; the pictures go on without."""
         with self._changed:
             if not self._finished:
                 _log.warning("sound of %s has stopped: %s", self._source.id, text)
             self._finished, self._up, self._error = True, False, self._error or text
-            self._queue.clear()
             self._changed.notify_all()
 
     # The thread's side
