@@ -139,7 +139,7 @@ class Run:
             feed.reader.start()
         start_s = time.monotonic()
         if self._sound is not None:
-            self._sound.start(start_s)
+            self._sound.start(start_s, self._stages.feeds[self._sound.stream].reader)
         index = 0
         while not self._stop.is_set() and (last is None or index < last):
             if live:

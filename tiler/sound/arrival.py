@@ -1,4 +1,4 @@
-"""When the sound of a live source is heard: tied to the time at which it comes, as the pictures are."""
+"""When the sound of a live source is heard: tied to the time at which its stream comes, as the pictures are."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class ArrivalClock:
         self._least: list[int] = []
         self._since = self._last = 0
 
-    def stamp(self, pts: int, arrival: int) -> int:
-        """The time of sound that the stream stamped `pts` and that came at `arrival` (all 1/90000 s)."""
+    def delay(self, pts: int, arrival: int) -> int:
+        """What to add to the stream's timestamps, now that `pts` came at `arrival` (all 1/90000 s)."""
         delay = arrival - pts
         if not self._least or pts < self._last - _BREAK:  # a stream that began anew
             self._least, self._since, self._delay = [delay, delay], arrival, delay
@@ -34,4 +34,4 @@ class ArrivalClock:
         least = min(self._least)
         if self._delay is None or abs(least - self._delay) > _TOLERANCE:
             self._delay = least
-        return pts + self._delay
+        return self._delay

@@ -57,13 +57,13 @@ class SoundInput(Closing):
         return self._audio
 
     def packets(self) -> Iterator[Any]:
-        """Those of a live source, until it ends or breaks.
+        """Those of a live source, of its sound and of its pictures, until it ends or breaks.
 
         Raises:
             av.FFmpegError: it broke.
         """
         assert self._container is not None
-        for packet in self._container.demux(self._audio):
+        for packet in self._container.demux(self._audio, *([self._video] if self._video is not None else [])):
             if packet.size:
                 yield packet
 

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from typing import Any
+from typing import Any, Protocol
 
 import av
 from av.bitstream import BitStreamFilterContext
@@ -40,10 +40,17 @@ _LATE = CLOCK_HZ // 2
 _JOIN_S = 0.9
 
 
+class Pictures(Protocol):
+    """What reads the same source's pictures; see `tiler.decode.source.SourceReader`."""
+
+    lag_s: float
+
+
 class Sound(Closing):
     """What `audio:` says, from the source to the packets of the mosaic.
 
     Attributes:
+        stream: index of the source in the config.
         format: for the muxers; None where nothing can be copied, and the outputs have no sound.
     """
 
@@ -58,7 +65,8 @@ class Sound(Closing):
         """
         audio, config = loaded.config.audio, loaded.config
         assert audio is not None
-        self._source: Source = next(source for source in config.sources if source.id == audio.source)
+        self.stream = [source.id for source in config.sources].index(audio.source)
+        self._source: Source = config.sources[self.stream]
         self._uri = loaded.resolve(self._source.uri)
         self._remote = is_live(self._source.model_copy(update={"realtime": False}))
         self._live = config.live
@@ -88,7 +96,7 @@ class Sound(Closing):
         try:
             if self._input is None:
                 self._input = SoundInput(self._source, self._uri)
-            packet = next(iter(self._input.packets()), None)
+            packet = next((p for p in self._input.packets() if p.stream is self._input.stream), None)
             if packet is None:
                 raise InputError(f"audio: source {self._source.id} has no sound ({mask_uri(self._uri)})")
             self.format = SoundFormat(self._input.stream.codec.canonical_name, header_of(self._input.stream, packet))
@@ -101,9 +109,14 @@ class Sound(Closing):
 
     # The run's side
 
-    def start(self, zero_s: float) -> None:
-        """Begin to read; once. `zero_s` is the mosaic's time 0 (monotonic)."""
-        self._zero_s = zero_s
+    def start(self, zero_s: float, pictures: Pictures) -> None:
+        """Begin to read; once.
+
+        Args:
+            zero_s: the mosaic's time 0 (monotonic).
+            pictures: tells how late the source's pictures are.
+        """
+        self._zero_s, self._pictures = zero_s, pictures
         if not self._finished:
             self._thread.start()
 
@@ -210,7 +223,7 @@ class Sound(Closing):
                 self._reconnects += self._error is not None and self._last >= 0
                 self._up, self._error = True, None
                 wait_s = self._source.reconnect_s
-                self._read(self._input.packets(), _LiveTimes(self._zero_s))
+                self._read(self._input.packets(), self._live_times())
             except (InputError, av.FFmpegError) as error:
                 why = _text(error)
             if self._input is not None:
@@ -225,6 +238,10 @@ class Sound(Closing):
             self._stop.wait(wait_s)
             wait_s = max(self._source.reconnect_s, min(1.5 * wait_s, 30.0))
 
+    def _live_times(self) -> _LiveTimes:
+        # A picture waits for the next tick, half of one on average.
+        return _LiveTimes(self._zero_s - float(self._tick) / 2, self._pictures)
+
     def _over(self) -> bool:
         return self._stop.is_set() or self._finished
 
@@ -237,7 +254,9 @@ class Sound(Closing):
         for packet in packets:
             if self._over():
                 return
-            times.came(packet)
+            times.came(packet, picture=packet.stream is not self._input.stream)
+            if packet.stream is not self._input.stream or not times.known:
+                continue
             if copies is not None:
                 self._put(copies.of(self._input.stream, packet, times.of(packet)))
                 continue
@@ -272,22 +291,25 @@ class Sound(Closing):
                     continue
                 self._last = packet.pts
                 self._queue.append(packet)
-            self._changed.notify_all()
-            if self._remote:
-                while len(self._queue) > _DEPTH:
+                self._changed.notify_all()
+                if len(self._queue) < _DEPTH:
+                    continue
+                if self._remote:
                     self._queue.popleft()
                     self._dropped += 1
-            else:
-                self._changed.wait_for(lambda: len(self._queue) < _DEPTH or self._over())
+                elif self._changed.wait_for(lambda: len(self._queue) < _DEPTH or self._over()) and self._over():
+                    return
 
 
 class _FileTimes:
     """Times of one lap in the mosaic."""
 
+    known = True
+
     def __init__(self, source: SoundInput, offset: int) -> None:
         self._input, self.begin = source, offset
 
-    def came(self, packet: Any) -> None: ...
+    def came(self, packet: Any, *, picture: bool) -> None: ...
 
     def of(self, item: Any) -> int:
         return self._input.time_of(item) + self.begin
@@ -299,24 +321,28 @@ class _FileTimes:
 
 
 class _LiveTimes:
-    """Times of one connection in the mosaic."""
+    """Times of one connection in the mosaic: beside the pictures of the same connection, as far as these are late."""
 
     begin = 0
 
-    def __init__(self, zero_s: float) -> None:
-        self._zero_s = zero_s
+    def __init__(self, zero_s: float, pictures: Pictures) -> None:
+        self._zero_s, self._pictures = zero_s, pictures
         self._clock = ArrivalClock()
-        self._offset = 0
+        self._delay = 0
+        self.known = False
 
-    def came(self, packet: Any) -> None:
-        pts = _ticks(packet)
-        arrival = round((time.monotonic() - self._zero_s) * CLOCK_HZ)
-        # A packet is whole when its last sample has been recorded.
-        duration = round((packet.duration or 0) * Fraction(packet.time_base) * CLOCK_HZ)
-        self._offset = self._clock.stamp(pts + duration, arrival) - pts - duration
+    def came(self, packet: Any, *, picture: bool) -> None:
+        if not picture:
+            return
+        decoding = packet.pts if packet.dts is None else packet.dts
+        if decoding is None:
+            return
+        arrival_s = time.monotonic() - self._zero_s + self._pictures.lag_s
+        self._delay = self._clock.delay(round(decoding * packet.time_base * CLOCK_HZ), round(arrival_s * CLOCK_HZ))
+        self.known = True
 
     def of(self, item: Any) -> int:
-        return _ticks(item) + self._offset
+        return _ticks(item) + self._delay
 
     def cut(self, samples: Float32, pts: int) -> Float32:
         return samples
