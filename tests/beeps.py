@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
+import time
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import av
+import av.error
 import numpy as np
 
 FPS = 25
@@ -65,6 +70,80 @@ def _frame(mono: np.ndarray, audio: Any, at: int) -> av.AudioFrame:
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(rows), format=form, layout=audio.codec_context.layout.name)
     frame.sample_rate, frame.pts, frame.time_base = audio.rate, at, Fraction(1, audio.rate)
     return frame
+
+
+class Broadcast:
+    """A clip sent in real time, round and round, as MPEG-TS to everybody who connects."""
+
+    def __init__(self, path: Path, length_s: float) -> None:
+        self._path, self._length_s = path, length_s
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._server.getsockname()[1]
+        self._clients: list[socket.socket] = []
+        self._ended = threading.Event()
+        self._threads = [threading.Thread(target=run, daemon=True) for run in (self._accept, self._send)]
+        for thread in self._threads:
+            thread.start()
+
+    def write(self, data: bytes) -> int:
+        """What the muxer calls."""
+        for client in list(self._clients):
+            try:
+                client.sendall(data)
+            except OSError:
+                self._clients.remove(client)
+                client.close()
+        return len(data)
+
+    def disconnect(self) -> None:
+        """Hang up on everybody; they may come again."""
+        for client in list(self._clients):
+            with contextlib.suppress(OSError):  # it has gone by itself
+                client.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        while not self._ended.is_set():
+            try:
+                self._clients.append(self._server.accept()[0])
+            except OSError:
+                return
+
+    def _send(self) -> None:
+        options = {"flush_packets": "1", "pat_period": "0.2", "max_interleave_delta": "1"}
+        with av.open(str(self._path)) as source, av.open(self, "w", format="mpegts", options=options) as out:
+            pieces = [(p.stream, bytes(p), p.dts * p.time_base, p.pts * p.time_base) for p in source.demux() if p.size]
+            streams = {stream: out.add_stream_from_template(stream) for stream in source.streams}
+            sound = Fraction(1024, RATE_HZ)  # a piece of sound is sent when it is over
+            pieces.sort(key=lambda piece: piece[2] + (sound if piece[0].type == "audio" else 0))
+            begin_s, last = time.monotonic(), dict.fromkeys(streams, -1)
+            base = Fraction(1, 90000)
+            lap = 0
+            while True:
+                for stream, data, dts, pts in pieces:
+                    offset = Fraction(lap * self._length_s) + 1
+                    due_s = begin_s + float(dts + offset - 1 + (sound if stream.type == "audio" else 0))
+                    if self._ended.wait(max(0.0, due_s - time.monotonic())):
+                        return
+                    packet = av.Packet(data)
+                    packet.stream, packet.time_base = streams[stream], base
+                    packet.pts, packet.dts = round((pts + offset) / base), round((dts + offset) / base)
+                    if packet.dts > last[stream]:
+                        last[stream] = packet.dts
+                        out.mux(packet)
+                lap += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        self.disconnect()
+        for thread in self._threads:
+            thread.join()
+        for client in self._clients:
+            client.close()
 
 
 def flashes_of(path: Path, **options: Any) -> list[float]:
