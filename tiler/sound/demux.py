@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import av
@@ -17,6 +16,7 @@ from av.container import InputContainer
 from tiler.closing import Closing
 from tiler.config.models import Source
 from tiler.decode.demuxed import DEFAULT_FPS, open_container, said_by
+from tiler.decode.picture import exact
 from tiler.errors import InputError, mask_uri
 from tiler.types import CLOCK_HZ
 
@@ -106,7 +106,7 @@ class SoundInput(Closing):
     def time_of(self, item: Any) -> int:
         """Time of a packet or a frame of a lap in 1/90000 s, 0 with the first picture."""
         pts = item.pts if item.pts is not None else item.dts or 0
-        return round(pts * Fraction(item.time_base) * CLOCK_HZ) - self._origin - self._zero
+        return in_ticks(pts, item) - self._origin - self._zero
 
     def close(self) -> None:
         if self._container is not None:
@@ -131,7 +131,7 @@ class SoundInput(Closing):
         self._audio: AudioStream = audio
         self._video: VideoStream = video
         start = None if video is None else video.start_time
-        self._origin = round(start * Fraction(video.time_base) * CLOCK_HZ) if start else 0
+        self._origin = in_ticks(start, video) if start else 0
 
     def _begin(self) -> None:
         """From the start of the file, or somewhat before `start_s`."""
@@ -162,7 +162,7 @@ class SoundInput(Closing):
 
     def _of_picture(self, packet: Any) -> int | None:
         pts = packet.pts if packet.pts is not None else packet.dts
-        return None if pts is None else round(pts * Fraction(packet.time_base) * CLOCK_HZ) - self._origin
+        return None if pts is None else in_ticks(pts, packet) - self._origin
 
     def _limits(self) -> tuple[int, int]:
         """Times of the pictures that are shown, from the file's first one."""
@@ -174,8 +174,12 @@ class SoundInput(Closing):
         """Of the lap, with the last picture's duration, as `tiler.decode.source` has it."""
         if not shown:
             return 0
-        rate = self._video.average_rate
-        usual = round(CLOCK_HZ / (Fraction(rate) if rate else DEFAULT_FPS))
+        usual = round(CLOCK_HZ / (exact(self._video.average_rate) or DEFAULT_FPS))
         duration = shown[-1] - shown[0] if len(shown) == 2 else usual
         room = end - round(self._source.start_s * CLOCK_HZ) - shown[-1]
         return shown[-1] + max(1, min(duration, room))
+
+
+def in_ticks(count: int, item: Any) -> int:
+    """A time of a packet, frame or stream as 1/90000 s."""
+    return round(count * (exact(item.time_base) or 0) * CLOCK_HZ)

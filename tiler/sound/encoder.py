@@ -50,6 +50,11 @@ class SoundEncoder:
         self._given = -1  # pts of the last packet
         self.format = SoundFormat(codec, _header(name, self._form, bitrate))
 
+    @property
+    def end(self) -> int:
+        """The time up to which there is sound, in 1/90000 s."""
+        return round(self._taken * CLOCK_HZ / RATE_HZ)
+
     def add(self, samples: Float32, pts: int) -> Iterator[SoundPacket]:
         """Encode what is heard from `pts` on.
 
@@ -95,7 +100,7 @@ def header_of(stream: Any, packet: Any) -> bytes:
     with av.open(file, "w", format="nut" if stream.codec.name.startswith("pcm_") else "matroska") as container:
         out = container.add_stream_from_template(stream)
         first = av.Packet(bytes(packet))
-        first.stream, first.time_base = out, packet.time_base
+        first.stream = out
         first.pts = first.dts = 0
         container.mux(first)
     return file.getvalue()

@@ -13,7 +13,6 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from fractions import Fraction
 from typing import Any, Protocol
 
 import av
@@ -25,7 +24,7 @@ from tiler.config.models import Source, is_live
 from tiler.decode.demuxed import MAX_ERRORS_IN_A_ROW, said_by
 from tiler.errors import InputError, TilerError, mask_uri
 from tiler.sound.arrival import ArrivalClock
-from tiler.sound.demux import SoundInput
+from tiler.sound.demux import SoundInput, in_ticks
 from tiler.sound.encoder import RATE_HZ, SoundEncoder, header_of
 from tiler.types import CLOCK_HZ, Float32, Packet, SoundFormat, SoundPacket
 
@@ -35,8 +34,8 @@ _DEPTH = 256
 """Packets that wait: about 5 s."""
 _PATIENCE_S = 10.0
 """An offline run waits this long for a file to be read, and then goes on without its sound."""
-_LATE = CLOCK_HZ // 2
-"""Live: sound that has not come by half a second after its time is silence."""
+_LATE = CLOCK_HZ
+"""Live: sound that has not come by a second after its time is silence."""
 _JOIN_S = 0.9
 
 
@@ -84,6 +83,7 @@ class Sound(Closing):
         self._until = 0
         self._packets = self._bytes = self._dropped = self._errors = self._reconnects = 0
         self._zero_s = 0.0
+        self._pictures: Pictures | None = None
         self._input: SoundInput | None = None
         if not self._remote:
             self._input = SoundInput(self._source, self._uri)
@@ -277,9 +277,11 @@ class Sound(Closing):
                 pts = times.of(frame)
                 for out in resampler[0].resample(frame):
                     samples = times.cut(out.to_ndarray(), pts)
+                    after = pts + round(out.samples * CLOCK_HZ / RATE_HZ)
+                    self._dropped += self._remote and after < self._encoder.end
                     if samples.shape[1]:
                         self._put(self._encoder.add(samples, max(pts, times.begin)))
-                    pts += round(out.samples * CLOCK_HZ / RATE_HZ)
+                    pts = after
 
     def _put(self, packets: Iterable[SoundPacket]) -> None:
         """Let the run have them; waits for room where the source can wait."""
@@ -325,7 +327,7 @@ class _LiveTimes:
 
     begin = 0
 
-    def __init__(self, zero_s: float, pictures: Pictures) -> None:
+    def __init__(self, zero_s: float, pictures: Pictures | None) -> None:
         self._zero_s, self._pictures = zero_s, pictures
         self._clock = ArrivalClock()
         self._delay = 0
@@ -337,8 +339,9 @@ class _LiveTimes:
         decoding = packet.pts if packet.dts is None else packet.dts
         if decoding is None:
             return
-        arrival_s = time.monotonic() - self._zero_s + self._pictures.lag_s
-        self._delay = self._clock.delay(round(decoding * packet.time_base * CLOCK_HZ), round(arrival_s * CLOCK_HZ))
+        lag_s = self._pictures.lag_s if self._pictures is not None else 0.0
+        arrival_s = time.monotonic() - self._zero_s + lag_s
+        self._delay = self._clock.delay(in_ticks(decoding, packet), round(arrival_s * CLOCK_HZ))
         self.known = True
 
     def of(self, item: Any) -> int:
@@ -359,14 +362,14 @@ class _Copies:
             return []
         if self._filter is None and stream.codec.canonical_name == "aac" and bytes(packet)[:1] == b"\xff":
             self._filter = BitStreamFilterContext("aac_adtstoasc", stream)
-        duration = round((packet.duration or 0) * Fraction(packet.time_base) * CLOCK_HZ)
+        duration = in_ticks(packet.duration or 0, packet)
         plain = [packet] if self._filter is None else self._filter.filter(packet)
         return [SoundPacket(bytes(each), pts, duration) for each in plain]
 
 
 def _ticks(item: Any) -> int:
     pts = item.pts if item.pts is not None else item.dts or 0
-    return round(pts * Fraction(item.time_base) * CLOCK_HZ)
+    return in_ticks(pts, item)
 
 
 def _text(error: Exception) -> str:
