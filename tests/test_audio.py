@@ -24,10 +24,12 @@ from recordings import counted, stream
 from tiler import stages
 from tiler.cli import main
 from tiler.config.loader import load
-from tiler.config.outputs import PushOutput
+from tiler.config.outputs import ClipOutput, PushOutput, SegmentsOutput
 from tiler.errors import ConfigError, InputError
 from tiler.observe.run import RunObserver
+from tiler.output.clip import Preroll
 from tiler.output.push import PushWriter
+from tiler.output.segments import SegmentWriter
 from tiler.pipeline import Run
 from tiler.sound import demux, reader
 from tiler.sound.arrival import ArrivalClock
@@ -167,6 +169,27 @@ def test_a_group_of_pictures_has_exactly_the_sound_of_its_time(
     assert heard[-1] >= 100 * CLOCK_HZ // FPS - 1920
 
 
+@pytest.mark.parametrize("name", ["c-000000.mp4", "named.mkv"])
+def test_a_clip_and_a_segment_have_the_sound_of_their_pictures(
+    tmp_path: Path, clips: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = text(clips, "{file: all.mp4}", more="encoder: {gop_s: 0.4}")
+    packets = _delivered(tmp_path, config, monkeypatch)
+    mosaic = load(tmp_path / "c.yaml").config.mosaic
+    sound = SoundEncoder("aac", 128_000).format
+    keeper = Preroll(ClipOutput(clip="c-{index}.mp4", preroll_s=2), tmp_path / "c-{index}.mp4", mosaic, "h264", sound)
+    output = SegmentsOutput(segments="s-{index}.mp4", every_s=1.7)  # not at a flash
+    row = SegmentWriter(output, tmp_path / "s-{index}.mp4", tmp_path / "s.jsonl", mosaic, "h264", sound)
+    for packet in packets:
+        keeper.write(packet)
+        row.write(packet)
+    row.close()
+    keeper.save(None if name.startswith("c-") else tmp_path / name)
+    assert worst_s(tmp_path / name, 2) < PICTURE_S  # at 2.2 and 3.2 s
+    assert worst_s(tmp_path / "s-000000.mp4", 2) < PICTURE_S
+    assert worst_s(tmp_path / "s-000001.mp4", 2) < PICTURE_S
+
+
 @pytest.mark.parametrize("codec", ["aac", "copy"])
 def test_sound_that_breaks_leaves_the_pictures_whole_and_is_said(
     tmp_path: Path, clips: Path, codec: str, monkeypatch: pytest.MonkeyPatch
@@ -277,13 +300,12 @@ def test_a_file_in_real_time_is_heard_in_sync(tmp_path: Path, clips: Path) -> No
     assert abs(middle_s(tmp_path / "o.mkv")) < 2 * PICTURE_S  # a picture waits for the next tick
 
 
-@pytest.mark.parametrize("codec", ["aac", "opus"])
-def test_a_camera_is_heard_in_sync_and_silent_while_it_is_away(tmp_path: Path, clips: Path, codec: str) -> None:
+def test_a_camera_is_heard_in_sync_and_silent_while_it_is_away(tmp_path: Path, clips: Path) -> None:
     with beeps.Broadcast(clips / "a.mp4", 4.0) as camera:
         source = ", reconnect_s: 0.2, options: {format: mpegts, analyzeduration: 300000}"
-        config = text(clips, "{file: o.mkv}", source=source, audio=f"codec: {codec}", more="duration_s: 12")
+        config = text(clips, "{file: o.mkv}", source=source, more="duration_s: 10")
         config = config.replace(str(clips / "a.mp4"), f"'tcp://127.0.0.1:{camera.port}'")
-        cut = threading.Timer(5.0, camera.disconnect)
+        cut = threading.Timer(4.0, camera.disconnect)
         cut.start()
         report = run(tmp_path, config)
         cut.join()
@@ -293,7 +315,7 @@ def test_a_camera_is_heard_in_sync_and_silent_while_it_is_away(tmp_path: Path, c
     with av.open(str(tmp_path / "o.mkv")) as container:
         stamps = [float(packet.pts * packet.time_base) for packet in container.demux(audio=0) if packet.size]
     assert max(np.diff(stamps)) < 0.03  # without a gap
-    assert stamps[-1] > 10
+    assert stamps[-1] > 8
 
 
 def test_a_camera_without_sound_or_that_is_not_there_leaves_the_pictures_alone(tmp_path: Path, clips: Path) -> None:

@@ -352,4 +352,4 @@ class Packet:
     @property
     def size_bytes(self) -> int:
         """Of picture and sound."""
-        return len(self.data) + sum(len(sound.data) for sound in self.sound)
+        return len(self.data) + (sum(len(sound.data) for sound in self.sound) if self.sound else 0)
