@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from consumers import SCHEMES, Consumer, free_port
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from recordings import counted, stream
 
@@ -213,6 +213,34 @@ def test_sound_that_breaks_leaves_the_pictures_whole_and_is_said(
     assert len(beeps.beeps_of(tmp_path / "o.mp4")) == 1
     if codec == "aac":  # the rest is silence, which players need not wait for
         assert report["audio"]["packets"] == 188
+
+
+def test_damaged_sound_is_counted_and_the_pictures_are_whole(tmp_path: Path, clips: Path) -> None:
+    data = bytearray((clips / "a.mp4").read_bytes())
+    with av.open(str(clips / "a.mp4")) as container:
+        pieces = [(packet.pos, packet.size) for packet in container.demux(audio=0) if packet.size]
+    random = np.random.default_rng(7)
+    for at, size in pieces[60:]:
+        data[at : at + size] = random.bytes(size)
+    (tmp_path / "damaged.mp4").write_bytes(data)
+    report = run(tmp_path, text(tmp_path, "{file: o.mp4}", clip="damaged.mp4"))
+    assert report["audio"]["errors"] > 20
+    assert report["audio"]["packets"] == 188
+    assert beeps.flashes_of(tmp_path / "o.mp4") == pytest.approx([at / FPS for at in beeps.FLASHES])
+
+
+@given(
+    pieces=st.lists(st.tuples(st.integers(-9000, 200_000), st.integers(1, 5000)), max_size=12),
+    codec=st.sampled_from(["aac", "opus"]),
+)
+@settings(max_examples=40, deadline=None)
+def test_whatever_comes_when_the_encoder_leaves_no_gap(pieces: list[tuple[int, int]], codec: str) -> None:
+    encoder = SoundEncoder(codec, 64_000)
+    packets = [packet for pts, count in pieces for packet in encoder.add(np.zeros((2, count), np.float32), pts)]
+    packets += encoder.silence(220_000)
+    assert packets[0].pts <= 1920
+    assert all(after.pts == packet.pts + packet.duration for packet, after in zip(packets, packets[1:], strict=False))
+    assert packets[-1].pts >= 220_000
 
 
 def test_a_file_that_gives_nothing_any_more_does_not_hold_the_run_up(

@@ -48,6 +48,7 @@ class SoundInput(Closing):
         """
         self._source, self._uri = source, uri
         self._container: InputContainer | None = None
+        self._zero: int | None = None
         self.length = 0
         self._open()
 
@@ -76,7 +77,8 @@ class SoundInput(Closing):
             InputError: the file cannot be opened again.
             av.FFmpegError: it broke.
         """
-        self._zero = self._first_picture()
+        if self._zero is None:
+            self._zero = self._first_picture()
         self._begin()
         assert self._container is not None
         begin, end = self._limits()
@@ -106,7 +108,7 @@ class SoundInput(Closing):
     def time_of(self, item: Any) -> int:
         """Time of a packet or a frame of a lap in 1/90000 s, 0 with the first picture."""
         pts = item.pts if item.pts is not None else item.dts or 0
-        return in_ticks(pts, item) - self._origin - self._zero
+        return in_ticks(pts, item) - self._origin - (self._zero or 0)
 
     def close(self) -> None:
         if self._container is not None:

@@ -220,6 +220,10 @@ class Sound(Closing):
             why = "it ended"
             try:
                 self._input = self._input or SoundInput(self._source, self._uri)
+                codec = self._input.stream.codec.canonical_name
+                if self._encoder is None and self.format is not None and codec != self.format.codec:
+                    self._fail(f"was {self.format.codec}, came back as {codec}, and is copied")
+                    return
                 self._reconnects += self._error is not None and self._last >= 0
                 self._up, self._error = True, None
                 wait_s = self._source.reconnect_s
@@ -360,11 +364,15 @@ class _Copies:
     def of(self, stream: Any, packet: Any, pts: int) -> list[SoundPacket]:
         if pts < 0:
             return []
-        if self._filter is None and stream.codec.canonical_name == "aac" and bytes(packet)[:1] == b"\xff":
+        if self._filter is None and stream.codec.canonical_name == "aac" and _has_adts(bytes(packet)):
             self._filter = BitStreamFilterContext("aac_adtstoasc", stream)
         duration = in_ticks(packet.duration or 0, packet)
         plain = [packet] if self._filter is None else self._filter.filter(packet)
         return [SoundPacket(bytes(each), pts, duration) for each in plain]
+
+
+def _has_adts(data: bytes) -> bool:
+    return len(data) > 7 and data[0] == 0xFF and data[1] & 0xF0 == 0xF0
 
 
 def _ticks(item: Any) -> int:
