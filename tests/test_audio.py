@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +240,7 @@ def test_whatever_comes_when_the_encoder_leaves_no_gap(pieces: list[tuple[int, i
     packets = [packet for pts, count in pieces for packet in encoder.add(np.zeros((2, count), np.float32), pts)]
     packets += encoder.silence(220_000)
     assert packets[0].pts <= 1920
-    assert all(after.pts == packet.pts + packet.duration for packet, after in zip(packets, packets[1:], strict=False))
+    assert all(after.pts == packet.pts + packet.duration for packet, after in pairwise(packets))
     assert packets[-1].pts >= 220_000
 
 
