@@ -18,6 +18,9 @@ with av.open(url, options=options, timeout=(30, 10)) as container:
     for frame in container.decode(video=0):
         print(f'{time.monotonic():.3f} {frame.width}x{frame.height}', flush=True)
 """
+_LISTEN_TO_BOTH = _LISTEN.replace("decode(video=0)", "decode(video=0, audio=0)").replace(
+    "{frame.width}x{frame.height}", "{frame.time or 0} {type(frame).__name__}"
+)
 SCHEMES = {
     "rtmp": ("rtmp://127.0.0.1:{}/live/x", ["listen=1", "analyzeduration=300000"]),
     "rtsp": ("rtsp://127.0.0.1:{}/x", ["rtsp_flags=listen", "listen_timeout=30", "analyzeduration=300000"]),
@@ -34,12 +37,13 @@ def free_port() -> int:
 
 
 class Consumer:
-    """Listens from now on; `frames` are the times (monotonic) at which pictures were decoded."""
+    """Listens from now on; `frames` are the times (monotonic) at which pictures (or `sound`, too) were decoded."""
 
-    def __init__(self, scheme: str, port: int) -> None:
+    def __init__(self, scheme: str, port: int, *, sound: bool = False) -> None:
         url, options = SCHEMES[scheme]
+        program = _LISTEN_TO_BOTH if sound else _LISTEN
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _LISTEN, url.format(port), *options], stdout=subprocess.PIPE,
+            [sys.executable, "-c", program, url.format(port), *options], stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, text=True,
         )  # fmt: skip
         self._lines: queue.Queue[str] = queue.Queue()
@@ -60,6 +64,11 @@ class Consumer:
             queue.Empty: none came.
         """
         return float(self._lines.get(timeout=timeout_s).split()[0])
+
+    def kind(self, timeout_s: float = 20.0) -> tuple[str, float]:
+        """VideoFrame or AudioFrame (with `sound`), and its own time, of the next that is decoded."""
+        _, time_s, kind = self._lines.get(timeout=timeout_s).split()
+        return kind, float(time_s)
 
     def kill(self) -> None:
         self._process.kill()

@@ -398,6 +398,9 @@ def _say_result(observer: Any) -> None:
     if report["cpu_fallback"]:
         reasons = {report["stages"][stage]["reason"] for stage in report["cpu_fallback"]}
         click.echo(f"on the CPU: {', '.join(report['cpu_fallback'])} ({'; '.join(sorted(reasons))})")
+    sound = report.get("audio")
+    if sound is not None and sound["error"]:
+        click.echo(f"sound of {sound['source']}: {sound['error']}", err=True)
     for row in report["streams"]:
         if row["failure"]:
             click.echo(f"stream {row['id']}: {row['failure']}", err=True)

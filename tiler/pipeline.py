@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tiler.compose.layout import place_tiles
 from tiler.config.loader import LoadedConfig
@@ -32,8 +33,11 @@ from tiler.stages import STAGES, Stages
 from tiler.track.camera import Camera
 from tiler.track.slots import Slots
 from tiler.track.trails import Trails
-from tiler.types import CLOCK_HZ, Appearance, Detections, Follow, Mosaic, TileInput, Tracks
+from tiler.types import CLOCK_HZ, Appearance, Detections, Follow, Mosaic, Packet, TileInput, Tracks
 from tiler.worker import Channel, Worker
+
+if TYPE_CHECKING:
+    from tiler.sound.reader import Sound
 
 _JOIN_S = 5.0
 
@@ -80,7 +84,7 @@ class Run:
             overwrite: replace files that exist.
 
         Raises:
-            InputError: an output cannot be written.
+            InputError: an output cannot be written, or the source of the sound has none.
         """
         self._loaded = loaded
         self._config: Config = loaded.config
@@ -102,11 +106,13 @@ class Run:
         self._slots = [Slots(source.slots, names) if source.slots else None for source in self._config.sources]
         self._cameras = _cameras(self._config)
         with ExitStack() as opened:
+            self._sound = _open_sound(loaded, opened)
             self._outlets, self._track_outlets, self._clips = _open_outputs(
-                loaded, stages, observer, opened, overwrite=overwrite
+                loaded, stages, observer, opened, self._sound, overwrite=overwrite
             )
             self._close_outputs = opened.pop_all()
         observer.outputs = [*self._outlets, *self._track_outlets]
+        observer.sound = self._sound
         observer.reid = stages.reid.duties if stages.reid is not None else ()
         gathered, prepared, inferred, tracked = (Channel[Tick](1) for _ in range(4))
         composed = Channel[Tick](1, observer.encoder_wait.add)
@@ -132,6 +138,8 @@ class Run:
         for feed in self._stages.feeds:
             feed.reader.start()
         start_s = time.monotonic()
+        if self._sound is not None:
+            self._sound.start(start_s, self._stages.feeds[self._sound.stream].reader)
         index = 0
         while not self._stop.is_set() and (last is None or index < last):
             if live:
@@ -245,7 +253,9 @@ class Run:
             packets = self._stages.encoder.encode(tick.mosaic)
         self._deliver(packets)
 
-    def _deliver(self, packets: Sequence) -> None:  # type: ignore[type-arg]
+    def _deliver(self, packets: Sequence[Packet]) -> None:
+        if self._sound is not None:
+            packets = self._sound.join(packets)
         for packet in packets:
             for outlet in self._outlets:
                 outlet.put(packet)
@@ -285,7 +295,7 @@ class Run:
         """
         encoder, observer = self._stages.encoder, self._observer
         outlet, _ = open_outlet(self._loaded, output, encoder.request_keyframe, lambda: observer.stage("output"),
-                                overwrite=False, origin=None)
+                                overwrite=False, origin=None, sound=self._sound.format if self._sound else None)
         self.add(outlet)
         encoder.request_keyframe()
         return outlet
@@ -370,8 +380,20 @@ class Run:
         self._stages.close()
 
 
+def _open_sound(loaded: LoadedConfig, opened: ExitStack) -> Sound | None:
+    """A mosaic is silent, and imports nothing for sound, unless the config asks for some."""
+    if loaded.config.audio is None:
+        return None
+    from tiler.sound.reader import Sound
+
+    sound = Sound(loaded)
+    opened.callback(sound.close)
+    return sound
+
+
 def _open_outputs(
-    loaded: LoadedConfig, stages: Stages, observer: RunObserver, opened: ExitStack, *, overwrite: bool
+    loaded: LoadedConfig, stages: Stages, observer: RunObserver, opened: ExitStack, sound: Sound | None, *,
+    overwrite: bool,
 ) -> tuple[list[Outlet], list[TracksOutlet], list[Preroll]]:
     config = loaded.config
     streams = [(source.id, index) for index, source in enumerate(config.sources)]
@@ -388,8 +410,9 @@ def _open_outputs(
             opened.callback(tracks[-1].close)
         else:
             outlet, writer = open_outlet(
-                loaded, output, stages.encoder.request_keyframe, lambda: observer.stage("output"), overwrite=overwrite
-            )
+                loaded, output, stages.encoder.request_keyframe, lambda: observer.stage("output"),
+                overwrite=overwrite, sound=sound.format if sound is not None else None,
+            )  # fmt: skip
             outlets.append(outlet)
             opened.callback(outlet.close)
             if isinstance(writer, Preroll):

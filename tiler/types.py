@@ -303,16 +303,53 @@ class Mosaic:
 
 
 @dataclass(frozen=True, slots=True)
+class SoundFormat:
+    """What a container must know of the sound before its first packet.
+
+    Attributes:
+        codec: FFmpeg's name.
+        header: a media file of one packet, of which a muxer takes the parameters of its stream.
+    """
+
+    codec: str
+    header: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SoundPacket:
+    """A piece of encoded sound.
+
+    Attributes:
+        data: bytes of the codec, parameters not in band.
+        pts, duration: 1/90000 s of the mosaic's time.
+    """
+
+    data: bytes
+    pts: int
+    duration: int
+
+
+@dataclass(frozen=True, slots=True)
 class Packet:
-    """One encoded picture of the mosaic.
+    """One encoded picture of the mosaic, and the sound that goes with it.
+
+    The packets from one keyframe to the next carry exactly the sound of the time that their pictures last (live:
+    as far as it has come by then), so that who leaves pictures out, or cuts at a keyframe, does so with both.
 
     Attributes:
         data: Annex-B (H.264, HEVC) or OBU (AV1) bytes, parameter sets in band.
         pts, dts: ticks of the mosaic's clock (1 / fps).
         keyframe: True for IDR.
+        sound: in order; none without `audio` in the config.
     """
 
     data: bytes
     pts: int
     dts: int
     keyframe: bool
+    sound: tuple[SoundPacket, ...] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """Of picture and sound."""
+        return len(self.data) + (sum(len(sound.data) for sound in self.sound) if self.sound else 0)

@@ -24,6 +24,7 @@ from tiler.config.outputs import (
     TracksOutput,
     kind_of,
     problem_of,
+    sound_problem,
     target_of,
 )
 from tiler.encode.parameters import contradictions
@@ -246,6 +247,7 @@ def _check(loaded: LoadedConfig, report: _Findings) -> None:
         key, _, problem = found.partition(": ")
         report.at(tuple(key.split(".")), problem)
     _check_outputs(loaded, report)
+    _check_audio(loaded, report)
     _check_preview(loaded, report)
 
 
@@ -290,6 +292,26 @@ def _check_outputs(loaded: LoadedConfig, report: _Findings) -> None:
         if path in seen:
             report.at(("outputs", index, key), f"{seen[path]} writes to the same file")
         seen[path] = f"outputs[{index}]"
+
+
+def _check_audio(loaded: LoadedConfig, report: _Findings) -> None:
+    config = loaded.config
+    if config.audio is None:
+        return
+    source, codec = config.audio.source, config.audio.codec
+    ids = [other.id for other in config.sources]
+    if source not in ids:
+        report.at(("audio", "source"), f"no source has this id{nearest(source, ids)} (got {source!r})")
+    elif config.sources[ids.index(source)].uri.startswith("sample://"):
+        report.at(("audio", "source"), f"the samples have no sound (got {source!r})")
+    if codec == "copy" and "bitrate" in config.audio.model_fields_set:
+        report.at(("audio", "bitrate"), "copy takes the sound as it is; give a bitrate with aac or opus")
+    for index, output in enumerate(config.outputs):
+        if isinstance(output, TracksOutput) or codec == "copy" or problem_of(output, config.encoder.codec):
+            continue
+        problem = sound_problem(output, codec)
+        if problem is not None:
+            report.at(("outputs", index, kind_of(output)), f"{problem} (audio.codec is {codec})")
 
 
 def _check_preview(loaded: LoadedConfig, report: _Findings) -> None:

@@ -48,6 +48,18 @@ def _bits(value: Any) -> int:
     return bits
 
 
+def _sound_bits(value: Any) -> int:
+    """As `_bits`, for sound."""
+    text = str(value).strip()
+    try:
+        bits = int(float(text.removesuffix("k")) * (1000 if text.endswith("k") else 1))
+    except (ValueError, OverflowError):
+        bits = 0
+    if isinstance(value, bool) or not 16_000 <= bits <= 512_000:
+        raise ValueError("expected 16k to 512k bits per second, such as 128k")
+    return bits
+
+
 def _off(value: Any) -> Any:
     """YAML reads `off` as false."""
     return "off" if value is False else value
@@ -55,6 +67,7 @@ def _off(value: Any) -> Any:
 
 Rate = Annotated[Fraction, BeforeValidator(_fraction), PlainSerializer(str)]
 BitRate = Annotated[int, BeforeValidator(_bits)]
+SoundBitRate = Annotated[int, BeforeValidator(_sound_bits)]
 Colour = Annotated[str, Field(pattern=r"^#[0-9A-Fa-f]{6}$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")]
 Unit = Annotated[float, Field(ge=0, le=1)]
@@ -244,6 +257,16 @@ class EncoderConfig(Model):
     )
 
 
+class AudioConfig(Model):
+    """The sound of one source, in every output but the preview."""
+
+    source: Name = Field(description="id of the source")
+    codec: Literal["aac", "opus", "copy"] = Field(
+        "aac", description="aac | opus (both 48 kHz stereo) | copy (as the source has it)"
+    )
+    bitrate: SoundBitRate = Field(128_000, description="bits per second, such as 128k; not with copy")
+
+
 class PreviewConfig(Model):
     """The page that shows the mosaic in a browser, and its control API."""
 
@@ -288,6 +311,7 @@ class Config(Model):
     tracker: TrackerConfig = TrackerConfig()
     overlay: OverlayConfig = OverlayConfig()
     encoder: EncoderConfig = EncoderConfig()
+    audio: AudioConfig | None = Field(None, description="the sound of one source; the mosaic is silent when absent")
     outputs: list[AnyOutput] = Field(default_factory=list, description="where the mosaic goes")
     preview: PreviewConfig | None = Field(None, description="the page in the browser; `preview: {}` takes the defaults")
 

@@ -149,6 +149,41 @@ def problem_of(output: AnyOutput, codec: str) -> tuple[str, str] | None:
     return None
 
 
+_MP4_SOUND = ("aac", "opus", "mp3", "ac3", "eac3", "flac", "alac")
+_TS_SOUND = ("aac", "opus", "mp3", "ac3", "eac3")
+_SOUND = {
+    **dict.fromkeys((".mp4", "mp4"), _MP4_SOUND),
+    ".mov": ("aac", "mp3", "ac3", "eac3", "alac", "pcm_s16le", "pcm_alaw", "pcm_mulaw"),
+    **dict.fromkeys((".mkv", "mkv"), (*_MP4_SOUND, "vorbis", "pcm_s16le")),
+    **dict.fromkeys(("mpegts", "udp", "tcp"), _TS_SOUND),
+    **dict.fromkeys(("rtsp", "rtsps"), ("aac", "opus", "mp3", "ac3", "pcm_alaw", "pcm_mulaw")),
+    **dict.fromkeys(("rtmp", "rtmps"), ("aac", "mp3")),
+}
+"""Codecs of sound that a container takes, by suffix, format or scheme."""
+
+
+def sound_problem(output: MosaicOutput, codec: str) -> str | None:
+    """What is accepted, where an output cannot hold sound of this codec; None where it can.
+
+    >>> sound_problem(PushOutput(push="rtmp://h/live/KEY"), "opus")
+    'rtmp cannot carry opus sound; accepted for it: aac, mp3'
+    """
+    target, container = target_of(output), ""
+    match output:
+        case PipeOutput():
+            container = output.format
+        case PushOutput():
+            container = target.partition("://")[0].lower()
+        case HlsOutput():
+            container = "mp4"
+        case _:
+            container = PurePath(target).suffix.lower()
+    accepted = _SOUND.get(container, ())
+    if codec in accepted:
+        return None
+    return f"{container} cannot carry {codec} sound; accepted for it: {', '.join(accepted)}"
+
+
 def _push_problem(url: str, codec: str) -> str | None:
     scheme, separator, rest = url.partition("://")
     scheme = scheme.lower()

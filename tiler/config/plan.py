@@ -116,6 +116,9 @@ class Plan:
         if not any(stage.device.startswith("cuda") for stage in self.stages):  # a GPU's has a table of its own
             lines += ["", f"memory  about {self.memory_mb:.0f} MB in buffers ({QUEUED_FRAMES} frames a source, "
                       f"{MOSAICS} mosaics, {TENSORS} batches)"]
+        if config.audio is not None:
+            rate = "as it is" if config.audio.codec == "copy" else f"{config.audio.bitrate / 1000:g} kbit/s"
+            lines.append(f"audio  of {config.audio.source}, {config.audio.codec}, {rate}")
         lines.append("outputs")
         for output in config.outputs:
             place = target_of(output) if isinstance(output, PipeOutput) else self.loaded.resolve(target_of(output))
@@ -138,12 +141,23 @@ def resolve_plan(loaded: LoadedConfig, stages: Sequence[StagePlan]) -> Plan:
     """Look at the files of a config, the model among them; live sources are not opened.
 
     Raises:
-        InputError: a file cannot be opened, or is no model that tiler can read.
+        InputError: a file cannot be opened, has not the sound it should have, or is no model that tiler can read.
     """
     detector = loaded.config.detector
     model = load_model(detector.model, loaded.folder) if isinstance(detector, DetectorConfig) else None
+    _look_for_sound(loaded)
     sources = tuple(_look(loaded, index) for index in range(len(loaded.config.sources)))
     return Plan(loaded, sources, tuple(stages), model)
+
+
+def _look_for_sound(loaded: LoadedConfig) -> None:
+    audio = loaded.config.audio
+    for source in loaded.config.sources:
+        if audio is None or source.id != audio.source or is_live(source.model_copy(update={"realtime": False})):
+            continue
+        from tiler.sound.demux import SoundInput
+
+        SoundInput(source, loaded.resolve(source.uri)).close()
 
 
 def _look(loaded: LoadedConfig, index: int) -> SourcePlan:

@@ -87,6 +87,8 @@ class DemuxedDecoder(Closing, Generic[PictureT]):
         self._lock = threading.Lock()
         self._closed = False
         self._container: InputContainer | None = None
+        self._newest: int | None = None
+        self._shown: tuple[int | None, Fraction] = None, Fraction(0)
         self._open()
         self._frames = self._trimmed()
         self._first: Frame | StageError | None
@@ -162,18 +164,8 @@ class DemuxedDecoder(Closing, Generic[PictureT]):
 
     def _open(self) -> None:
         source = self._source
-        options = {key: str(value) for key, value in source.options.items()}
-        uri = self._uri
-        timeout: tuple[float, float] | None = (source.timeout_s, source.timeout_s)
-        file_format = options.pop("format", "v4l2" if uri.startswith("/dev/video") else "") or None
-        if uri.startswith(("rtsp://", "rtsps://")):
-            options.setdefault("rtsp_transport", "tcp")  # UDP loses packets under load
-        if Path(uri).is_file():
-            uri, timeout = f"file:{uri}", None  # a colon in a file name is not a protocol
         try:
-            self._container = av.open(
-                uri, "r", format=file_format, options=options, timeout=timeout, **_ANY_METADATA
-            )
+            self._container = open_container(source, self._uri)
             self._video = self._select(self._container)
         except (av.FFmpegError, OSError, ValueError) as error:
             self._discard()
@@ -249,6 +241,7 @@ class DemuxedDecoder(Closing, Generic[PictureT]):
         first: int | None = None
         for picture in self._from_start():
             pts = stamp(picture)
+            self._shown = picture.pts, self._tick_of(picture)
             if pts is None or pts < begin:
                 continue
             if end is not None and pts >= end:
@@ -343,8 +336,15 @@ class DemuxedDecoder(Closing, Generic[PictureT]):
                 yield None
                 raise self._failure(f"cannot read on: {said_by(error)}") from error
             if packet.size:
+                self._newest = packet.pts if packet.dts is None else packet.dts
                 yield packet
         yield None
+
+    @property
+    def lag_s(self) -> float:
+        """How far the last picture's time lies behind what was taken from the stream (its decoding time), in s."""
+        pts, tick = self._shown
+        return 0.0 if pts is None or self._newest is None else float(self._newest * self._tick - pts * tick)
 
     def _tick_of(self, picture: PictureT) -> Fraction:
         """The picture's time base."""
@@ -359,6 +359,25 @@ class DemuxedDecoder(Closing, Generic[PictureT]):
 
     def _failure(self, message: str) -> StageError:
         return StageError("decode", message, stream=self._source.id)
+
+
+def open_container(source: Source, uri: str) -> InputContainer:
+    """What FFmpeg opens, with the source's options and timeout.
+
+    Raises:
+        av.FFmpegError, OSError, ValueError: it cannot.
+    """
+    options = {key: str(value) for key, value in source.options.items()}
+    timeout: tuple[float, float] | None = (source.timeout_s, source.timeout_s)
+    file_format = options.pop("format", "v4l2" if uri.startswith("/dev/video") else "") or None
+    if uri.startswith(("rtsp://", "rtsps://")):
+        options.setdefault("rtsp_transport", "tcp")  # UDP loses packets under load
+    if Path(uri).is_file():
+        uri, timeout = f"file:{uri}", None  # a colon in a file name is not a protocol
+    container: InputContainer = av.open(
+        uri, "r", format=file_format, options=options, timeout=timeout, **_ANY_METADATA
+    )
+    return container
 
 
 def _plane_size(first: Frame | StageError | None) -> tuple[int, int] | None:

@@ -87,6 +87,7 @@ class SourceReader(Closing):
         failure: why the stream broke, None while it has not.
         info: of the decoder; None before a live source was first reached.
         endless: nothing more may come, and yet what is shown stays (an image).
+        lag_s: of a live source's decoder at the last picture; see `DemuxedDecoder.lag_s`.
     """
 
     def __init__(
@@ -114,6 +115,7 @@ class SourceReader(Closing):
         self.failure: StageError | None = None
         self.info: StreamInfo | None = None
         self.endless = False
+        self.lag_s = 0.0
         self.remote = is_live(source.model_copy(update={"realtime": False}))
         self._live = live
         self._open: Callable[[], Decoder] = lambda: opener(source, uri, stream, threads)
@@ -258,6 +260,7 @@ class SourceReader(Closing):
                         self.counts.reconnects += self.counts.read > 1  # not when it first came up late
                         logger.info("stream %s: back (%s)", self.source.id, self._where)
                     wait_s = self.source.reconnect_s
+                    self.lag_s = getattr(decoder, "lag_s", 0.0)
                     now_s = time.monotonic()
                     self._put(replace(frame, pts=clock.stamp(frame.pts, now_s), arrival_s=now_s))
                 why = "it ended"

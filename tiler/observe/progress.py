@@ -75,6 +75,8 @@ class Progress:
             parts += [f"{row['kind']} {row['name']} {row['state']}: {row['error']}" for row in lost]
         if dropped := sum(row["dropped"] for row in rows):
             parts.append(f"left out {dropped} packets")
+        if seen.sound is not None and (sound := seen.sound.report())["error"]:
+            parts.append(f"sound of {sound['source']} {sound['state']}: {sound['error']}")
         return "   ".join(parts)
 
     def _picture(self) -> Group:

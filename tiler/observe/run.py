@@ -61,6 +61,7 @@ class RunObserver:
         slots: of each stream, the pictures in which each slot was seen; empty without slots.
         revised: of each stream, how often names went over; see `Slots.revised`.
         outputs: where the packets and tracks go.
+        sound: of one source, beside the pictures; None without.
         reid: how much was looked at whom, by stream; empty without.
         encoder_wait: how long composed pictures waited for the encoder.
         latency: from the tick to its packet.
@@ -82,6 +83,7 @@ class RunObserver:
         self.slots = [dict.fromkeys(s.slots.names, 0) if s.slots else {} for s in config.sources]
         self.revised = [0] * len(feeds)
         self.outputs: Sequence[Reports] = ()
+        self.sound: Reports | None = None
         self.reid: Sequence[Reports] = ()
         self.encoder_wait, self.latency = Timing(), Timing()
         self._began: dict[int, float] = {}
@@ -196,6 +198,7 @@ class RunObserver:
                 "queue_wait_ms": self.encoder_wait.summary(),
             },
             "outputs": [output.report() for output in self.outputs],
+            **({"audio": self.sound.report()} if self.sound is not None else {}),
             "copies": self._copies.summary(self.frames),
             "cpu_fallback": [n for n, c in self._choices.items() if c.device == "cpu" and n not in ("track", "output")],
             "versions": {

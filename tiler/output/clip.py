@@ -12,13 +12,14 @@ from tiler.config.outputs import ClipOutput, FileOutput
 from tiler.errors import InputError, StageError
 from tiler.output.file import FileWriter, check_writable
 from tiler.output.names import Names, hidden
-from tiler.types import Packet
+from tiler.types import Packet, SoundFormat
 
 
 class Preroll:
     """Keeps packets (see `tiler.output.base.Output`); `save` may be called from any thread."""
 
-    def __init__(self, output: ClipOutput, pattern: Path, mosaic: MosaicConfig, codec: str) -> None:
+    def __init__(self, output: ClipOutput, pattern: Path, mosaic: MosaicConfig, codec: str,
+                 sound: SoundFormat | None = None) -> None:
         """See that clips can be written.
 
         Args:
@@ -26,11 +27,12 @@ class Preroll:
             pattern: absolute; the last part has {time} or {index}.
             mosaic: size and rate of the pictures.
             codec: of the packets.
+            sound: see `tiler.output.mux.Muxer`.
 
         Raises:
             InputError: the folder cannot be written.
         """
-        self._mosaic, self._codec = mosaic, codec
+        self._mosaic, self._codec, self._sound = mosaic, codec, sound
         self._span = round(output.preroll_s * float(mosaic.fps))
         self._names = Names(pattern)
         check_writable(hidden(pattern), overwrite=True)
@@ -70,7 +72,9 @@ class Preroll:
             check_writable(target, overwrite=False)
             part = hidden(target)
             settings = FileOutput(file=part.name, fragmented=False)
-            with FileWriter(settings, part, self._mosaic, self._codec, overwrite=True, origin=first) as file:
+            with FileWriter(
+                settings, part, self._mosaic, self._codec, overwrite=True, origin=first, sound=self._sound
+            ) as file:
                 for packet in packets:
                     file.write(packet)
             try:

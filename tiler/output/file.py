@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from tiler.config.models import MosaicConfig
-from tiler.config.outputs import FileOutput
+from tiler.config.outputs import FileOutput, sound_problem
 from tiler.errors import InputError
 from tiler.output.mux import FRAGMENTED, MATROSKA, Muxer
+from tiler.types import SoundFormat
 
 _CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 
@@ -24,6 +25,7 @@ class FileWriter(Muxer):
         *,
         overwrite: bool,
         origin: int | None = 0,
+        sound: SoundFormat | None = None,
     ) -> None:
         """Open the file for writing.
 
@@ -33,7 +35,7 @@ class FileWriter(Muxer):
             mosaic: size and rate of the pictures.
             codec: of the packets.
             overwrite: replace a file that exists.
-            origin: see `Muxer`.
+            origin, sound: see `Muxer`.
 
         Raises:
             InputError: it exists and `overwrite` is False, cannot be written, or its format cannot hold the codec.
@@ -41,12 +43,15 @@ class FileWriter(Muxer):
         suffix = Path(output.file).suffix.lower()  # a link may lead to a file that is called otherwise
         if codec == "av1" and suffix == ".mov":
             raise InputError(f"output {path}: a .mov file cannot hold AV1; accepted for it: .mp4, .mkv")
+        if sound is not None and (problem := sound_problem(output, sound.codec)) is not None:
+            raise InputError(f"output {path}: {problem}")
         self.path = path
         options = MATROSKA
         if suffix != ".mkv":
             options = FRAGMENTED if output.fragmented else {"movflags": "faststart"}
         check_writable(path, overwrite=overwrite)
-        super().__init__(str(path), mosaic, codec, container=_CONTAINERS[suffix], options=options, origin=origin)
+        super().__init__(str(path), mosaic, codec, container=_CONTAINERS[suffix], options=options, origin=origin,
+                         sound=sound)
 
 
 def check_writable(path: Path, *, overwrite: bool) -> None:

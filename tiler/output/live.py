@@ -11,6 +11,7 @@ from tiler.config.outputs import HlsOutput, PipeOutput
 from tiler.errors import InputError, StageError
 from tiler.output.file import check_writable
 from tiler.output.mux import FRAGMENTED, MATROSKA, Muxer
+from tiler.types import SoundFormat
 
 PLAYLIST = "index.m3u8"
 
@@ -18,7 +19,8 @@ PLAYLIST = "index.m3u8"
 class HlsWriter(Muxer):
     """A playlist and its fragmented MP4 segments; players see whole files only."""
 
-    def __init__(self, output: HlsOutput, folder: Path, mosaic: MosaicConfig, codec: str) -> None:
+    def __init__(self, output: HlsOutput, folder: Path, mosaic: MosaicConfig, codec: str,
+                 sound: SoundFormat | None = None) -> None:
         """Make the folder.
 
         Raises:
@@ -37,13 +39,14 @@ class HlsWriter(Muxer):
             # A player that holds segments of an earlier run must not meet their names again.
             "hls_start_number_source": "epoch",
         }
-        super().__init__(str(folder / PLAYLIST), mosaic, codec, container="hls", options=options)
+        super().__init__(str(folder / PLAYLIST), mosaic, codec, container="hls", options=options, sound=sound)
 
 
 class PipeWriter(Muxer):
     """Standard output. From here on what anything prints there goes to standard error."""
 
-    def __init__(self, output: PipeOutput, mosaic: MosaicConfig, codec: str) -> None:
+    def __init__(self, output: PipeOutput, mosaic: MosaicConfig, codec: str,
+                 sound: SoundFormat | None = None) -> None:
         """Take standard output for the packets alone.
 
         Raises:
@@ -57,7 +60,7 @@ class PipeWriter(Muxer):
         formats = {"mpegts": "mpegts", "mp4": "mp4", "mkv": "matroska"}
         options = {"mpegts": {"flush_packets": "1"}, "mp4": FRAGMENTED, "mkv": {"live": "1", **MATROSKA}}
         super().__init__(f"pipe:{self._descriptor}", mosaic, codec, container=formats[output.format],
-                         options=options[output.format])
+                         options=options[output.format], sound=sound)
         self._name = "stdout"
 
     def close(self) -> None:

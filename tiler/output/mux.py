@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from fractions import Fraction
 
@@ -11,7 +12,7 @@ import av.error
 from tiler.closing import Closing
 from tiler.config.models import MosaicConfig
 from tiler.errors import InputError, StageError
-from tiler.types import CLOCK_HZ, Packet
+from tiler.types import CLOCK_HZ, Packet, SoundFormat, SoundPacket
 
 TIME_BASE = Fraction(1, CLOCK_HZ)
 _FRAGMENT_S = 0.5
@@ -26,6 +27,9 @@ FRAGMENTED = {
 """Options of an MP4 that plays up to a kill, and through a pipe."""
 MATROSKA = {"cluster_time_limit": str(round(_FRAGMENT_S * 1000)), "flush_packets": "1"}
 """The same for Matroska, whose clusters are written when they are full."""
+_WITH_SOUND = {"max_interleave_delta": "1"}
+"""FFmpeg holds pictures back, up to 10 s, until sound of their time has come: here one picture at most. Packets
+come in the right order anyway, and sound that does not come must not hold up anything."""
 
 
 class Muxer(Closing):
@@ -40,6 +44,7 @@ class Muxer(Closing):
         container: str | None = None,
         options: Mapping[str, str] | None = None,
         origin: int | None = 0,
+        sound: SoundFormat | None = None,
     ) -> None:
         """Choose the container; it is opened with the first packet.
 
@@ -50,6 +55,7 @@ class Muxer(Closing):
             container: FFmpeg's name of the format; by the suffix when absent.
             options: of the format.
             origin: the tick at which the container's own time begins; that of the first packet when None.
+            sound: of the packets' sound, None when they have none.
 
         Raises:
             InputError: FFmpeg refuses it.
@@ -57,10 +63,15 @@ class Muxer(Closing):
         self._name = target
         self._tick = 1 / mosaic.fps
         self._origin = origin
+        given = {**(options or {}), **(_WITH_SOUND if sound is not None else {})}
         try:
-            self._container = av.open(target, "w", format=container, options=dict(options or {}))
+            self._container = av.open(target, "w", format=container, options=given)
             self._stream = self._container.add_mux_stream(codec, rate=mosaic.fps, width=mosaic.width,
                                                           height=mosaic.height)
+            if sound is not None:
+                with av.open(io.BytesIO(sound.header)) as parameters:
+                    self._sound = self._container.add_stream_from_template(parameters.streams.audio[0])
+                self._sound.time_base = TIME_BASE
         except (av.error.FFmpegError, OSError) as error:
             raise InputError(f"output {target}: cannot be written: {error}") from error
         self._stream.time_base = TIME_BASE
@@ -79,8 +90,22 @@ class Muxer(Closing):
         out.is_keyframe = packet.keyframe
         try:
             self._container.mux(out)
+            for sound in packet.sound:
+                self._write_sound(sound)
         except (av.error.FFmpegError, OSError) as error:
             raise StageError("output", f"{self._name}: {error.strerror}") from error
+
+    def _write_sound(self, sound: SoundPacket) -> None:
+        pts = sound.pts - round((self._origin or 0) * self._tick * CLOCK_HZ)
+        if pts < 0:  # live: it came after the keyframe that it precedes
+            return
+        out = av.Packet(sound.data)
+        out.stream = self._sound
+        out.time_base = TIME_BASE
+        out.pts = out.dts = pts
+        out.duration = sound.duration
+        out.is_keyframe = True
+        self._container.mux(out)
 
     def _clock(self, ticks: int) -> int:
         return round((ticks - (self._origin or 0)) * self._tick * CLOCK_HZ)

@@ -16,8 +16,10 @@ from tiler.config.outputs import (
     PushOutput,
     SegmentsOutput,
     kind_of,
+    sound_problem,
     target_of,
 )
+from tiler.errors import InputError, mask_uri
 from tiler.output.base import Output
 from tiler.output.clip import Preroll
 from tiler.output.file import FileWriter
@@ -25,6 +27,7 @@ from tiler.output.live import HlsWriter, PipeWriter
 from tiler.output.outlet import Outlet, policy
 from tiler.output.push import PushWriter
 from tiler.output.segments import SegmentWriter, index_beside
+from tiler.types import SoundFormat
 
 _FINISH_S = 30.0
 _REWRITE_S = 600.0
@@ -39,6 +42,7 @@ def open_outlet(
     *,
     overwrite: bool,
     origin: int | None = 0,
+    sound: SoundFormat | None = None,
 ) -> tuple[Outlet, Output | None]:
     """Open one output.
 
@@ -49,33 +53,36 @@ def open_outlet(
         measure: see `Outlet`.
         overwrite: replace a file that exists.
         origin: of a file; see `tiler.output.mux.Muxer`.
+        sound: of the packets' sound; see there.
 
     Returns:
         The outlet, and what writes behind it; None when the outlet opens that itself.
 
     Raises:
-        InputError: it cannot be opened.
+        InputError: it cannot be opened, or not with this sound.
     """
     mosaic, codec = loaded.config.mosaic, loaded.config.encoder.codec
     place = target_of(output) if isinstance(output, (PipeOutput, PushOutput)) else loaded.resolve(target_of(output))
+    if sound is not None and (problem := sound_problem(output, sound.codec)) is not None:
+        raise InputError(f"output {mask_uri(place)}: {problem}")
     writer: Output | None = None
     reopen = None
     finish_s = _FINISH_S
     match output:
         case FileOutput():
-            writer = FileWriter(output, Path(place), mosaic, codec, overwrite=overwrite, origin=origin)
+            writer = FileWriter(output, Path(place), mosaic, codec, overwrite=overwrite, origin=origin, sound=sound)
             finish_s = _FINISH_S if output.fragmented else _REWRITE_S
         case SegmentsOutput():
             index = Path(loaded.resolve(output.index)) if output.index else index_beside(Path(place))
-            writer = SegmentWriter(output, Path(place), index, mosaic, codec)
+            writer = SegmentWriter(output, Path(place), index, mosaic, codec, sound)
         case HlsOutput():
-            writer = HlsWriter(output, Path(place), mosaic, codec)
+            writer = HlsWriter(output, Path(place), mosaic, codec, sound)
         case PipeOutput():
-            writer = PipeWriter(output, mosaic, codec)
+            writer = PipeWriter(output, mosaic, codec, sound)
         case ClipOutput():
-            writer = Preroll(output, Path(place), mosaic, codec)
+            writer = Preroll(output, Path(place), mosaic, codec, sound)
         case PushOutput():
-            reopen = lambda sample: PushWriter(output, mosaic, codec, sample)  # noqa: E731
+            reopen = lambda sample: PushWriter(output, mosaic, codec, sample, sound)  # noqa: E731
     limits = policy(live=loaded.config.live, network=reopen is not None, fps=mosaic.fps, finish_s=finish_s)
     outlet = Outlet(kind_of(output), place, writer, limits, reopen=reopen, request_keyframe=request_keyframe,
                     measure=measure)

@@ -159,7 +159,7 @@ class Outlet:
             else:
                 with self._changed:
                     self._packets += 1
-                    self._bytes += len(packet.data)
+                    self._bytes += packet.size_bytes
         self._close_output()
         with self._changed:
             self._stopped = self._ended = True

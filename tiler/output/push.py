@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import select
@@ -12,7 +13,7 @@ from tiler.config.models import MosaicConfig
 from tiler.config.outputs import PushOutput
 from tiler.errors import StageError
 from tiler.output import sender
-from tiler.types import CLOCK_HZ, Packet
+from tiler.types import CLOCK_HZ, Packet, SoundFormat
 
 _CONNECT_S = 10
 _STALL_S = 5.0
@@ -28,7 +29,8 @@ _OPTIONS = {
 class PushWriter:
     """One connection (see `tiler.output.base.Output`)."""
 
-    def __init__(self, output: PushOutput, mosaic: MosaicConfig, codec: str, sample: Packet) -> None:
+    def __init__(self, output: PushOutput, mosaic: MosaicConfig, codec: str, sample: Packet,
+                 sound: SoundFormat | None = None) -> None:
         """Connect; the first packet written must be a keyframe.
 
         Args:
@@ -36,6 +38,7 @@ class PushWriter:
             mosaic: rate of the pictures.
             codec: of the packets.
             sample: a keyframe, for its parameter sets.
+            sound: of the packets' sound, None when they have none.
 
         Raises:
             StageError: there is no connection within 10 s.
@@ -47,7 +50,7 @@ class PushWriter:
         given = {key: str(value) for key, value in output.options.items()}
         target = sender.Target(
             url=_url(output.push), container=container, codec=codec, options={**_OPTIONS[container], **given},
-            connect_s=_CONNECT_S,
+            connect_s=_CONNECT_S, sound=base64.b64encode(sound.header).decode() if sound is not None else "",
         )  # fmt: skip
         # A session of its own: Ctrl-C reaches tiler, which ends the connection in order.
         self._process = subprocess.Popen(
@@ -72,7 +75,7 @@ class PushWriter:
         if self._origin is None:
             self._origin = packet.dts
         try:
-            self._give(self._framed(packet))
+            self._give(self._framed(packet) + self._framed_sound(packet))
         except StageError:
             self._broken = True
             raise
@@ -80,6 +83,15 @@ class PushWriter:
     def _framed(self, packet: Packet) -> bytes:
         pts, dts, after = (self._clock(tick) for tick in (packet.pts, packet.dts, packet.pts + 1))
         return sender.HEADER.pack(pts, dts, after - pts, packet.keyframe, len(packet.data)) + packet.data
+
+    def _framed_sound(self, packet: Packet) -> bytes:
+        """Its sound but what is older than the connection."""
+        framed = b""
+        for sound in packet.sound:
+            pts = sound.pts - round((self._origin or 0) * self._tick * CLOCK_HZ)
+            if pts >= 0:
+                framed += sender.HEADER.pack(pts, pts, sound.duration, sender.SOUND, len(sound.data)) + sound.data
+        return framed
 
     def _clock(self, tick: int) -> int:
         return round((tick - (self._origin or 0)) * self._tick * CLOCK_HZ)

@@ -26,7 +26,7 @@ from tiler.config.outputs import FileOutput, SegmentsOutput
 from tiler.errors import InputError, StageError
 from tiler.output.file import FileWriter, check_writable
 from tiler.output.names import Names, hidden
-from tiler.types import Packet
+from tiler.types import Packet, SoundFormat
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +50,8 @@ class Segment:
 class SegmentWriter:
     """A row of files (see `tiler.output.base.Output`)."""
 
-    def __init__(self, output: SegmentsOutput, pattern: Path, index: Path, mosaic: MosaicConfig, codec: str) -> None:
+    def __init__(self, output: SegmentsOutput, pattern: Path, index: Path, mosaic: MosaicConfig, codec: str,
+                 sound: SoundFormat | None = None) -> None:
         """Read the index and see that files can be written.
 
         Args:
@@ -59,11 +60,12 @@ class SegmentWriter:
             index: absolute path of the list.
             mosaic: size and rate of the pictures.
             codec: of the packets.
+            sound: see `tiler.output.mux.Muxer`.
 
         Raises:
             InputError: the folder cannot be written, or the index is something else.
         """
-        self._output, self._mosaic, self._codec = output, mosaic, codec
+        self._output, self._mosaic, self._codec, self._sound = output, mosaic, codec, sound
         self._names, self._index = Names(pattern), index
         check_writable(hidden(pattern), overwrite=True)
         check_writable(index, overwrite=True)
@@ -84,8 +86,8 @@ class SegmentWriter:
         if packet.keyframe:
             self._group_bytes = 0
         self._file.write(packet)
-        self._bytes += len(packet.data)
-        self._group_bytes += len(packet.data)
+        self._bytes += packet.size_bytes
+        self._group_bytes += packet.size_bytes
         self._last = max(self._last, packet.pts)
 
     def _due(self, tick: int) -> bool:
@@ -102,8 +104,9 @@ class SegmentWriter:
             self._path = self._names.free(self._start_s())
             target = hidden(self._path)
             self._file = FileWriter(
-                FileOutput(file=target.name), target, self._mosaic, self._codec, overwrite=True, origin=tick
-            )
+                FileOutput(file=target.name), target, self._mosaic, self._codec, overwrite=True, origin=tick,
+                sound=self._sound,
+            )  # fmt: skip
         except (InputError, OSError) as error:
             raise StageError("output", str(error).removeprefix("output ")) from error
 

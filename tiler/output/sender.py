@@ -10,6 +10,7 @@ It imports nothing of tiler, so as to start fast.
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import logging
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from av.stream import Stream
 
 HEADER = struct.Struct(">qqqBI")
-"""pts, dts and duration in 1/90000 s, 1 for a keyframe, size in bytes."""
+"""pts, dts and duration in 1/90000 s, 1 for a keyframe or `SOUND`, size in bytes."""
+SOUND = 2
 
 _DEMUXERS = {"h264": "h264", "hevc": "hevc", "av1": "obu"}
 _TIME_BASE = Fraction(1, 90000)
@@ -36,13 +38,14 @@ _LAST_S = 2.0
 
 
 class Target(TypedDict):
-    """Where the packets go."""
+    """Where the packets go. `sound`: a file with the sound's parameters in base 64; empty without sound."""
 
     url: str
     container: str
     codec: str
     options: dict[str, str]
     connect_s: int
+    sound: str
 
 
 class Report(TypedDict):
@@ -70,33 +73,40 @@ def _send(source: BinaryIO, report: int) -> None:
     threading.Thread(target=_outlive, daemon=True).start()
     # The default action of SIGALRM ends the process: no lock that FFmpeg or Python holds can delay it.
     signal.alarm(target["connect_s"])
-    container, stream = _connect(target, sample[1])
+    container, stream, sound = _connect(target, sample[1])
     signal.alarm(0)
     _say(report, None)
     import av
 
     while (read := _read(source)) is not None:
-        (pts, dts, duration, keyframe, _), data = read
+        (pts, dts, duration, kind, _), data = read
         packet = av.Packet(data)
-        packet.stream, packet.time_base = stream, _TIME_BASE
-        packet.pts, packet.dts, packet.duration, packet.is_keyframe = pts, dts, duration, bool(keyframe)
+        packet.stream, packet.time_base = sound if kind == SOUND and sound is not None else stream, _TIME_BASE
+        packet.pts, packet.dts, packet.duration, packet.is_keyframe = pts, dts, duration, bool(kind)
         container.mux(packet)
     container.close()
 
 
-def _connect(target: Target, sample: bytes) -> tuple[OutputContainer, Stream]:
+def _connect(target: Target, sample: bytes) -> tuple[OutputContainer, Stream, Stream | None]:
     import av
 
     notes = _Notes()
     logging.getLogger("av").addHandler(notes)
-    container = av.open(target["url"], "w", format=target["container"], options=target["options"])
+    options, sound = target["options"], None
+    if target["sound"]:  # FFmpeg would hold pictures back until sound of their time has come
+        options = {"max_interleave_delta": "1", **options}
+    container = av.open(target["url"], "w", format=target["container"], options=options)
     with av.open(io.BytesIO(sample), format=_DEMUXERS[target["codec"]]) as parameters:
         stream = container.add_stream_from_template(parameters.streams.video[0])
     stream.time_base = _TIME_BASE
+    if target["sound"]:
+        with av.open(io.BytesIO(base64.b64decode(target["sound"]))) as parameters:
+            sound = container.add_stream_from_template(parameters.streams.audio[0])
+        sound.time_base = _TIME_BASE
     container.start_encoding()
     if notes.unused:
         raise ValueError(f"FFmpeg does not know the {notes.unused}")
-    return container, stream
+    return container, stream, sound
 
 
 class _Notes(logging.Handler):
