@@ -104,12 +104,17 @@ class _Doubt:
 class Cast:
     """The slots of one stream by person; see `tiler.track.slots.Slots`.
 
+    Attributes:
+        revised: how often a track was shown with another name than before.
+        wanted: ids of the tracks of whom it is not known who they are.
+
     Args:
         count: slots.
     """
 
     def __init__(self, count: int) -> None:
         self.revised = 0
+        self.wanted: frozenset[int] = frozenset()
         self._count = count
         self._track = np.zeros(count, np.int64)
         self._seen = np.full(count, -1, np.int64)
@@ -141,6 +146,7 @@ class Cast:
         self._move(ids, boxes, pairs, pts)
         self._doubt(ids, shared, pairs, pts, back)
         held = self._settle(ids, pairs, pts)
+        self.wanted = frozenset(int(ids[pairs[k]]) for k in held if pairs[k] >= 0)
         if looks is not None:
             self._feed(ids, shared, pairs, looks, order)
         slot = np.full(len(ids), -1, np.int32)

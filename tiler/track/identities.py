@@ -15,7 +15,7 @@ What is not seen, or not clearly, is no evidence: then everything stays as the t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -133,7 +133,7 @@ class Identities:
                 self._people[self.of(track)].feed(looks.vectors[row])
         self._forget(rows, tracks.pts)
         ids = np.array([self.of(track) for track in rows], np.int32)
-        return Tracks(tracks.pts, ids, tracks.xyxy, tracks.score, tracks.class_id)
+        return replace(tracks, track_id=ids)
 
     def _meet(self, rows: dict[int, int], tracks: Tracks) -> None:
         """Take note of who is there."""

@@ -1,15 +1,19 @@
 """Conditional ReID: who is looked at, when, and what comes of it. All streams of a run.
 
     tracks of each stream --> whom to look at --> one batch on the device --> ids given back
+                                                                  |
+                                                                  +--> slots
 
 To look costs little, but not nothing, and a look at somebody half hidden is worse than none. So a crop is taken only
-of who begins, is near or parts from others, in the time that `_EVERY_S` says, and now and then of everybody else.
+of who begins, is near or parts from others, in the time that `_EVERY_S` says, of whom the slots want to know, and now
+and then of everybody else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,6 +26,8 @@ from tiler.types import APPEARANCE, CLOCK_HZ, Appearance, Bool, Float32, Frame, 
 _EVERY_S = {Phase.ALONE: 2.0, Phase.NEAR: 0.8, Phase.MEETING: 0.4, Phase.PARTED: 0.06}
 _NEW_EVERY_S, _NEW_CROPS = 0.06, 5
 """Seconds between two crops of a track in each phase; and of one that begins, so many crops, or until it is known."""
+_WANTED_EVERY_S = 0.06
+"""As often is looked at whom the slots want to know."""
 _CLEAR = 0.3
 """A crop that somebody nearer covers by more than this part is none."""
 _EDGE = 0.005
@@ -59,6 +65,22 @@ class Duty:
         }
 
 
+class Sight(NamedTuple):
+    """The next picture of a stream.
+
+    Attributes:
+        frame: the picture.
+        tracks: as the tracker gives them.
+        detected: the detector ran for it: predicted boxes are not looked at.
+        wanted: tracks that somebody else wants to know the looks of.
+    """
+
+    frame: Frame
+    tracks: Tracks
+    detected: bool
+    wanted: Set[int] = frozenset()
+
+
 class ReId:
     """Knows people again, in all streams. One thread calls it.
 
@@ -78,21 +100,22 @@ class ReId:
         """Of each stream."""
         return [stream.duty for stream in self._streams]
 
-    def recognise(self, seen: Sequence[tuple[Frame, Tracks, bool]]) -> list[tuple[Tracks, Appearance]]:
-        """The same tracks under the ids of who they are, and what is known of their looks.
-
-        Args:
-            seen: of some streams the next picture, its tracks, and whether the detector ran for it: predicted boxes
-                are not looked at.
-        """
-        rows = [self._streams[frame.stream].ask(frame, tracks, detected) for frame, tracks, detected in seen]
-        crops = [(frame, tracks.xyxy[own]) for (frame, tracks, _), own in zip(seen, rows, strict=True) if own.any()]
+    def look(self, seen: Sequence[Sight]) -> list[Appearance]:
+        """What is known of the looks of these tracks, row by row: one batch for some streams."""
+        rows = [self._streams[now.frame.stream].ask(now) for now in seen]
+        crops = [(now.frame, now.tracks.xyxy[own]) for now, own in zip(seen, rows, strict=True) if own.any()]
         vectors = self._embedder.embed(crops) if crops else _NONE
         known, end = [], 0
-        for (frame, tracks, _), own in zip(seen, rows, strict=True):
+        for own in rows:
             start, end = end, end + int(own.sum())
-            known.append(self._streams[frame.stream].tell(tracks, own, vectors[start:end]))
+            looks = Appearance(np.zeros((len(own), APPEARANCE), np.float32), own)
+            looks.vectors[own] = vectors[start:end]
+            known.append(looks)
         return known
+
+    def recognise(self, stream: int, tracks: Tracks, looks: Appearance) -> Tracks:
+        """The tracks that were looked at under the ids of who they are, and in their order."""
+        return self._streams[stream].tell(tracks, looks)
 
     def close(self) -> None:
         """Free what is on the device; may be called twice."""
@@ -109,8 +132,9 @@ class _Stream:
         self._scene: Scene | None = None
         self._looked: dict[int, tuple[int, int]] = {}  # by track: pts of the last crop, and how many there were
 
-    def ask(self, frame: Frame, tracks: Tracks, detected: bool) -> Bool:
+    def ask(self, now: Sight) -> Bool:
         """(n,) the tracks to look at."""
+        frame, tracks, detected, wanted = now
         self._scene = self._meetings.update(tracks)
         rows = np.zeros(len(tracks), np.bool_)
         if not detected:
@@ -122,7 +146,8 @@ class _Stream:
         self._looked = {}
         for row, track in enumerate(tracks.track_id.tolist()):
             last, crops = looked.get(track, (None, 0))
-            pause = self._pause(track, row, crops) * CLOCK_HZ
+            pause = _WANTED_EVERY_S if track in wanted else np.inf
+            pause = min(pause, self._pause(track, row, crops)) * CLOCK_HZ
             rows[row] = clear[row] and (last is None or tracks.pts - last >= pause)
             if rows[row]:
                 self._looked[track] = tracks.pts, crops + 1
@@ -144,18 +169,16 @@ class _Stream:
         begins = crops < _NEW_CROPS or self._identities.is_new(track)
         return min(_EVERY_S[phase], _NEW_EVERY_S) if begins else _EVERY_S[phase]
 
-    def tell(self, tracks: Tracks, rows: Bool, vectors: Float32) -> tuple[Tracks, Appearance]:
-        """The tracks and their looks, by the ids of who they are."""
+    def tell(self, tracks: Tracks, looks: Appearance) -> Tracks:
+        """The tracks by the ids of who they are."""
         assert self._scene is not None
-        looks = Appearance(np.zeros((len(tracks), APPEARANCE), np.float32), rows)
-        looks.vectors[rows] = vectors
         who = self._identities.update(tracks, self._scene, self._meetings, looks)
         self.duty.exchanged, self.duty.returned = self._identities.exchanged, self._identities.returned
         if (who.track_id[1:] < who.track_id[:-1]).any():
             order = np.argsort(who.track_id)
-            who = Tracks(who.pts, who.track_id[order], who.xyxy[order], who.score[order], who.class_id[order])
-            looks = Appearance(looks.vectors[order], looks.known[order])
-        return who, looks
+            who = Tracks(who.pts, *(getattr(who, name)[order] for name in _COLUMNS))
+        return who
 
 
+_COLUMNS = ("track_id", "xyxy", "score", "class_id", "slot")
 _NONE = np.empty((0, APPEARANCE), np.float32)
