@@ -69,6 +69,12 @@ _CLEAR = 0.3
 
 _SHARPNESS, _MOST = 5.0, 1.0
 """Weight of a difference of two cosines, and the most that a crop speaks for or against a slot."""
+_STRANGER = 0.6
+"""Cosine to a gallery that a stranger, or a thing taken for a person, is thought to have."""
+_WELCOME, _REFUSED = 1.0, 3.0
+"""Who comes is shown with a name when so much speaks for it, and never has it once so much speaks against it."""
+_ENOUGH = 3
+"""Crops that a gallery must have been made of before who comes is compared with it."""
 _MOST_SAID = 8.0
 """Bound of the sum of a track's crops: with another person in its place, it turns within some ten crops."""
 _LEAD = 9.0
@@ -115,6 +121,8 @@ class Cast:
     def __init__(self, count: int) -> None:
         self.revised = 0
         self.wanted: frozenset[int] = frozenset()
+        self._looking = False
+        self._come: dict[int, Float64] = {}
         self._count = count
         self._track = np.zeros(count, np.int64)
         self._seen = np.full(count, -1, np.int64)
@@ -139,13 +147,20 @@ class Cast:
         self._meet(ids, corners, pts)
         shared = _shared(corners)
         if looks is not None and len(ids):
-            self._hear(ids, shared, looks, order, pts)
+            self._looking = True
+            self._hear(ids, shared, looks, order, pts, self._doubts)
+            self._greet(ids, shared, looks, order)
         pairs = best_pairs(self._worth(ids, boxes, pts)) if len(ids) else np.full(self._count, -1)
         pairs = self._sort_arrivals(ids, boxes, pairs, pts)
         back = (pairs >= 0) & (self._seen < self._now)
         self._move(ids, boxes, pairs, pts)
+        doubted = list(self._doubts)
         self._doubt(ids, shared, pairs, pts, back)
+        if looks is not None:
+            self._hear(ids, shared, looks, order, pts, [doubt for doubt in self._doubts if doubt not in doubted])
         held = self._settle(ids, pairs, pts)
+        if self._looking:
+            held |= self._welcome(ids, pairs, pts)
         self.wanted = frozenset(int(ids[pairs[k]]) for k in held if pairs[k] >= 0)
         if looks is not None:
             self._feed(ids, shared, pairs, looks, order)
@@ -164,6 +179,8 @@ class Cast:
         """Take note of who is new, and of how far people get."""
         known = self._born
         self._born = {track: known.get(track, pts) for track in ids.tolist()}
+        come = {track: said for track, said in self._come.items() if track in self._born}
+        self._come = {track: np.zeros(self._count) for track in self._born if track not in known} | come
         for track in self._track.tolist():
             if track in known:
                 self._born[track] = known[track]
@@ -197,6 +214,9 @@ class Cast:
                     worth[doubt.slots, column] += doubt.said[track]
                     elsewhere[doubt.slots, column] = False
         worth -= _ELSEWHERE * elsewhere
+        for column, track in enumerate(ids.tolist()):
+            if track in self._come:
+                worth[self._come[track] <= -_REFUSED, column] = 0
         if not known.all():
             fresh = np.flatnonzero(~known)
             rank = np.argsort(np.argsort(boxes[:, 0], kind="stable"), kind="stable")
@@ -263,6 +283,7 @@ class Cast:
                     if seen[a] and seen[b] and (close[a, b] > _DEEP or back[a] or back[b]):
                         for k in (a, b):
                             doubt.said.pop(int(self._track[k]), None)
+                            self._come.pop(int(self._track[k]), None)
         if away.sum() > 1:   # whoever comes back first could be any of them
             self._join(tuple(np.flatnonzero(away).tolist())).hidden = True
         for doubt in self._doubts:
@@ -285,7 +306,8 @@ class Cast:
         held: set[int] = set()
         kept = []
         for doubt in self._doubts:
-            met = doubt.apart and bool((pairs[doubt.slots] >= 0).all())
+            rows = pairs[doubt.slots]
+            met = doubt.apart and bool((rows >= 0).all())
             if not doubt.hidden:   # a tracker keeps apart those who only brush past each other
                 ended = doubt.apart
             elif (self._crops[doubt.slots] > 0).sum() < 2:   # nobody to compare with
@@ -294,7 +316,9 @@ class Cast:
                 doubt.unsure = None
                 ended = met
             else:
-                doubt.unsure = (pts if doubt.unsure is None else doubt.unsure) if doubt.apart else None
+                heard = met or not self._looking or any(int(ids[row]) in doubt.said for row in rows[rows >= 0])
+                waits = doubt.apart and heard
+                doubt.unsure = (pts if doubt.unsure is None else doubt.unsure) if waits else None
                 waited = 0 if doubt.unsure is None else pts - doubt.unsure
                 if waited < _PATIENCE_S * CLOCK_HZ:
                     held |= set(doubt.slots.tolist())
@@ -327,13 +351,16 @@ class Cast:
 
     # Appearance
 
-    def _hear(self, ids: Int64, shared: Float64, looks: Appearance, order: npt.NDArray[np.intp], pts: int) -> None:
+    def _hear(
+        self, ids: Int64, shared: Float64, looks: Appearance, order: npt.NDArray[np.intp], pts: int,
+        doubts: list[_Doubt],
+    ) -> None:  # fmt: skip
         """Add what the crops of this picture say to the doubts that they are about."""
-        if not any(doubt.hidden for doubt in self._doubts):
+        if not any(doubt.hidden for doubt in doubts):
             return
         clear = looks.known[order] & (shared.max(axis=1, initial=0) <= _CLEAR)
         taken = set(self._track.tolist())
-        for doubt in self._doubts:
+        for doubt in doubts:
             about = doubt.slots[self._crops[doubt.slots] > 0]
             if not doubt.hidden or len(about) < 2:
                 continue
@@ -347,6 +374,31 @@ class Cast:
                 said[np.isin(doubt.slots, about)] += np.clip(_SHARPNESS * (likeness - likeness.mean()), -_MOST, _MOST)
                 np.clip(said, -_MOST_SAID, _MOST_SAID, out=said)
                 doubt.heard = pts
+
+    def _greet(self, ids: Int64, shared: Float64, looks: Appearance, order: npt.NDArray[np.intp]) -> None:
+        """Add what the crops of this picture say for those who have come to be this or that one of the cast."""
+        known = np.flatnonzero(self._crops >= _ENOUGH)
+        clear = looks.known[order] & (shared.max(axis=1, initial=0) <= _CLEAR)
+        for row in np.flatnonzero(clear).tolist():
+            if len(known) and (said := self._come.get(int(ids[row]))) is not None:
+                likeness = self._likeness(known, looks.vectors[order[row]])
+                others = np.where(np.eye(len(known), dtype=bool), _STRANGER, likeness).max(axis=1)
+                said[known] += np.clip(_SHARPNESS * (likeness - np.maximum(others, _STRANGER)), -_MOST, _MOST)
+                np.clip(said, -_REFUSED, _REFUSED, out=said)
+
+    def _welcome(self, ids: Int64, pairs: Int64, pts: int) -> set[int]:
+        """The slots whose tracks have come and may yet be somebody else, or nobody."""
+        waiting = set()
+        for k, row in enumerate(pairs.tolist()):
+            said = self._come.get(int(ids[row])) if row >= 0 else None
+            if said is None:
+                continue
+            unseen = not said.any() and pts - self._born[int(ids[row])] > _PATIENCE_S * CLOCK_HZ
+            if unseen or self._crops[k] < _ENOUGH or said[k] >= _WELCOME:
+                del self._come[int(ids[row])]
+            else:
+                waiting.add(k)
+        return waiting
 
     def _likeness(self, slots: Int64, vector: Float32) -> Float64:
         galleries = self._gallery[slots]
