@@ -10,7 +10,7 @@ A label is a name or, without slots, an id. A *swap*: a label is shown on a pers
 not overlap, and when last shown so it was on the other. *Wrong*: the share of the pictures of a tracked person with a
 label that was last the other's; *shown*: with a label (a name; any id); *own*: with the person's first label. *Late*:
 seconds from the first track of who comes into the picture, and *parted*: from the last overlap of the two boxes, until
-the label is that which they keep until they next meet or leave.
+the label is that with which they next meet or leave.
 """
 
 from __future__ import annotations
@@ -110,27 +110,27 @@ def judge(scene: Scene, said: list[dict[int, int]]) -> Tally:
                     tally.swapped.append((index, label))
             if not touch:
                 owner[label] = person
+    touch = touching(scene)
     for person in first:
-        tally.late += _late(scene, said, person, [person not in now for now in scene.people])
-        tally.parted += _late(scene, said, person, touching(scene))
+        here = [person in there for there in scene.people]
+        free = [present and not near for present, near in zip(here, touch, strict=True)]
+        for begin in range(1, len(free)):
+            if free[begin] and not free[begin - 1]:
+                waits = _wait(scene, said, person, free, begin)
+                (tally.parted if touch[begin - 1] else tally.late).extend(waits)
     return tally
 
 
-def _late(scene: Scene, said: list[dict[int, int]], person: int, out: list[bool]) -> list[float]:
-    """After each run of `out`, seconds until the label is that which the person keeps until the next."""
-    waits, index, ends = [], 0, len(out)
-    while index < ends:
-        if out[index] or (index and not out[index - 1]):
-            index += 1
-            continue
-        end = next((k for k in range(index, ends) if out[k] or (k > index and not scene.people[k])), ends)
-        shown = [(k, said[k][person]) for k in range(index, end) if person in said[k]]
-        if shown and index and shown[-1][1] >= 0:
-            kept = [k for k, label in shown if label != shown[-1][1]]
-            settled = next(k for k, _ in shown if not kept or k > kept[-1])
-            waits.append((settled - shown[0][0]) / scene.fps)
-        index = end
-    return waits
+def _wait(scene: Scene, said: list[dict[int, int]], person: int, free: list[bool], begin: int) -> list[float]:
+    """Seconds from the first track of a person in a run of `free` until the label is that which ends the run."""
+    end = free.index(False, begin) if False in free[begin:] else len(free)
+    shown = [(k, said[k][person]) for k in range(begin, end) if person in said[k]]
+    if not shown or shown[-1][1] < 0:
+        return []
+    settled = len(shown) - 1
+    while settled and shown[settled - 1][1] == shown[-1][1]:
+        settled -= 1
+    return [(shown[settled][0] - shown[0][0]) / scene.fps]
 
 
 def score(uri: str, folder: Path) -> tuple[Events, dict[tuple[str, bool], tuple[Tally, Duty]]]:

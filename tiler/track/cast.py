@@ -35,6 +35,8 @@ from tiler.types import APPEARANCE, CLOCK_HZ, Appearance, Float32, Int32
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+_Crop = tuple[int, Float32]
+"""The id of a track, and the vector of its crop."""
 
 _BASE = 40.0
 """Worth of a pair: more than all that can speak against it."""
@@ -146,18 +148,20 @@ class Cast:
         boxes = np.concatenate(((corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]), axis=1)
         self._meet(ids, corners, pts)
         shared = _shared(corners)
+        crops: list[_Crop] = []
         if looks is not None and len(ids):
             self._looking = True
-            self._hear(ids, shared, looks, order, pts, self._doubts)
-            self._greet(ids, shared, looks, order)
+            clear = looks.known[order] & (shared.max(axis=1) <= _CLEAR)
+            crops = [(int(ids[row]), looks.vectors[order[row]]) for row in np.flatnonzero(clear).tolist()]
+        self._hear(crops, self._doubts, pts)
+        self._greet(crops)
         pairs = best_pairs(self._worth(ids, boxes, pts)) if len(ids) else np.full(self._count, -1)
         pairs = self._sort_arrivals(ids, boxes, pairs, pts)
         back = (pairs >= 0) & (self._seen < self._now)
         self._move(ids, boxes, pairs, pts)
         doubted = list(self._doubts)
         self._doubt(ids, shared, pairs, pts, back)
-        if looks is not None:
-            self._hear(ids, shared, looks, order, pts, [doubt for doubt in self._doubts if doubt not in doubted])
+        self._hear(crops, [doubt for doubt in self._doubts if doubt not in doubted], pts)
         held = self._settle(ids, pairs, pts)
         if self._looking:
             held |= self._welcome(ids, pairs, pts)
@@ -351,40 +355,32 @@ class Cast:
 
     # Appearance
 
-    def _hear(
-        self, ids: Int64, shared: Float64, looks: Appearance, order: npt.NDArray[np.intp], pts: int,
-        doubts: list[_Doubt],
-    ) -> None:  # fmt: skip
+    def _hear(self, crops: list[_Crop], doubts: list[_Doubt], pts: int) -> None:
         """Add what the crops of this picture say to the doubts that they are about."""
-        if not any(doubt.hidden for doubt in doubts):
-            return
-        clear = looks.known[order] & (shared.max(axis=1, initial=0) <= _CLEAR)
         taken = set(self._track.tolist())
         for doubt in doubts:
             about = doubt.slots[self._crops[doubt.slots] > 0]
             if not doubt.hidden or len(about) < 2:
                 continue
             own = {int(track) for track in self._track[doubt.slots]}
-            for row in np.flatnonzero(clear).tolist():
-                track = int(ids[row])
+            for track, vector in crops:
                 if track in taken and track not in own:
                     continue
-                likeness = self._likeness(about, looks.vectors[order[row]])
+                likeness = self._likeness(about, vector)
                 said = doubt.said.setdefault(track, np.zeros(len(doubt.slots)))
                 said[np.isin(doubt.slots, about)] += np.clip(_SHARPNESS * (likeness - likeness.mean()), -_MOST, _MOST)
                 np.clip(said, -_MOST_SAID, _MOST_SAID, out=said)
                 doubt.heard = pts
 
-    def _greet(self, ids: Int64, shared: Float64, looks: Appearance, order: npt.NDArray[np.intp]) -> None:
+    def _greet(self, crops: list[_Crop]) -> None:
         """Add what the crops of this picture say for those who have come to be this or that one of the cast."""
         known = np.flatnonzero(self._crops >= _ENOUGH)
-        clear = looks.known[order] & (shared.max(axis=1, initial=0) <= _CLEAR)
-        for row in np.flatnonzero(clear).tolist():
-            if len(known) and (said := self._come.get(int(ids[row]))) is not None:
-                likeness = self._likeness(known, looks.vectors[order[row]])
-                others = np.where(np.eye(len(known), dtype=bool), _STRANGER, likeness).max(axis=1)
-                said[known] += np.clip(_SHARPNESS * (likeness - np.maximum(others, _STRANGER)), -_MOST, _MOST)
-                np.clip(said, -_REFUSED, _REFUSED, out=said)
+        for track, vector in crops:
+            if len(known) and (said := self._come.get(track)) is not None:
+                likeness = self._likeness(known, vector)
+                rivals = np.where(np.eye(len(known), dtype=np.bool_), _STRANGER, likeness).max(axis=1)
+                says = _SHARPNESS * (likeness - np.maximum(rivals, _STRANGER))
+                said[known] = np.clip(said[known] + np.clip(says, -_MOST, _MOST), -_REFUSED, _REFUSED)
 
     def _welcome(self, ids: Int64, pairs: Int64, pts: int) -> set[int]:
         """The slots whose tracks have come and may yet be somebody else, or nobody."""

@@ -21,13 +21,15 @@ from tiler.config.models import TrackerConfig
 from tiler.track.base import Embedder
 from tiler.track.identities import Identities
 from tiler.track.meetings import GHOST_S, Meetings, Phase, Scene
-from tiler.types import APPEARANCE, CLOCK_HZ, Appearance, Bool, Float32, Frame, Tracks
+from tiler.types import APPEARANCE, CLOCK_HZ, Appearance, Bool, Frame, Tracks
 
 _EVERY_S = {Phase.ALONE: 2.0, Phase.NEAR: 0.8, Phase.MEETING: 0.4, Phase.PARTED: 0.06}
-_NEW_EVERY_S, _NEW_CROPS = 0.06, 5
+_NEW_EVERY_S, _NEW_CROPS = 0.06, 3
 """Seconds between two crops of a track in each phase; and of one that begins, so many crops, or until it is known."""
 _WANTED_EVERY_S = 0.06
 """As often is looked at whom the slots want to know."""
+_WITH = 0.5
+"""Who has waited for this part of the pause is looked at when another is, so that fewer pictures have crops."""
 _CLEAR = 0.3
 """A crop that somebody nearer covers by more than this part is none."""
 _EDGE = 0.005
@@ -142,17 +144,17 @@ class _Stream:
         width = frame.picture_size[0]
         clear = (self._scene.hidden <= _CLEAR) & (tracks.xyxy[:, 0] > _EDGE * width)
         clear &= tracks.xyxy[:, 2] < (1 - _EDGE) * width
-        looked = self._looked
-        self._looked = {}
+        due = np.zeros(len(tracks))  # part of the pause that is over
         for row, track in enumerate(tracks.track_id.tolist()):
-            last, crops = looked.get(track, (None, 0))
-            pause = _WANTED_EVERY_S if track in wanted else np.inf
-            pause = min(pause, self._pause(track, row, crops)) * CLOCK_HZ
-            rows[row] = clear[row] and (last is None or tracks.pts - last >= pause)
-            if rows[row]:
-                self._looked[track] = tracks.pts, crops + 1
-            elif last is not None:
-                self._looked[track] = last, crops
+            last, crops = self._looked.get(track, (None, 0))
+            pause = min(self._pause(track, row, crops), _WANTED_EVERY_S if track in wanted else np.inf)
+            due[row] = np.inf if last is None else (tracks.pts - last) / (pause * CLOCK_HZ)
+        if (clear & (due >= 1)).any():
+            rows = clear & (due >= _WITH)
+        looked = {k: self._looked[k] for k in tracks.track_id.tolist() if k in self._looked}
+        for track in tracks.track_id[rows].tolist():
+            looked[track] = tracks.pts, looked.get(track, (None, 0))[1] + 1
+        self._looked = looked
         self.duty.pictures += 1
         self.duty.tracks += len(tracks)
         self.duty.crops += int(rows.sum())
