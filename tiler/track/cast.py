@@ -30,13 +30,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tiler.kernels.assign_cpu import best_pairs
-from tiler.types import APPEARANCE, CLOCK_HZ, Appearance, Float32, Int32
+from tiler.track.arrivals import MOST, SHARPNESS, Arrivals, Crop, Galleries
+from tiler.types import CLOCK_HZ, Appearance, Float32, Int32
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
-_Crop = tuple[int, Float32]
-"""The id of a track, and the vector of its crop."""
 
 _BASE = 40.0
 """Worth of a pair: more than all that can speak against it."""
@@ -69,21 +68,11 @@ _DEEP = 0.5
 _CLEAR = 0.3
 """A crop that another covers by more than this part is no evidence."""
 
-_SHARPNESS, _MOST = 5.0, 1.0
-"""Weight of a difference of two cosines, and the most that a crop speaks for or against a slot."""
-_STRANGER = 0.6
-"""Cosine to a gallery that a stranger, or a thing taken for a person, is thought to have."""
-_WELCOME, _REFUSED = 1.0, 3.0
-"""Who comes is shown with a name when so much speaks for it, and never has it once so much speaks against it."""
-_ENOUGH = 3
-"""Crops that a gallery must have been made of before who comes is compared with it."""
 _MOST_SAID = 8.0
 """Bound of the sum of a track's crops: with another person in its place, it turns within some ten crops."""
 _LEAD = 9.0
 """A pairing is sure when it leads by this: five crops of one person, or three of two."""
 _PATIENCE_S = 1.0
-_CROPS = 50
-"""A gallery is the mean of its crops; after so many, a mean that forgets."""
 _ARRIVAL_S = 0.5
 """Who comes within this time of the first is sorted from left to right with them."""
 
@@ -124,7 +113,6 @@ class Cast:
         self.revised = 0
         self.wanted: frozenset[int] = frozenset()
         self._looking = False
-        self._come: dict[int, Float64] = {}
         self._count = count
         self._track = np.zeros(count, np.int64)
         self._seen = np.full(count, -1, np.int64)
@@ -132,8 +120,8 @@ class Cast:
         self._box = np.ones((count, 4))
         self._height = np.ones(count)
         self._velocity = np.zeros((count, 2))
-        self._gallery = np.zeros((count, APPEARANCE))
-        self._crops = np.zeros(count, np.int64)
+        self._galleries = Galleries(count)
+        self._arrivals = Arrivals(self._galleries)
         self._doubts: list[_Doubt] = []
         self._told: dict[int, int] = {}
         self._born: dict[int, int] = {}
@@ -148,13 +136,13 @@ class Cast:
         boxes = np.concatenate(((corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]), axis=1)
         self._meet(ids, corners, pts)
         shared = _shared(corners)
-        crops: list[_Crop] = []
+        crops: list[Crop] = []
         if looks is not None and len(ids):
             self._looking = True
             clear = looks.known[order] & (shared.max(axis=1) <= _CLEAR)
             crops = [(int(ids[row]), looks.vectors[order[row]]) for row in np.flatnonzero(clear).tolist()]
         self._hear(crops, self._doubts, pts)
-        self._greet(crops)
+        self._arrivals.hear(crops)
         pairs = best_pairs(self._worth(ids, boxes, pts)) if len(ids) else np.full(self._count, -1)
         pairs = self._sort_arrivals(ids, boxes, pairs, pts)
         back = (pairs >= 0) & (self._seen < self._now)
@@ -164,7 +152,8 @@ class Cast:
         self._hear(crops, [doubt for doubt in self._doubts if doubt not in doubted], pts)
         held = self._settle(ids, pairs, pts)
         if self._looking:
-            held |= self._welcome(ids, pairs, pts)
+            held |= {k for k, row in enumerate(pairs.tolist())
+                     if row >= 0 and self._arrivals.waits(int(ids[row]), k, pts)}  # fmt: skip
         self.wanted = frozenset(int(ids[pairs[k]]) for k in held if pairs[k] >= 0)
         if looks is not None:
             self._feed(ids, shared, pairs, looks, order)
@@ -183,8 +172,8 @@ class Cast:
         """Take note of who is new, and of how far people get."""
         known = self._born
         self._born = {track: known.get(track, pts) for track in ids.tolist()}
-        come = {track: said for track, said in self._come.items() if track in self._born}
-        self._come = {track: np.zeros(self._count) for track in self._born if track not in known} | come
+        self._arrivals.forget(self._born)
+        self._arrivals.come(self._born.keys() - known.keys(), pts)
         for track in self._track.tolist():
             if track in known:
                 self._born[track] = known[track]
@@ -219,8 +208,7 @@ class Cast:
                     elsewhere[doubt.slots, column] = False
         worth -= _ELSEWHERE * elsewhere
         for column, track in enumerate(ids.tolist()):
-            if track in self._come:
-                worth[self._come[track] <= -_REFUSED, column] = 0
+            worth[self._arrivals.refused(track), column] = 0
         if not known.all():
             fresh = np.flatnonzero(~known)
             rank = np.argsort(np.argsort(boxes[:, 0], kind="stable"), kind="stable")
@@ -248,8 +236,8 @@ class Cast:
         slots = np.flatnonzero(lately)
         left_to_right = slots[np.argsort(boxes[pairs[slots], 0], kind="stable")]
         pairs = pairs.copy()
-        moved = [self._track, self._seen, self._first, self._box, self._height, self._velocity, self._gallery,
-                 self._crops, pairs]
+        moved = [self._track, self._seen, self._first, self._box, self._height, self._velocity,
+                 self._galleries.means, self._galleries.crops, pairs]
         for values in moved:
             values[slots] = values[left_to_right]
         return pairs
@@ -287,7 +275,7 @@ class Cast:
                     if seen[a] and seen[b] and (close[a, b] > _DEEP or back[a] or back[b]):
                         for k in (a, b):
                             doubt.said.pop(int(self._track[k]), None)
-                            self._come.pop(int(self._track[k]), None)
+                            self._arrivals.known(int(self._track[k]))
         if away.sum() > 1:   # whoever comes back first could be any of them
             self._join(tuple(np.flatnonzero(away).tolist())).hidden = True
         for doubt in self._doubts:
@@ -314,7 +302,7 @@ class Cast:
             met = doubt.apart and bool((rows >= 0).all())
             if not doubt.hidden:   # a tracker keeps apart those who only brush past each other
                 ended = doubt.apart
-            elif (self._crops[doubt.slots] > 0).sum() < 2:   # nobody to compare with
+            elif (self._galleries.crops[doubt.slots] > 0).sum() < 2:   # nobody to compare with
                 ended = met
             elif self._lead(doubt, ids, pairs) >= _LEAD:
                 doubt.unsure = None
@@ -355,51 +343,22 @@ class Cast:
 
     # Appearance
 
-    def _hear(self, crops: list[_Crop], doubts: list[_Doubt], pts: int) -> None:
+    def _hear(self, crops: list[Crop], doubts: list[_Doubt], pts: int) -> None:
         """Add what the crops of this picture say to the doubts that they are about."""
         taken = set(self._track.tolist())
         for doubt in doubts:
-            about = doubt.slots[self._crops[doubt.slots] > 0]
+            about = doubt.slots[self._galleries.crops[doubt.slots] > 0]
             if not doubt.hidden or len(about) < 2:
                 continue
             own = {int(track) for track in self._track[doubt.slots]}
             for track, vector in crops:
                 if track in taken and track not in own:
                     continue
-                likeness = self._likeness(about, vector)
+                likeness = self._galleries.likeness(about, vector)
                 said = doubt.said.setdefault(track, np.zeros(len(doubt.slots)))
-                said[np.isin(doubt.slots, about)] += np.clip(_SHARPNESS * (likeness - likeness.mean()), -_MOST, _MOST)
+                said[np.isin(doubt.slots, about)] += np.clip(SHARPNESS * (likeness - likeness.mean()), -MOST, MOST)
                 np.clip(said, -_MOST_SAID, _MOST_SAID, out=said)
                 doubt.heard = pts
-
-    def _greet(self, crops: list[_Crop]) -> None:
-        """Add what the crops of this picture say for those who have come to be this or that one of the cast."""
-        known = np.flatnonzero(self._crops >= _ENOUGH)
-        for track, vector in crops:
-            if len(known) and (said := self._come.get(track)) is not None:
-                likeness = self._likeness(known, vector)
-                rivals = np.where(np.eye(len(known), dtype=np.bool_), _STRANGER, likeness).max(axis=1)
-                says = _SHARPNESS * (likeness - np.maximum(rivals, _STRANGER))
-                said[known] = np.clip(said[known] + np.clip(says, -_MOST, _MOST), -_REFUSED, _REFUSED)
-
-    def _welcome(self, ids: Int64, pairs: Int64, pts: int) -> set[int]:
-        """The slots whose tracks have come and may yet be somebody else, or nobody."""
-        waiting = set()
-        for k, row in enumerate(pairs.tolist()):
-            said = self._come.get(int(ids[row])) if row >= 0 else None
-            if said is None:
-                continue
-            unseen = not said.any() and pts - self._born[int(ids[row])] > _PATIENCE_S * CLOCK_HZ
-            if unseen or self._crops[k] < _ENOUGH or said[k] >= _WELCOME:
-                del self._come[int(ids[row])]
-            else:
-                waiting.add(k)
-        return waiting
-
-    def _likeness(self, slots: Int64, vector: Float32) -> Float64:
-        galleries = self._gallery[slots]
-        cosines: Float64 = galleries @ vector.astype(np.float64) / np.linalg.norm(galleries, axis=1).clip(1e-9)
-        return cosines
 
     def _feed(
         self, ids: Int64, shared: Float64, pairs: Int64, looks: Appearance, order: npt.NDArray[np.intp]
@@ -408,9 +367,7 @@ class Cast:
         doubted = {int(k) for doubt in self._doubts for k in doubt.slots}
         for k, row in enumerate(pairs.tolist()):
             if row >= 0 and k not in doubted and looks.known[order[row]] and shared[row].max(initial=0) <= _APART:
-                self._crops[k] += 1
-                share = 1 / min(int(self._crops[k]), _CROPS)
-                self._gallery[k] += share * (looks.vectors[order[row]] - self._gallery[k])
+                self._galleries.feed(k, looks.vectors[order[row]])
 
 
 def _total(gain: Float64, pairs: Int64) -> float:
