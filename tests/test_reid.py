@@ -166,6 +166,20 @@ def test_somebody_alone_is_looked_at_now_and_then_only() -> None:
     assert duty.report()["duty"] == pytest.approx(duty.looked / 500, abs=1e-4)
 
 
+def test_who_is_wanted_is_looked_at_and_others_with_them_when_nearly_due() -> None:
+    story = Story()
+    story.tell({1: (10, 200), 2: (12, 700)}, 60)
+    before = replace(story.reid.duties[0])
+    for _ in range(10):
+        tracks = tracks_of(story.picture, {1: (10, 200), 2: (12, 700)})
+        (looks,) = story.reid.look([Sight(frame_at(story.picture), tracks, True, {2})])
+        story.reid.recognise(0, tracks, looks)
+        story.picture += 1
+    duty = story.reid.duties[0]
+    assert duty.looked - before.looked == 5
+    assert 5 <= duty.crops - before.crops <= 6
+
+
 def test_all_streams_share_one_call() -> None:
     faces = Faces()
     reid = ReId(faces, 3, TrackerConfig())

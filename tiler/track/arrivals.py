@@ -69,6 +69,9 @@ class Arrivals:
         self._galleries = galleries
         self._said: dict[int, tuple[int, Float64]] = {}
 
+    def __contains__(self, track: int) -> bool:
+        return track in self._said
+
     def come(self, tracks: Iterable[int], pts: int) -> None:
         """These tracks begin."""
         for track in tracks:

@@ -86,7 +86,8 @@ class _Doubt:
         said: by track id, the sum of what its crops said for each slot.
         heard: pts of the last crop.
         apart: nobody in view overlaps another.
-        unsure: pts since when they are apart and no pairing is sure; None while that is not so.
+        unsure: pts since when they are apart, with the same tracks, and no pairing is sure; None while that is not so.
+        tracks: those of the slots.
         hidden: it matters: the tracker may have exchanged them.
     """
 
@@ -95,6 +96,7 @@ class _Doubt:
     heard: int | None = None
     apart: bool = False
     unsure: int | None = None
+    tracks: list[int] = field(default_factory=list)
     hidden: bool = False
 
 
@@ -182,7 +184,7 @@ class Cast:
             np.maximum(self._extent[2:], corners[:, 2:].max(axis=0), out=self._extent[2:])
 
     def _worth(self, ids: Int64, boxes: Float64, pts: int) -> Float64:
-        """(slots, tracks) what a pair is worth, more than 0."""
+        """(slots, tracks) what a pair is worth; 0 for those that cannot be."""
         known = self._seen >= 0
         gap = ((pts - self._seen) / CLOCK_HZ)[:, None]
         place = self._expected(pts)
@@ -209,6 +211,12 @@ class Cast:
         worth -= _ELSEWHERE * elsewhere
         for column, track in enumerate(ids.tolist()):
             worth[self._arrivals.refused(track), column] = 0
+        if self._looking:  # who is in view and not in doubt cannot be driven out by who comes
+            sure = same & known[:, None] & np.array([track not in self._arrivals for track in ids.tolist()])
+            for doubt in self._doubts:
+                if doubt.hidden:
+                    sure[doubt.slots] = False
+            worth[(sure.any(axis=1)[:, None] | sure.any(axis=0)) & ~sure] = 0
         if not known.all():
             fresh = np.flatnonzero(~known)
             rank = np.argsort(np.argsort(boxes[:, 0], kind="stable"), kind="stable")
@@ -298,7 +306,9 @@ class Cast:
         held: set[int] = set()
         kept = []
         for doubt in self._doubts:
-            rows = pairs[doubt.slots]
+            rows, tracks = pairs[doubt.slots], self._track[doubt.slots].tolist()
+            if tracks != doubt.tracks:
+                doubt.tracks, doubt.unsure = tracks, None
             met = doubt.apart and bool((rows >= 0).all())
             if not doubt.hidden:   # a tracker keeps apart those who only brush past each other
                 ended = doubt.apart
@@ -317,6 +327,7 @@ class Cast:
                     ended = False
                 else:
                     ended = doubt.heard is None or pts - doubt.heard > _PATIENCE_S * CLOCK_HZ
+                    ended &= met or not self._looking
             if not ended:
                 kept.append(doubt)
         self._doubts = kept
