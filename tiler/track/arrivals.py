@@ -1,13 +1,14 @@
 """Those who come into view, and what people looked like: a name is given once looks say that it is theirs.
 
-Who is away comes back as a track that nobody has had. So may begin a stranger, a second box on somebody, or a thing
-taken for a person. Each crop of such a track says for each slot how much more it is like that slot's gallery than like
-any other's, or than a stranger is. The name is shown once that is clear; and never, if the contrary is.
+Who is away comes back as a track that nobody has had. So may begin a stranger, or a thing taken for a person. Each
+crop of such a track says for each slot how much more it is like that slot's gallery than a thing is, and than it is
+like any other gallery. The name is shown once both speak for it; and never, once the first speaks against it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +21,13 @@ Int64 = npt.NDArray[np.int64]
 Crop = tuple[int, Float32]
 """The id of a track, and the vector of its crop."""
 
-SHARPNESS, MOST = 7.5, 1.5
+SHARPNESS, MOST = 5.0, 1.0
 """Weight of a difference of two cosines, and the most that a crop speaks for or against a slot."""
 _FULL = 50
 """A gallery is the mean of its crops; after so many, a mean that forgets."""
-_STRANGER = 0.6
-"""Cosine to a gallery that a stranger, or a thing taken for a person, is thought to have."""
+_STRANGER = 0.4
+"""Cosine to a gallery that a stranger, or a thing taken for a person, is thought to have. Low: people in other light
+come down to that, and they would stay without their names."""
 _WELCOME, _REFUSED = 1.0, 3.0
 """Who comes is shown with a name when so much speaks for it, and never has it once so much speaks against it."""
 _ENOUGH = 3
@@ -58,6 +60,20 @@ class Galleries:
         self.means[slot] += (vector - self.means[slot]) / min(int(self.crops[slot]), _FULL)
 
 
+class _Said(NamedTuple):
+    """What the crops of a track that has come said for each slot.
+
+    Attributes:
+        since: pts at which it came.
+        alike: (slots,) that it is like the slot's gallery.
+        rather: (slots,) that it is so more than like any other's.
+    """
+
+    since: int
+    alike: Float64
+    rather: Float64
+
+
 class Arrivals:
     """The tracks of one stream that have come and of whom it is not known who they are.
 
@@ -67,7 +83,7 @@ class Arrivals:
 
     def __init__(self, galleries: Galleries) -> None:
         self._galleries = galleries
-        self._said: dict[int, tuple[int, Float64]] = {}
+        self._said: dict[int, _Said] = {}
 
     def __contains__(self, track: int) -> bool:
         return track in self._said
@@ -75,7 +91,7 @@ class Arrivals:
     def come(self, tracks: Iterable[int], pts: int) -> None:
         """These tracks begin."""
         for track in tracks:
-            self._said[track] = pts, np.zeros(len(self._galleries.crops))
+            self._said[track] = _Said(pts, *np.zeros((2, len(self._galleries.crops))))
 
     def forget(self, keep: Iterable[int]) -> None:
         """Let go of all tracks but these."""
@@ -92,23 +108,25 @@ class Arrivals:
             if track not in self._said or not len(slots):
                 continue
             likeness = self._galleries.likeness(slots, vector)
-            rivals = np.where(np.eye(len(slots), dtype=np.bool_), _STRANGER, likeness).max(axis=1)
-            says = np.clip(SHARPNESS * (likeness - np.maximum(rivals, _STRANGER)), -MOST, MOST)
-            _, said = self._said[track]
-            said[slots] = np.clip(said[slots] + says, -_REFUSED, _REFUSED)
+            rivals = np.where(np.eye(len(slots), dtype=np.bool_), -np.inf, likeness).max(axis=1).clip(_STRANGER)
+            _, alike, rather = self._said[track]
+            for said, than in ((alike, np.full(len(slots), _STRANGER)), (rather, rivals)):
+                says = np.clip(SHARPNESS * (likeness - than), -MOST, MOST)
+                said[slots] = np.clip(said[slots] + says, -_REFUSED, _REFUSED)
 
     def refused(self, track: int) -> npt.NDArray[np.bool_]:
         """(slots,) whose person the track is not."""
-        _, said = self._said.get(track, (0, np.zeros(len(self._galleries.crops))))
-        return said <= -_REFUSED
+        if track not in self._said:
+            return np.zeros(len(self._galleries.crops), np.bool_)
+        return self._said[track].alike <= -_REFUSED
 
     def waits(self, track: int, slot: int, pts: int) -> bool:
         """Whether it is too early to show the track as that slot's; once it is not, it never is again."""
         if track not in self._said:
             return False
-        since, said = self._said[track]
-        unseen = not said.any() and pts - since > _PATIENCE_S * CLOCK_HZ
-        if unseen or self._galleries.crops[slot] < _ENOUGH or said[slot] >= _WELCOME:
+        since, alike, rather = self._said[track]
+        unseen = not alike.any() and pts - since > _PATIENCE_S * CLOCK_HZ
+        if unseen or self._galleries.crops[slot] < _ENOUGH or (alike[slot] >= _WELCOME and rather[slot] > 0):
             del self._said[track]
             return False
         return True

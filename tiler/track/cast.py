@@ -158,7 +158,7 @@ class Cast:
                      if row >= 0 and self._arrivals.waits(int(ids[row]), k, pts)}  # fmt: skip
         self.wanted = frozenset(int(ids[pairs[k]]) for k in held if pairs[k] >= 0)
         if looks is not None:
-            self._feed(ids, shared, pairs, looks, order)
+            self._feed(held, shared, pairs, looks, order)
         slot = np.full(len(ids), -1, np.int32)
         told = {track: k for track, k in self._told.items() if track in self._born}
         for k, row in enumerate(pairs.tolist()):
@@ -372,10 +372,10 @@ class Cast:
                 doubt.heard = pts
 
     def _feed(
-        self, ids: Int64, shared: Float64, pairs: Int64, looks: Appearance, order: npt.NDArray[np.intp]
+        self, held: set[int], shared: Float64, pairs: Int64, looks: Appearance, order: npt.NDArray[np.intp]
     ) -> None:
-        """Galleries take the crops of people apart and not in doubt."""
-        doubted = {int(k) for doubt in self._doubts for k in doubt.slots}
+        """Galleries take the crops of people apart, of whom it is known who they are."""
+        doubted = held | {int(k) for doubt in self._doubts for k in doubt.slots}
         for k, row in enumerate(pairs.tolist()):
             if row >= 0 and k not in doubted and looks.known[order[row]] and shared[row].max(initial=0) <= _APART:
                 self._galleries.feed(k, looks.vectors[order[row]])
