@@ -18,8 +18,9 @@ is settled when the best pairing leads every other by `_LEAD` and all are in vie
 those people have no slot: a name that comes a few pictures late is better than another's. While somebody is
 hidden, whoever is in view may turn out to be them, as a track may slide from one person to the other: so
 evidence goes on, is bounded, and is forgotten for those who come so close that a tracker may exchange them.
-Where no evidence comes, because there is no appearance, or it does not decide within `_PATIENCE_S`, motion
-decides. Galleries are not fed in doubt.
+Where there is no appearance, or it is heard and does not decide within `_PATIENCE_S`, motion decides. While
+one box covers two and nobody can look, nothing does. Galleries are not fed in doubt, nor by who has just come
+(`tiler/track/arrivals.py`).
 """
 
 from __future__ import annotations
