@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.test_meetings import FPS, TALL, WIDE
 from tiler.config.models import TrackerConfig
-from tiler.track.reid import ReId
+from tiler.track.reid import ReId, Sight
 from tiler.types import APPEARANCE, CLOCK_HZ, Float32, Frame, Tracks
 
 WIDTH, HEIGHT = 1000, 400
@@ -70,7 +70,8 @@ class Story:
         shown: dict[int, int] = {}
         for k in range(pictures):
             tracks = tracks_of(self.picture, seen(k) if callable(seen) else seen)
-            ((known, looks),) = self.reid.recognise([(frame_at(self.picture), tracks, detected)])
+            (looks,) = self.reid.look([Sight(frame_at(self.picture), tracks, detected)])
+            known = self.reid.recognise(0, tracks, looks)
             shown = {round(float(box[1])): int(who) for who, box in zip(known.track_id, known.xyxy, strict=True)}
             assert len(looks) == len(known) == len(tracks)
             self.picture += 1
@@ -165,14 +166,28 @@ def test_somebody_alone_is_looked_at_now_and_then_only() -> None:
     assert duty.report()["duty"] == pytest.approx(duty.looked / 500, abs=1e-4)
 
 
+def test_who_is_wanted_is_looked_at_and_others_with_them_when_nearly_due() -> None:
+    story = Story()
+    story.tell({1: (10, 200), 2: (12, 700)}, 60)
+    before = replace(story.reid.duties[0])
+    for _ in range(10):
+        tracks = tracks_of(story.picture, {1: (10, 200), 2: (12, 700)})
+        (looks,) = story.reid.look([Sight(frame_at(story.picture), tracks, True, {2})])
+        story.reid.recognise(0, tracks, looks)
+        story.picture += 1
+    duty = story.reid.duties[0]
+    assert duty.looked - before.looked == 5
+    assert 5 <= duty.crops - before.crops <= 6
+
+
 def test_all_streams_share_one_call() -> None:
     faces = Faces()
     reid = ReId(faces, 3, TrackerConfig())
-    pictures = [(frame_at(0, stream), tracks_of(0, {1: (10, 200), 2: (12, 600)}), True) for stream in (0, 2)]
-    told = reid.recognise(pictures)
+    pictures = [Sight(frame_at(0, stream), tracks_of(0, {1: (10, 200), 2: (12, 600)}), True) for stream in (0, 2)]
+    told = reid.look(pictures)
     assert faces.calls == [4]
-    assert [looks.known.tolist() for _, looks in told] == [[True, True], [True, True]]
-    assert reid.recognise([]) == []
+    assert [looks.known.tolist() for looks in told] == [[True, True], [True, True]]
+    assert reid.look([]) == []
     reid.close()
     reid.close()
     assert faces.closed >= 1
@@ -191,16 +206,17 @@ def test_ids_are_unique_and_streams_beside_each_other_are_each_alone(one: list[S
         told = []
         for stream, story in enumerate((one, two)):
             if picture < len(story):
-                told.append((frame_at(picture, stream), tracks_of(picture, story[picture]), True))
-        known = both.recognise(told)
-        for tracks, looks in known:
+                told.append(Sight(frame_at(picture, stream), tracks_of(picture, story[picture]), True))
+        seen = both.look(told)
+        known = [both.recognise(now.frame.stream, now.tracks, looks) for now, looks in zip(told, seen, strict=True)]
+        for tracks, looks in zip(known, seen, strict=True):
             assert (np.diff(tracks.track_id) > 0).all()
             assert set(tracks.track_id.tolist()) <= set(range(1, 9))
             assert np.allclose(np.linalg.norm(looks.vectors[looks.known], axis=1), 1, atol=1e-5)
         if picture < len(one):
-            ((tracks, _),) = alone.recognise([told[0]])
-            assert np.array_equal(tracks.track_id, known[0][0].track_id)
-            assert np.array_equal(tracks.xyxy, known[0][0].xyxy)
+            tracks = alone.recognise(0, told[0].tracks, alone.look([told[0]])[0])
+            assert np.array_equal(tracks.track_id, known[0].track_id)
+            assert np.array_equal(tracks.xyxy, known[0].xyxy)
 
 
 @settings(deadline=None, max_examples=60)
@@ -216,6 +232,6 @@ def test_ids_stay_unique_while_people_are_forgotten(story: list[Seen], gaps_s: l
                 raw[k] = max(raw.values(), default=0) + 1
             last[k] = now
         tracks = replace(tracks_of(0, {raw[k]: place for k, place in people.items()}), pts=now)
-        ((known, _),) = reid.recognise([(replace(frame_at(0), pts=now), tracks, True)])
+        known = reid.recognise(0, tracks, reid.look([Sight(replace(frame_at(0), pts=now), tracks, True)])[0])
         assert (np.diff(known.track_id) > 0).all()
         assert set(known.track_id.tolist()) <= set(range(1, max(raw.values(), default=0) + 1))

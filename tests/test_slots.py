@@ -146,6 +146,66 @@ def test_who_comes_back_with_a_new_id_is_known_by_looks() -> None:
     assert told[-1] == {"a": 4, "b": 3}
 
 
+LAMP = 9
+"""What nobody looks like."""
+
+
+def test_a_thing_taken_for_a_person_never_has_the_name_of_who_is_away() -> None:
+    slots = cast("a", "b")
+    play(slots, *([((1, 300), (2, 700))] * 30), kinds=[(0, 1)] * 30)
+    told = play(slots, *([((1, 300), (3, 500))] * 60), kinds=[(0, LAMP)] * 60, begin=30)
+    assert all(names == {"a": 1} for names in told)
+    told = play(slots, *([((1, 300), (3, 500), (4, 900))] * 20), kinds=[(0, LAMP, 1)] * 20, begin=90)
+    assert told[-1] == {"a": 1, "b": 4}
+    assert all(names.get("b", 4) == 4 for names in told)
+
+
+def test_things_alone_in_the_picture_leave_the_names_to_those_who_come_back() -> None:
+    slots = cast("a", "b")
+    play(slots, *([((1, 300), (2, 700))] * 30), kinds=[(0, 1)] * 30)
+    assert play(slots, *([((3, 500),)] * 60), kinds=[(LAMP,)] * 60, begin=30) == [{}] * 60
+    told = play(slots, *([((3, 500), (4, 100), (5, 900))] * 15), kinds=[(LAMP, 1, 0)] * 15, begin=90)
+    assert told[-1] == {"a": 5, "b": 4}
+    assert all(names.get("a", 5) == 5 and names.get("b", 4) == 4 for names in told)
+
+
+def test_a_second_box_on_somebody_has_not_the_name_of_who_is_away() -> None:
+    slots = cast("a", "b")
+    play(slots, *([((1, 300), (2, 700))] * 30), kinds=[(0, 1)] * 30)
+    told = play(slots, *([((1, 300), (3, 345))] * 40), kinds=[(0, 0)] * 40, begin=30)
+    assert all(names == {"a": 1} for names in told)
+
+
+def test_who_comes_and_cannot_be_seen_clearly_is_named_after_a_second() -> None:
+    slots = cast("a", "b")
+    play(slots, *([((1, 300), (2, 700))] * 30), kinds=[(0, 1)] * 30)
+    told = play(slots, *([((1, 300), (3, 980))] * 30), kinds=[(0, None)] * 30, begin=30)
+    assert told[24] == {"a": 1}
+    assert told[-1] == {"a": 1, "b": 3}
+
+
+def test_two_under_one_box_have_no_name_until_they_are_seen_apart() -> None:
+    """However long they embrace: what is not seen is no evidence."""
+    slots = cast("a", "b")
+    closing = [((1, 300 + 8.0 * k), (2, 700 - 8.0 * k)) for k in range(24)]
+    play(slots, *([((1, 300.0), (2, 700.0))] * 30), *closing, kinds=[(0, 1)] * 54)
+    assert play(slots, *([((1, 500),)] * 80), kinds=[(None,)] * 80, begin=54) == [{}] * 80
+    told = play(slots, *([((1, 470), (3, 540))] * 12), kinds=[(1, 0)] * 12, begin=134)   # and 1 is the other one now
+    assert told[-1] == {"a": 3, "b": 1}
+    assert all(names.get("a", 3) == 3 and names.get("b", 1) == 1 for names in told)
+
+
+def test_slots_want_to_see_those_of_whom_they_do_not_know_who_they_are() -> None:
+    slots = cast("a", "b")
+    play(slots, *([((1, 300), (2, 700))] * 30), kinds=[(0, 1)] * 30)
+    assert slots.wanted == set()
+    play(slots, ((1, 300), (3, 700)), kinds=[(None, None)], begin=30)
+    assert slots.wanted == {3}
+    play(slots, *([((1, 300), (3, 700))] * 10), kinds=[(0, 1)] * 10, begin=31)
+    assert slots.wanted == set()
+    assert cast("a", "b", mode="side").wanted == set()
+
+
 def test_who_left_by_a_side_comes_back_by_it_though_last_seen_as_a_sliver() -> None:
     slots = cast("a", "b")
 

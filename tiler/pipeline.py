@@ -31,6 +31,7 @@ from tiler.output.outlet import Outlet
 from tiler.output.tracks import TracksOutlet, open_tracks
 from tiler.stages import STAGES, Stages
 from tiler.track.camera import Camera
+from tiler.track.reid import Sight
 from tiler.track.slots import Slots
 from tiler.track.trails import Trails
 from tiler.types import CLOCK_HZ, Appearance, Detections, Follow, Mosaic, Packet, TileInput, Tracks
@@ -221,15 +222,18 @@ class Run:
         trackers, found = self._stages.trackers, tick.detections
         followed = [trackers[frame.stream].update(found.get(frame.stream), frame.pts) for frame in new]
         looks: list[Appearance | None] = [None] * len(new)
-        if self._stages.reid is not None:
+        if (reid := self._stages.reid) is not None:
+            casts = [self._slots[frame.stream] for frame in new]
+            wanted = [cast.wanted if cast is not None else frozenset() for cast in casts]
             detected = [frame.stream in found for frame in new]
-            known = self._stages.reid.recognise(list(zip(new, followed, detected, strict=True)))
-            followed, looks = [tracks for tracks, _ in known], [seen for _, seen in known]
+            looks[:] = reid.look(list(map(Sight, new, followed, detected, wanted)))
         for frame, tracks, seen in zip(new, followed, looks, strict=True):
             stream, slots = frame.stream, self._slots[frame.stream]
             if slots is not None:
                 tracks = slots.update(tracks, seen, width_px=frame.picture_size[0])
                 self._observer.cast(stream, tracks, slots.revised)
+            if reid is not None and seen is not None:
+                tracks = reid.recognise(stream, tracks, seen)
             self._tracks[stream] = tracks
             self._trails[stream].add(tracks)
             self._observer.tracks[stream] = len(tracks)

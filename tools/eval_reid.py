@@ -37,7 +37,7 @@ from tiler.preprocess.cpu import CpuPreprocessor
 from tiler.samples import resolve
 from tiler.track.appearance import CpuEmbedder
 from tiler.track.bytetrack import ByteTracker
-from tiler.track.reid import Duty, ReId
+from tiler.track.reid import Duty, ReId, Sight
 from tiler.types import Detections, Frame, Tracks
 
 Rows = npt.NDArray[np.float64]
@@ -136,7 +136,7 @@ def run(clip: Clip, found: list[Detections], reid: ReId | None) -> tuple[list[Tr
         start = time.perf_counter()
         tracks = tracker.update(detections, frame.pts)
         if reid is not None:
-            tracks = reid.recognise([(frame, tracks, True)])[0][0]
+            tracks = reid.recognise(0, tracks, reid.look([Sight(frame, tracks, True)])[0])
         spent += time.perf_counter() - start
         shown.append(tracks)
     return shown, 1000 * spent / max(len(shown), 1)

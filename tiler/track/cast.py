@@ -18,8 +18,9 @@ is settled when the best pairing leads every other by `_LEAD` and all are in vie
 those people have no slot: a name that comes a few pictures late is better than another's. While somebody is
 hidden, whoever is in view may turn out to be them, as a track may slide from one person to the other: so
 evidence goes on, is bounded, and is forgotten for those who come so close that a tracker may exchange them.
-Where no evidence comes, because there is no appearance, or it does not decide within `_PATIENCE_S`, motion
-decides. Galleries are not fed in doubt.
+Where there is no appearance, or it is heard and does not decide within `_PATIENCE_S`, motion decides. While
+one box covers two and nobody can look, nothing does. Galleries are not fed in doubt, nor by who has just come
+(`tiler/track/arrivals.py`).
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tiler.kernels.assign_cpu import best_pairs
-from tiler.types import APPEARANCE, CLOCK_HZ, Appearance, Float32, Int32
+from tiler.track.arrivals import MOST, SHARPNESS, Arrivals, Crop, Galleries
+from tiler.types import CLOCK_HZ, Appearance, Float32, Int32
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
@@ -67,15 +69,11 @@ _DEEP = 0.5
 _CLEAR = 0.3
 """A crop that another covers by more than this part is no evidence."""
 
-_SHARPNESS, _MOST = 5.0, 1.0
-"""Weight of a difference of two cosines, and the most that a crop speaks for or against a slot."""
 _MOST_SAID = 8.0
 """Bound of the sum of a track's crops: with another person in its place, it turns within some ten crops."""
 _LEAD = 9.0
 """A pairing is sure when it leads by this: five crops of one person, or three of two."""
 _PATIENCE_S = 1.0
-_CROPS = 50
-"""A gallery is the mean of its crops; after so many, a mean that forgets."""
 _ARRIVAL_S = 0.5
 """Who comes within this time of the first is sorted from left to right with them."""
 
@@ -89,7 +87,8 @@ class _Doubt:
         said: by track id, the sum of what its crops said for each slot.
         heard: pts of the last crop.
         apart: nobody in view overlaps another.
-        unsure: pts since when they are apart and no pairing is sure; None while that is not so.
+        unsure: pts since when they are apart, with the same tracks, and no pairing is sure; None while that is not so.
+        tracks: those of the slots.
         hidden: it matters: the tracker may have exchanged them.
     """
 
@@ -98,11 +97,16 @@ class _Doubt:
     heard: int | None = None
     apart: bool = False
     unsure: int | None = None
+    tracks: list[int] = field(default_factory=list)
     hidden: bool = False
 
 
 class Cast:
     """The slots of one stream by person; see `tiler.track.slots.Slots`.
+
+    Attributes:
+        revised: how often a track was shown with another name than before.
+        wanted: ids of the tracks of whom it is not known who they are.
 
     Args:
         count: slots.
@@ -110,6 +114,8 @@ class Cast:
 
     def __init__(self, count: int) -> None:
         self.revised = 0
+        self.wanted: frozenset[int] = frozenset()
+        self._looking = False
         self._count = count
         self._track = np.zeros(count, np.int64)
         self._seen = np.full(count, -1, np.int64)
@@ -117,8 +123,8 @@ class Cast:
         self._box = np.ones((count, 4))
         self._height = np.ones(count)
         self._velocity = np.zeros((count, 2))
-        self._gallery = np.zeros((count, APPEARANCE))
-        self._crops = np.zeros(count, np.int64)
+        self._galleries = Galleries(count)
+        self._arrivals = Arrivals(self._galleries)
         self._doubts: list[_Doubt] = []
         self._told: dict[int, int] = {}
         self._born: dict[int, int] = {}
@@ -133,16 +139,27 @@ class Cast:
         boxes = np.concatenate(((corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]), axis=1)
         self._meet(ids, corners, pts)
         shared = _shared(corners)
+        crops: list[Crop] = []
         if looks is not None and len(ids):
-            self._hear(ids, shared, looks, order, pts)
+            self._looking = True
+            clear = looks.known[order] & (shared.max(axis=1) <= _CLEAR)
+            crops = [(int(ids[row]), looks.vectors[order[row]]) for row in np.flatnonzero(clear).tolist()]
+        self._hear(crops, self._doubts, pts)
+        self._arrivals.hear(crops)
         pairs = best_pairs(self._worth(ids, boxes, pts)) if len(ids) else np.full(self._count, -1)
         pairs = self._sort_arrivals(ids, boxes, pairs, pts)
         back = (pairs >= 0) & (self._seen < self._now)
         self._move(ids, boxes, pairs, pts)
+        doubted = list(self._doubts)
         self._doubt(ids, shared, pairs, pts, back)
+        self._hear(crops, [doubt for doubt in self._doubts if doubt not in doubted], pts)
         held = self._settle(ids, pairs, pts)
+        if self._looking:
+            held |= {k for k, row in enumerate(pairs.tolist())
+                     if row >= 0 and self._arrivals.waits(int(ids[row]), k, pts)}  # fmt: skip
+        self.wanted = frozenset(int(ids[pairs[k]]) for k in held if pairs[k] >= 0)
         if looks is not None:
-            self._feed(ids, shared, pairs, looks, order)
+            self._feed(held, shared, pairs, looks, order)
         slot = np.full(len(ids), -1, np.int32)
         told = {track: k for track, k in self._told.items() if track in self._born}
         for k, row in enumerate(pairs.tolist()):
@@ -158,6 +175,8 @@ class Cast:
         """Take note of who is new, and of how far people get."""
         known = self._born
         self._born = {track: known.get(track, pts) for track in ids.tolist()}
+        self._arrivals.forget(self._born)
+        self._arrivals.come(self._born.keys() - known.keys(), pts)
         for track in self._track.tolist():
             if track in known:
                 self._born[track] = known[track]
@@ -166,7 +185,7 @@ class Cast:
             np.maximum(self._extent[2:], corners[:, 2:].max(axis=0), out=self._extent[2:])
 
     def _worth(self, ids: Int64, boxes: Float64, pts: int) -> Float64:
-        """(slots, tracks) what a pair is worth, more than 0."""
+        """(slots, tracks) what a pair is worth; 0 for those that cannot be."""
         known = self._seen >= 0
         gap = ((pts - self._seen) / CLOCK_HZ)[:, None]
         place = self._expected(pts)
@@ -191,6 +210,14 @@ class Cast:
                     worth[doubt.slots, column] += doubt.said[track]
                     elsewhere[doubt.slots, column] = False
         worth -= _ELSEWHERE * elsewhere
+        for column, track in enumerate(ids.tolist()):
+            worth[self._arrivals.refused(track), column] = 0
+        if self._looking:  # who is in view and not in doubt cannot be driven out by who comes
+            sure = same & known[:, None] & np.array([track not in self._arrivals for track in ids.tolist()])
+            for doubt in self._doubts:
+                if doubt.hidden:
+                    sure[doubt.slots] = False
+            worth[(sure.any(axis=1)[:, None] | sure.any(axis=0)) & ~sure] = 0
         if not known.all():
             fresh = np.flatnonzero(~known)
             rank = np.argsort(np.argsort(boxes[:, 0], kind="stable"), kind="stable")
@@ -218,8 +245,8 @@ class Cast:
         slots = np.flatnonzero(lately)
         left_to_right = slots[np.argsort(boxes[pairs[slots], 0], kind="stable")]
         pairs = pairs.copy()
-        moved = [self._track, self._seen, self._first, self._box, self._height, self._velocity, self._gallery,
-                 self._crops, pairs]
+        moved = [self._track, self._seen, self._first, self._box, self._height, self._velocity,
+                 self._galleries.means, self._galleries.crops, pairs]
         for values in moved:
             values[slots] = values[left_to_right]
         return pairs
@@ -257,6 +284,7 @@ class Cast:
                     if seen[a] and seen[b] and (close[a, b] > _DEEP or back[a] or back[b]):
                         for k in (a, b):
                             doubt.said.pop(int(self._track[k]), None)
+                            self._arrivals.known(int(self._track[k]))
         if away.sum() > 1:   # whoever comes back first could be any of them
             self._join(tuple(np.flatnonzero(away).tolist())).hidden = True
         for doubt in self._doubts:
@@ -279,22 +307,28 @@ class Cast:
         held: set[int] = set()
         kept = []
         for doubt in self._doubts:
-            met = doubt.apart and bool((pairs[doubt.slots] >= 0).all())
+            rows, tracks = pairs[doubt.slots], self._track[doubt.slots].tolist()
+            if tracks != doubt.tracks:
+                doubt.tracks, doubt.unsure = tracks, None
+            met = doubt.apart and bool((rows >= 0).all())
             if not doubt.hidden:   # a tracker keeps apart those who only brush past each other
                 ended = doubt.apart
-            elif (self._crops[doubt.slots] > 0).sum() < 2:   # nobody to compare with
+            elif (self._galleries.crops[doubt.slots] > 0).sum() < 2:   # nobody to compare with
                 ended = met
             elif self._lead(doubt, ids, pairs) >= _LEAD:
                 doubt.unsure = None
                 ended = met
             else:
-                doubt.unsure = (pts if doubt.unsure is None else doubt.unsure) if doubt.apart else None
+                heard = met or not self._looking or any(int(ids[row]) in doubt.said for row in rows[rows >= 0])
+                waits = doubt.apart and heard
+                doubt.unsure = (pts if doubt.unsure is None else doubt.unsure) if waits else None
                 waited = 0 if doubt.unsure is None else pts - doubt.unsure
                 if waited < _PATIENCE_S * CLOCK_HZ:
                     held |= set(doubt.slots.tolist())
                     ended = False
                 else:
                     ended = doubt.heard is None or pts - doubt.heard > _PATIENCE_S * CLOCK_HZ
+                    ended &= met or not self._looking
             if not ended:
                 kept.append(doubt)
         self._doubts = kept
@@ -321,42 +355,31 @@ class Cast:
 
     # Appearance
 
-    def _hear(self, ids: Int64, shared: Float64, looks: Appearance, order: npt.NDArray[np.intp], pts: int) -> None:
+    def _hear(self, crops: list[Crop], doubts: list[_Doubt], pts: int) -> None:
         """Add what the crops of this picture say to the doubts that they are about."""
-        if not any(doubt.hidden for doubt in self._doubts):
-            return
-        clear = looks.known[order] & (shared.max(axis=1, initial=0) <= _CLEAR)
         taken = set(self._track.tolist())
-        for doubt in self._doubts:
-            about = doubt.slots[self._crops[doubt.slots] > 0]
+        for doubt in doubts:
+            about = doubt.slots[self._galleries.crops[doubt.slots] > 0]
             if not doubt.hidden or len(about) < 2:
                 continue
             own = {int(track) for track in self._track[doubt.slots]}
-            for row in np.flatnonzero(clear).tolist():
-                track = int(ids[row])
+            for track, vector in crops:
                 if track in taken and track not in own:
                     continue
-                likeness = self._likeness(about, looks.vectors[order[row]])
+                likeness = self._galleries.likeness(about, vector)
                 said = doubt.said.setdefault(track, np.zeros(len(doubt.slots)))
-                said[np.isin(doubt.slots, about)] += np.clip(_SHARPNESS * (likeness - likeness.mean()), -_MOST, _MOST)
+                said[np.isin(doubt.slots, about)] += np.clip(SHARPNESS * (likeness - likeness.mean()), -MOST, MOST)
                 np.clip(said, -_MOST_SAID, _MOST_SAID, out=said)
                 doubt.heard = pts
 
-    def _likeness(self, slots: Int64, vector: Float32) -> Float64:
-        galleries = self._gallery[slots]
-        cosines: Float64 = galleries @ vector.astype(np.float64) / np.linalg.norm(galleries, axis=1).clip(1e-9)
-        return cosines
-
     def _feed(
-        self, ids: Int64, shared: Float64, pairs: Int64, looks: Appearance, order: npt.NDArray[np.intp]
+        self, held: set[int], shared: Float64, pairs: Int64, looks: Appearance, order: npt.NDArray[np.intp]
     ) -> None:
-        """Galleries take the crops of people apart and not in doubt."""
-        doubted = {int(k) for doubt in self._doubts for k in doubt.slots}
+        """Galleries take the crops of people apart, of whom it is known who they are."""
+        doubted = held | {int(k) for doubt in self._doubts for k in doubt.slots}
         for k, row in enumerate(pairs.tolist()):
             if row >= 0 and k not in doubted and looks.known[order[row]] and shared[row].max(initial=0) <= _APART:
-                self._crops[k] += 1
-                share = 1 / min(int(self._crops[k]), _CROPS)
-                self._gallery[k] += share * (looks.vectors[order[row]] - self._gallery[k])
+                self._galleries.feed(k, looks.vectors[order[row]])
 
 
 def _total(gain: Float64, pairs: Int64) -> float:

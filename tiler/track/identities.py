@@ -15,7 +15,7 @@ What is not seen, or not clearly, is no evidence: then everything stays as the t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import sqrt
 
 import numpy as np
@@ -134,7 +134,7 @@ class Identities:
         if not self._id_of:  # nobody has another's id
             return tracks
         ids = np.array([self.of(track) for track in rows], np.int32)
-        return Tracks(tracks.pts, ids, tracks.xyxy, tracks.score, tracks.class_id)
+        return replace(tracks, track_id=ids)
 
     def _meet(self, rows: dict[int, int], tracks: Tracks) -> None:
         """Take note of who is there."""

@@ -1,16 +1,20 @@
 """Conditional ReID: who is looked at, when, and what comes of it. All streams of a run.
 
     tracks of each stream --> whom to look at --> one batch on the device --> ids given back
+                                                                  |
+                                                                  +--> slots
 
 To look costs little, but not nothing, and a look at somebody half hidden is worse than none. So a crop is taken only
-of who begins, is near or parts from others, in the time that `_EVERY_S` says, and now and then of everybody else.
+of who begins, is near or parts from others, in the time that `_EVERY_S` says, of whom the slots want to know, and now
+and then of everybody else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from math import inf
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,11 +23,15 @@ from tiler.kernels.assign_cpu import best_pairs
 from tiler.track.base import Embedder
 from tiler.track.identities import Identities
 from tiler.track.meetings import GHOST_S, Meetings, Phase, Scene
-from tiler.types import APPEARANCE, CLOCK_HZ, Appearance, Bool, Float32, Frame, Tracks
+from tiler.types import APPEARANCE, CLOCK_HZ, Appearance, Bool, Frame, Tracks
 
 _EVERY_S: dict[int, float] = {Phase.ALONE: 2.0, Phase.NEAR: 0.8, Phase.MEETING: 0.4, Phase.PARTED: 0.06}
-_NEW_EVERY_S, _NEW_CROPS = 0.06, 5
+_NEW_EVERY_S, _NEW_CROPS = 0.06, 3
 """Seconds between two crops of a track in each phase; and of one that begins, so many crops, or until it is known."""
+_WANTED_EVERY_S = 0.06
+"""As often is looked at whom the slots want to know."""
+_WITH = 0.5
+"""Who has waited for this part of the pause is looked at when another is, so that fewer pictures have crops."""
 _CLEAR = 0.3
 """A crop that somebody nearer covers by more than this part is none."""
 _EDGE = 0.005
@@ -61,6 +69,22 @@ class Duty:
         }
 
 
+class Sight(NamedTuple):
+    """The next picture of a stream.
+
+    Attributes:
+        frame: the picture.
+        tracks: as the tracker gives them.
+        detected: the detector ran for it: predicted boxes are not looked at.
+        wanted: tracks that somebody else wants to know the looks of.
+    """
+
+    frame: Frame
+    tracks: Tracks
+    detected: bool
+    wanted: Set[int] = frozenset()
+
+
 class ReId:
     """Knows people again, in all streams. One thread calls it.
 
@@ -82,21 +106,22 @@ class ReId:
         """Of each stream."""
         return [stream.duty for stream in self._streams]
 
-    def recognise(self, seen: Sequence[tuple[Frame, Tracks, bool]]) -> list[tuple[Tracks, Appearance]]:
-        """The same tracks under the ids of who they are, and what is known of their looks.
-
-        Args:
-            seen: of some streams the next picture, its tracks, and whether the detector ran for it: predicted boxes
-                are not looked at.
-        """
-        rows = [self._streams[frame.stream].ask(frame, tracks, detected) for frame, tracks, detected in seen]
-        crops = [(frame, tracks.xyxy[own]) for (frame, tracks, _), own in zip(seen, rows, strict=True) if own.any()]
+    def look(self, seen: Sequence[Sight]) -> list[Appearance]:
+        """What is known of the looks of these tracks, row by row: one batch for some streams."""
+        rows = [self._streams[now.frame.stream].ask(now) for now in seen]
+        crops = [(now.frame, now.tracks.xyxy[own]) for now, own in zip(seen, rows, strict=True) if own.any()]
         vectors = self._embedder.embed(crops) if crops else _NONE
         known, end = [], 0
-        for (frame, tracks, _), own in zip(seen, rows, strict=True):
+        for own in rows:
             start, end = end, end + int(own.sum())
-            known.append(self._streams[frame.stream].tell(tracks, own, vectors[start:end]))
+            looks = Appearance(np.zeros((len(own), APPEARANCE), np.float32), own)
+            looks.vectors[own] = vectors[start:end]
+            known.append(looks)
         return known
+
+    def recognise(self, stream: int, tracks: Tracks, looks: Appearance) -> Tracks:
+        """The tracks that were looked at under the ids of who they are, and in their order."""
+        return self._streams[stream].tell(tracks, looks)
 
     def close(self) -> None:
         """Free what is on the device; may be called twice."""
@@ -113,8 +138,9 @@ class _Stream:
         self._scene: Scene | None = None
         self._looked: dict[int, tuple[int, int]] = {}  # by track: pts of the last crop, and how many there were
 
-    def ask(self, frame: Frame, tracks: Tracks, detected: bool) -> Bool:
+    def ask(self, now: Sight) -> Bool:
         """(n,) the tracks to look at."""
+        frame, tracks, detected, wanted = now
         self._scene = self._meetings.update(tracks)
         rows = np.zeros(len(tracks), np.bool_)
         if not detected:
@@ -122,17 +148,18 @@ class _Stream:
         width = frame.picture_size[0]
         clear = (self._scene.hidden <= _CLEAR) & (tracks.xyxy[:, 0] > _EDGE * width)
         clear &= tracks.xyxy[:, 2] < (1 - _EDGE) * width
-        looked = self._looked
-        self._looked = {}
-        each = zip(tracks.track_id.tolist(), self._scene.phase.tolist(), clear.tolist(), strict=True)
-        for row, (track, phase, is_clear) in enumerate(each):
-            last, crops = looked.get(track, (None, 0))
-            waited = inf if last is None else (tracks.pts - last) / CLOCK_HZ
-            if is_clear and (last is None or waited >= self._pause(track, phase, crops)):
-                rows[row] = True
-                self._looked[track] = tracks.pts, crops + 1
-            elif last is not None:
-                self._looked[track] = last, crops
+        due = np.zeros(len(tracks))  # part of the pause that is over
+        phases = self._scene.phase.tolist()
+        for row, track in enumerate(tracks.track_id.tolist()):
+            last, crops = self._looked.get(track, (None, 0))
+            pause = min(self._pause(track, phases[row], crops), _WANTED_EVERY_S if track in wanted else inf)
+            due[row] = inf if last is None else (tracks.pts - last) / (pause * CLOCK_HZ)
+        if (clear & (due >= 1)).any():
+            rows = clear & (due >= _WITH)
+        looked = {k: self._looked[k] for k in tracks.track_id.tolist() if k in self._looked}
+        for track in tracks.track_id[rows].tolist():
+            looked[track] = tracks.pts, looked.get(track, (None, 0))[1] + 1
+        self._looked = looked
         self.duty.pictures += 1
         self.duty.tracks += len(tracks)
         self.duty.crops += int(rows.sum())
@@ -147,18 +174,16 @@ class _Stream:
         begins = crops < _NEW_CROPS or self._identities.is_new(track)
         return min(_EVERY_S[phase], _NEW_EVERY_S) if begins else _EVERY_S[phase]
 
-    def tell(self, tracks: Tracks, rows: Bool, vectors: Float32) -> tuple[Tracks, Appearance]:
-        """The tracks and their looks, by the ids of who they are."""
+    def tell(self, tracks: Tracks, looks: Appearance) -> Tracks:
+        """The tracks by the ids of who they are."""
         assert self._scene is not None
-        looks = Appearance(np.zeros((len(tracks), APPEARANCE), np.float32), rows)
-        looks.vectors[rows] = vectors
         who = self._identities.update(tracks, self._scene, self._meetings, looks)
         self.duty.exchanged, self.duty.returned = self._identities.exchanged, self._identities.returned
         if who is not tracks and (who.track_id[1:] < who.track_id[:-1]).any():
             order = np.argsort(who.track_id)
-            who = Tracks(who.pts, who.track_id[order], who.xyxy[order], who.score[order], who.class_id[order])
-            looks = Appearance(looks.vectors[order], looks.known[order])
-        return who, looks
+            who = Tracks(who.pts, *(getattr(who, name)[order] for name in _COLUMNS))
+        return who
 
 
+_COLUMNS = ("track_id", "xyxy", "score", "class_id", "slot")
 _NONE = np.empty((0, APPEARANCE), np.float32)

@@ -7,7 +7,7 @@ only from each other. `mode: person` is `tiler/track/cast.py`, `mode: side` `til
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
 
 import numpy as np
@@ -60,6 +60,11 @@ class Slots:
     def revised(self) -> int:
         """How often names went over: by person, tracks shown with another name than before; by side, changes."""
         return self._mode.revised
+
+    @property
+    def wanted(self) -> Set[int]:
+        """Tracks of whom the next picture should say what they look like, as it is not known who they are."""
+        return self._mode.wanted if isinstance(self._mode, Cast) else frozenset()
 
     def update(self, tracks: Tracks, appearance: Appearance | None = None, width_px: float | None = None) -> Tracks:
         """The same tracks with their slots; once for each picture that has tracks, none left out.
