@@ -14,6 +14,11 @@ import av
 import av.error
 import numpy as np
 
+from tiler import stages
+from tiler.config.loader import load
+from tiler.observe.run import RunObserver
+from tiler.pipeline import Run
+
 FPS = 25
 RATE_HZ = 48_000
 FLASHES = (10, 33, 55, 80)
@@ -174,3 +179,36 @@ def beeps_of(path: Path, **options: Any) -> list[float]:
                     found.append(at)
                 quiet_since = at
     return found
+
+
+def write_all(folder: Path) -> Path:
+    """100 pictures each: with sound as long as they, shorter and longer; in other containers; and without."""
+    for name in ("a.mp4", "a.mkv", "a.ts"):
+        write(folder / name)
+    write(folder / "short.mp4", sound_s=3.5)
+    write(folder / "long.mp4", sound_s=6.0)
+    write(folder / "mp3.mp4", codec="mp3")
+    write(folder / "camera.mov", codec="pcm_alaw")
+    write(folder / "still.mp4", codec=None)
+    return folder
+
+
+def text(clips: Path, outputs: str, *, clip: str = "a.mp4", audio: str = "codec: aac", source: str = "",
+         more: str = "") -> str:  # fmt: skip
+    return (
+        f"sources: [{{id: a, uri: {clips / clip}{source}}}]\nmosaic: {{width: 160, height: 96, fps: {FPS}}}\n"
+        f"detector: none\noverlay: {{titles: false}}\naudio: {{source: a, {audio}}}\n{more}\noutputs: [{outputs}]\n"
+    )
+
+
+def run(folder: Path, config: str) -> dict[str, Any]:
+    """A whole run; gives the report."""
+    path = folder / "c.yaml"
+    path.write_text(config, encoding="utf-8")
+    loaded = load(path)
+    built = stages.build(loaded)
+    observer = RunObserver(loaded.config, built.choices, built.feeds, built.encoder)
+    with Run(loaded, built, observer) as runner:
+        runner.start()
+        runner.wait()
+    return observer.report()

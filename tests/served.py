@@ -46,8 +46,7 @@ def served(folder: Path, preview: str = "{port: 0}", more: str = "", gop_s: floa
     """The run, with at least one picture delivered."""
     loaded = load(write_config(folder, f"preview: {preview}\n{more}", gop_s))
     built = stages.build(loaded)
-    observer = RunObserver(loaded.config, built.choices, built.feeds, built.encoder.name)
-    observer.encoder_sessions = built.encoder.sessions
+    observer = RunObserver(loaded.config, built.choices, built.feeds, built.encoder)
     with Run(loaded, built, observer) as runner:
         server = open_preview(loaded, runner, observer)
         runner.start()

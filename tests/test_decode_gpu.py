@@ -39,7 +39,8 @@ def absent(why: str) -> None:
 @pytest.fixture
 def nvdec() -> Any:
     """NvdecDecoder of a path, with a ring of its own."""
-    from tiler.decode.nvdec_cuda import NvdecDecoder, library
+    from tiler.decode.nvdec_cuda import NvdecDecoder
+    from tiler.decode.nvdec_session_cuda import library
     from tiler.decode.surfaces_cuda import SurfaceRing
 
     try:
@@ -269,17 +270,17 @@ def test_a_size_that_changes_is_scaled_anew(tmp_path: Path, nvdec: Any) -> None:
 def test_live_streams_without_b_frames_come_with_their_packet(
     tmp_path: Path, nvdec: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tiler.decode import nvdec_cuda
+    from tiler.decode import nvdec_session_cuda
 
     given: list[int] = []
-    decode = nvdec_cuda._Nvdec.decode
+    decode = nvdec_session_cuda.NvdecSession.decode
 
     def counted(self: Any, *arguments: Any) -> Any:
         pictures = decode(self, *arguments)
         given.append(len(pictures))
         return pictures
 
-    monkeypatch.setattr(nvdec_cuda._Nvdec, "decode", counted)
+    monkeypatch.setattr(nvdec_session_cuda.NvdecSession, "decode", counted)
     for codec in ("libx264", "libx265"):
         options = {"tune": "zerolatency", "bf": "0"}
         if codec == "libx265":

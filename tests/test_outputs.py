@@ -72,16 +72,16 @@ def test_a_recording_started_and_stopped_in_the_middle_of_a_run_plays_from_its_s
 ) -> None:
     loaded = load(config("  - {file: all.mp4}\n", more="encoder: {gop_s: 60.0}\nduration_s: 2"))
     built = stages.build(loaded)
-    observer = RunObserver(loaded.config, built.choices, built.feeds, built.encoder.name)
+    observer = RunObserver(loaded.config, built.choices, built.feeds, built.encoder)
     with Run(loaded, built, observer) as runner:
         encode_picture = built.encoder.encode
         recordings = []
 
         def encode_and_record(mosaic: Mosaic) -> list[Packet]:
             if mosaic.tick == 10:
-                recordings.append(runner.start_recording(FileOutput(file=str(tmp_path / "part.mp4"))))
+                recordings.append(runner.outputs.start_recording(FileOutput(file=str(tmp_path / "part.mp4"))))
             if mosaic.tick == 30:
-                runner.stop_recording(recordings[0])
+                runner.outputs.stop_recording(recordings[0])
             return encode_picture(mosaic)
 
         built.encoder.encode = encode_and_record  # type: ignore[method-assign]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from tiler.config.models import Config, Source
@@ -14,7 +16,8 @@ def test_the_time_that_is_left_follows_the_pace_and_not_the_wait_for_the_first_p
 ) -> None:
     now_s = 100.0
     monkeypatch.setattr(run.time, "monotonic", lambda: now_s)
-    observer = run.RunObserver(Config(sources=[Source(id="a", uri="x")]), (), (), "x264")
+    encoder = SimpleNamespace(name="x264", sessions=1)
+    observer = run.RunObserver(Config(sources=[Source(id="a", uri="x")]), (), (), encoder)
     observer.started()
     assert observer.left_s(300) is None
     now_s += 20  # a compiler

@@ -84,7 +84,7 @@ def build(path: Path, *overrides: str) -> tuple[Any, Stages, RunObserver]:
     loaded = load(path, overrides)
     trackers = tuple(ByteTracker(loaded.config.tracker, 0.35) for _ in loaded.config.sources)
     built = replace(built, preprocessor=FirstPixels(), detector=CornerDetector(), trackers=trackers)
-    observer = RunObserver(loaded.config, stages.choose(loaded), built.feeds, built.encoder.name)
+    observer = RunObserver(loaded.config, stages.choose(loaded), built.feeds, built.encoder)
     return loaded, built, observer
 
 
@@ -93,7 +93,6 @@ def run(path: Path, *overrides: str) -> dict[str, Any]:
     with Run(loaded, built, observer, overwrite=True) as runner:
         runner.start()
         runner.wait()
-    observer.encoder_sessions = built.encoder.sessions
     return observer.report()
 
 
@@ -204,7 +203,7 @@ def test_a_failing_stage_ends_the_run_and_the_file_plays(
     began = time.monotonic()
     with Run(loaded, built, observer, overwrite=True) as runner:
         if field == "output":
-            outlet = runner._outlets[0]
+            outlet = next(iter(runner.outputs))
             outlet._output = Breaks(outlet._output, method, at)
         runner.start()
         with pytest.raises(RunError, match=f"{stage}.*injected"):

@@ -64,7 +64,7 @@ def run_on(device: str, folder: Path) -> tuple[Keeper, list[dict[str, Any]], dic
     built.encoder.close()
     keeper = Keeper()
     built = replace(built, encoder=keeper)
-    observer = RunObserver(loaded.config, built.choices, built.feeds, "kept", built.copies)
+    observer = RunObserver(loaded.config, built.choices, built.feeds, keeper, built.copies)
     with Run(loaded, built, observer) as run:
         run.start()
         run.wait()

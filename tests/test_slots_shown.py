@@ -144,7 +144,7 @@ def run_with(clips: Path, slots: str, more: str = "") -> dict[str, Any]:  # noqa
     loaded = load(path)
     built.compositor.close()
     built = replace(built, compositor=CpuCompositor(loaded.config, 1, ("person",)))
-    observer = RunObserver(loaded.config, choose(loaded), built.feeds, built.encoder.name)
+    observer = RunObserver(loaded.config, choose(loaded), built.feeds, built.encoder)
     try:
         with Run(loaded, built, observer, overwrite=True) as runner:
             runner.start()

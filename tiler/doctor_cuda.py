@@ -35,7 +35,7 @@ def examine_cuda(index: int = 0) -> list[str]:
 
 def _nvdec() -> str:
     from tiler.decode.keyframe import CODECS
-    from tiler.decode.nvdec_cuda import library
+    from tiler.decode.nvdec_session_cuda import library
 
     module = library()
     chroma = module.cudaVideoChromaFormat.__members__["420"]

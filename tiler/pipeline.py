@@ -12,23 +12,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tiler.compose.layout import place_tiles
 from tiler.config.loader import LoadedConfig
 from tiler.config.models import Config, DetectorConfig
-from tiler.config.outputs import FileOutput, TracksOutput
 from tiler.control import Control, Holds
 from tiler.decode.feed import Shown
-from tiler.errors import InputError, RunError, StageError
+from tiler.errors import RunError, StageError
 from tiler.infer.base import Answer
 from tiler.observe.metrics import RateMeter
 from tiler.observe.run import RunObserver, TileSeen
-from tiler.output.clip import Preroll
-from tiler.output.open import open_outlet
-from tiler.output.outlet import Outlet
-from tiler.output.tracks import TracksOutlet, open_tracks
+from tiler.output.outputs import Outputs
 from tiler.stages import STAGES, Stages
 from tiler.track.camera import Camera
 from tiler.track.reid import Sight
@@ -95,7 +90,6 @@ class Run:
         self._holds = Holds(self._config)
         self._arranged = self._config
         self._stop = threading.Event()
-        self._changing = threading.Lock()  # of the list of outputs; who reads it takes it as it is
         self._analysed = isinstance(self._config.detector, DetectorConfig)
         self._every = self._config.detector.every if isinstance(self._config.detector, DetectorConfig) else 1
         count = len(self._config.sources)
@@ -108,11 +102,12 @@ class Run:
         self._cameras = _cameras(self._config)
         with ExitStack() as opened:
             self._sound = _open_sound(loaded, opened)
-            self._outlets, self._track_outlets, self._clips = _open_outputs(
-                loaded, stages, observer, opened, self._sound, overwrite=overwrite
-            )
-            self._close_outputs = opened.pop_all()
-        observer.outputs = [*self._outlets, *self._track_outlets]
+            self.outputs = opened.enter_context(Outputs(
+                loaded, names, stages.encoder.request_keyframe, lambda: observer.stage("output"),
+                self._sound.format if self._sound is not None else None, overwrite=overwrite,
+            ))  # fmt: skip
+            self._opened = opened.pop_all()
+        observer.outputs = self.outputs
         observer.sound = self._sound
         observer.reid = stages.reid.duties if stages.reid is not None else ()
         gathered, prepared, inferred, tracked = (Channel[Tick](1) for _ in range(4))
@@ -237,8 +232,7 @@ class Run:
             self._tracks[stream] = tracks
             self._trails[stream].add(tracks)
             self._observer.tracks[stream] = len(tracks)
-            for outlet in self._track_outlets:
-                outlet.put(stream, tick.numbers[stream], tracks, frame.picture_size)
+            self.outputs.put_tracks(stream, tick.numbers[stream], tracks, frame.picture_size)
 
     def _compose(self, tick: Tick) -> Tick:
         with self._observer.stage("compose"):
@@ -261,12 +255,10 @@ class Run:
         if self._sound is not None:
             packets = self._sound.join(packets)
         for packet in packets:
-            for outlet in self._outlets:
-                outlet.put(packet)
+            self.outputs.put(packet)
             self._observer.delivered(packet)
-        outputs: tuple[Outlet | TracksOutlet, ...] = (*self._outlets, *self._track_outlets)
-        if outputs and all(outlet.failed and outlet.stopped for outlet in outputs):
-            self.stop()  # nobody is left to run for
+        if self.outputs.gone:
+            self.stop()
 
     # Start, stop and end
 
@@ -279,50 +271,6 @@ class Run:
     def stop(self) -> None:
         """Take no more ticks; what is on its way is still encoded. From any thread or signal handler."""
         self._stop.set()
-
-    def request_keyframe(self) -> None:
-        """Make the next picture an IDR picture. From any thread."""
-        self._stages.encoder.request_keyframe()
-
-    def add(self, outlet: Outlet) -> None:
-        """Give the packets to one more outlet, from the next keyframe; closed with the others. From any thread."""
-        with self._changing:
-            self._outlets = [*self._outlets, outlet]
-            self._observer.outputs = [*self._observer.outputs, outlet]
-            self._close_outputs.callback(outlet.close)
-
-    def start_recording(self, output: FileOutput) -> Outlet:
-        """Write the mosaic to one more file, from the next keyframe, which is asked for. From any thread.
-
-        Raises:
-            InputError: the file exists or cannot be written.
-        """
-        encoder, observer = self._stages.encoder, self._observer
-        outlet, _ = open_outlet(self._loaded, output, encoder.request_keyframe, lambda: observer.stage("output"),
-                                overwrite=False, origin=None, sound=self._sound.format if self._sound else None)
-        self.add(outlet)
-        encoder.request_keyframe()
-        return outlet
-
-    def stop_recording(self, outlet: Outlet) -> None:
-        """Finalise what `start_recording` began; its row stays in the report. From any thread."""
-        with self._changing:
-            self._outlets = [other for other in self._outlets if other is not outlet]
-        outlet.close()
-
-    def save_clip(self, path: Path | None = None) -> list[Path]:
-        """Write the last seconds of the mosaic, once for each `clip` output. From any thread.
-
-        Args:
-            path: of the clip, where there is one output for it; the config's next name when absent.
-
-        Raises:
-            InputError: the config has no `clip` output, or the file exists or cannot be written.
-            StageError: there is no picture yet, or the disk does not take it.
-        """
-        if not self._clips:
-            raise InputError("outputs: no clip is kept; add `- {clip: clip-{time}.mp4, preroll_s: 30}`")
-        return [clip.save(path) for clip in self._clips]
 
     def wait(self, poll: Callable[[], None] = lambda: None, every_s: float = 0.2) -> None:
         """Until the last tick is encoded and every output finalised.
@@ -349,7 +297,8 @@ class Run:
         # Also after the encoder failed: what it took before that may still be in there.
         endings: list[Callable[[], None]] = [
             lambda: self._deliver(self._stages.encoder.flush()),
-            self._end_outputs,
+            self.outputs.finish,
+            self._opened.close,
         ]
         error = failure.failure if failure is not None else None
         for end in endings:
@@ -365,22 +314,12 @@ class Run:
         stage = failure.stage if failure is not None else "encode"
         raise StageError(stage, f"{type(error).__name__}: {error}") from error
 
-    def _end_outputs(self) -> None:
-        """Finalise all of them, side by side; then say which failed."""
-        outputs: tuple[Outlet | TracksOutlet, ...] = (*self._outlets, *self._track_outlets)
-        for outlet in outputs:
-            outlet.finish()
-        self._close_outputs.close()
-        failed = [f"{outlet.kind} {outlet.name}: {outlet.error}" for outlet in outputs if outlet.failed]
-        if failed:
-            raise StageError("output", "; ".join(failed))
-
     def __enter__(self) -> Run:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-        self._close_outputs.close()
+        self._opened.close()
         self._stages.close()
 
 
@@ -393,35 +332,6 @@ def _open_sound(loaded: LoadedConfig, opened: ExitStack) -> Sound | None:
     sound = Sound(loaded)
     opened.callback(sound.close)
     return sound
-
-
-def _open_outputs(
-    loaded: LoadedConfig, stages: Stages, observer: RunObserver, opened: ExitStack, sound: Sound | None, *,
-    overwrite: bool,
-) -> tuple[list[Outlet], list[TracksOutlet], list[Preroll]]:
-    config = loaded.config
-    streams = [(source.id, index) for index, source in enumerate(config.sources)]
-    names = stages.detector.class_names if stages.detector is not None else ()
-    slots = {index: tuple(source.slots.names) for index, source in enumerate(config.sources) if source.slots}
-    outlets: list[Outlet] = []
-    tracks: list[TracksOutlet] = []
-    clips: list[Preroll] = []
-    for output in config.outputs:
-        if isinstance(output, TracksOutput):
-            path = Path(loaded.resolve(output.tracks))
-            text = open_tracks(path, streams, names, slots=slots, overwrite=overwrite)
-            tracks.append(TracksOutlet(text, str(path)))
-            opened.callback(tracks[-1].close)
-        else:
-            outlet, writer = open_outlet(
-                loaded, output, stages.encoder.request_keyframe, lambda: observer.stage("output"),
-                overwrite=overwrite, sound=sound.format if sound is not None else None,
-            )  # fmt: skip
-            outlets.append(outlet)
-            opened.callback(outlet.close)
-            if isinstance(writer, Preroll):
-                clips.append(writer)
-    return outlets, tracks, clips
 
 
 def _cameras(config: Config) -> list[dict[Follow, Camera]]:

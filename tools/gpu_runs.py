@@ -210,7 +210,7 @@ def whole_run(
         built = replace(built, encoder=NoEncoder())
     watched = Watched(built.encoder)
     built = replace(built, encoder=watched)
-    observer = RunObserver(loaded.config, built.choices, built.feeds, built.encoder.name, built.copies)
+    observer = RunObserver(loaded.config, built.choices, built.feeds, built.encoder, built.copies)
     with Run(loaded, built, observer, overwrite=True) as run:
         gc.collect()
         gc.freeze()

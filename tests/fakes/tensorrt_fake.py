@@ -17,99 +17,24 @@ import numpy as np
 import onnx
 
 from tests.fakes.tensorrt_cupy import Stream
+from tests.fakes.tensorrt_types import (
+    DataType,
+    DynamicShapesKernelSpecializationStrategy,
+    ExecutionContextAllocationStrategy,
+    HostMemory,
+    ILogger,
+    IProgressMonitor,
+    MemoryPoolType,
+    Severity,
+    Slotted,
+    TensorIOMode,
+    checked,
+)
 
 VERSIONS = {"tensorrt": "10.16.1.11", "tensorrt11": "11.4.0.106", "tensorrt-rtx": "1.7.1.116"}
 SCRATCH_BYTES = 4096
 
 _HALF = onnx.TensorProto.FLOAT16
-
-
-class Severity(enum.Enum):
-    INTERNAL_ERROR = 0
-    ERROR = 1
-    WARNING = 2
-    INFO = 3
-    VERBOSE = 4
-
-
-class ILogger:
-    Severity = Severity
-    _made = False
-
-    def __init__(self) -> None:
-        self._made = True
-
-    def log(self, severity: Severity, msg: str) -> None:
-        raise NotImplementedError
-
-
-class IProgressMonitor:
-    _made = False
-
-    def __init__(self) -> None:
-        self._made = True
-
-    def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-        raise NotImplementedError
-
-    def step_complete(self, phase_name: str, step: int) -> bool:
-        raise NotImplementedError
-
-    def phase_finish(self, phase_name: str) -> None:
-        raise NotImplementedError
-
-
-class MemoryPoolType(enum.Enum):
-    WORKSPACE = 0
-
-
-class DataType(enum.Enum):
-    FLOAT = 0
-    HALF = 1
-
-
-class TensorIOMode(enum.Enum):
-    NONE = 0
-    INPUT = 1
-    OUTPUT = 2
-
-
-class ExecutionContextAllocationStrategy(enum.Enum):
-    STATIC = 0
-    ON_PROFILE_CHANGE = 1
-    USER_MANAGED = 2
-
-
-class DynamicShapesKernelSpecializationStrategy(enum.Enum):
-    LAZY = 0
-    EAGER = 1
-    NONE = 2
-
-
-def _checked(logger: Any, base: type) -> Any:
-    if not isinstance(logger, base) or not logger._made:  # as pybind11 says of a base that is not initialised
-        raise TypeError(f"{base.__name__}.__init__() must be called when overriding __init__")
-    return logger
-
-
-class Slotted:
-    """Attributes that the bindings do not have cannot be set."""
-
-    _settable: tuple[str, ...] = ()
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not name.startswith("_") and name not in self._settable:
-            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-        object.__setattr__(self, name, value)
-
-
-class HostMemory:
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self.nbytes = len(data)
-
-    def __bytes__(self) -> bytes:
-        return self._data
 
 
 def make_tensorrt(kind: str, version: str | None = None) -> Any:
@@ -245,7 +170,7 @@ def make_tensorrt(kind: str, version: str | None = None) -> Any:
     class OnnxParser(Slotted):
         def __init__(self, network: Network, logger: ILogger) -> None:
             assert isinstance(network, Network)
-            _checked(logger, ILogger)
+            checked(logger, ILogger)
             self._network = network
 
         def parse(self, model: bytes, path: str | None = None) -> bool:
@@ -266,7 +191,7 @@ def make_tensorrt(kind: str, version: str | None = None) -> Any:
 
     class Builder(Slotted):
         def __init__(self, logger: ILogger) -> None:
-            self._logger = _checked(logger, ILogger)
+            self._logger = checked(logger, ILogger)
 
         def create_network(self, flags: int = 0) -> Network:
             return Network(flags)
@@ -283,7 +208,7 @@ def make_tensorrt(kind: str, version: str | None = None) -> Any:
                 self._logger.log(Severity.ERROR, "no implementation for node Conv_3")
                 return None
             if config.progress_monitor is not None:
-                monitor = _checked(config.progress_monitor, IProgressMonitor)
+                monitor = checked(config.progress_monitor, IProgressMonitor)
                 monitor.phase_start("Building engine", None, 2)
                 monitor.phase_start("Timing", "Building engine", 4)
                 for step in range(4):
@@ -408,7 +333,7 @@ def make_tensorrt(kind: str, version: str | None = None) -> Any:
 
     class Runtime(Slotted):
         def __init__(self, logger: ILogger) -> None:
-            self._logger = _checked(logger, ILogger)
+            self._logger = checked(logger, ILogger)
 
         def deserialize_cuda_engine(self, serialized_engine: bytes) -> Engine | None:
             try:

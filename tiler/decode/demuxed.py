@@ -88,7 +88,7 @@ class DemuxedDecoder(Closing, Generic[PictureT]):
         self._closed = False
         self._container: InputContainer | None = None
         self._newest: int | None = None
-        self._shown: tuple[int | None, Fraction] = None, Fraction(0)
+        self._shown: tuple[int | None, int | None, Fraction] = None, None, Fraction(0)
         self._open()
         self._frames = self._trimmed()
         self._first: Frame | StageError | None
@@ -241,7 +241,7 @@ class DemuxedDecoder(Closing, Generic[PictureT]):
         first: int | None = None
         for picture in self._from_start():
             pts = stamp(picture)
-            self._shown = picture.pts, self._tick_of(picture)
+            self._shown = self._newest, picture.pts, self._tick_of(picture)
             if pts is None or pts < begin:
                 continue
             if end is not None and pts >= end:
@@ -342,9 +342,9 @@ class DemuxedDecoder(Closing, Generic[PictureT]):
 
     @property
     def lag_s(self) -> float:
-        """How far the last picture's time lies behind what was taken from the stream (its decoding time), in s."""
-        pts, tick = self._shown
-        return 0.0 if pts is None or self._newest is None else float(self._newest * self._tick - pts * tick)
+        """How far the last picture's time lay behind what had been taken from the stream (its decoding time), in s."""
+        newest, pts, tick = self._shown
+        return 0.0 if pts is None or newest is None else float(newest * self._tick - pts * tick)
 
     def _tick_of(self, picture: PictureT) -> Fraction:
         """The picture's time base."""

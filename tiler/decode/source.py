@@ -87,7 +87,6 @@ class SourceReader(Closing):
         failure: why the stream broke, None while it has not.
         info: of the decoder; None before a live source was first reached.
         endless: nothing more may come, and yet what is shown stays (an image).
-        lag_s: of a live source's decoder at the last picture; see `DemuxedDecoder.lag_s`.
     """
 
     def __init__(
@@ -115,7 +114,6 @@ class SourceReader(Closing):
         self.failure: StageError | None = None
         self.info: StreamInfo | None = None
         self.endless = False
-        self.lag_s = 0.0
         self.remote = is_live(source.model_copy(update={"realtime": False}))
         self._live = live
         self._open: Callable[[], Decoder] = lambda: opener(source, uri, stream, threads)
@@ -145,6 +143,11 @@ class SourceReader(Closing):
         """The newest frame that was not taken yet, None if there is none. Never waits."""
         with self._changed:
             return self._take()
+
+    @property
+    def lag_s(self) -> float:
+        """Of the decoder at its last picture; see `DemuxedDecoder.lag_s`."""
+        return float(getattr(self._decoder, "lag_s", 0.0))
 
     @property
     def finished(self) -> bool:
@@ -260,7 +263,6 @@ class SourceReader(Closing):
                         self.counts.reconnects += self.counts.read > 1  # not when it first came up late
                         logger.info("stream %s: back (%s)", self.source.id, self._where)
                     wait_s = self.source.reconnect_s
-                    self.lag_s = getattr(decoder, "lag_s", 0.0)
                     now_s = time.monotonic()
                     self._put(replace(frame, pts=clock.stamp(frame.pts, now_s), arrival_s=now_s))
                 why = "it ended"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -49,6 +49,18 @@ class Reports(Protocol):
     def report(self) -> dict[str, Any]: ...
 
 
+class Encodes(Protocol):
+    """The encoder, as far as it is shown."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def sessions(self) -> int:
+        """Opened so far."""
+        ...
+
+
 class RunObserver:
     """Filled by the pipeline's threads, read by progress and report.
 
@@ -67,7 +79,7 @@ class RunObserver:
         latency: from the tick to its packet.
     """
 
-    def __init__(self, config: Config, choices: Sequence[Choice], feeds: Sequence[Feed], encoder: str,
+    def __init__(self, config: Config, choices: Sequence[Choice], feeds: Sequence[Feed], encoder: Encodes,
                  copies: Copies | None = None) -> None:
         self._config = config
         self._choices = {choice.stage: choice for choice in choices}
@@ -76,13 +88,12 @@ class RunObserver:
         self._feeds = feeds
         self._encoder = encoder
         self._copies = copies or Copies()
-        self.encoder_sessions = 0
         self.frames = self.bytes = self.dropped_ticks = 0
         self.tracks = [0] * len(feeds)
         self.tiles = [TileSeen()] * len(feeds)
         self.slots = [dict.fromkeys(s.slots.names, 0) if s.slots else {} for s in config.sources]
         self.revised = [0] * len(feeds)
-        self.outputs: Sequence[Reports] = ()
+        self.outputs: Iterable[Reports] = ()
         self.sound: Reports | None = None
         self.reid: Sequence[Reports] = ()
         self.encoder_wait, self.latency = Timing(), Timing()
@@ -193,8 +204,8 @@ class RunObserver:
             "stages": stages,
             "end_to_end": self.latency.summary(),
             "encoder": {
-                "name": self._encoder,
-                "sessions": self.encoder_sessions,
+                "name": self._encoder.name,
+                "sessions": self._encoder.sessions,
                 "queue_wait_ms": self.encoder_wait.summary(),
             },
             "outputs": [output.report() for output in self.outputs],

@@ -41,5 +41,7 @@ def open_preview(loaded: LoadedConfig, run: Run, observer: RunObserver) -> Previ
     folder = Path(loaded.resolve(preview.recordings)) if preview.recordings else None
     server = PreviewServer(loaded.config, run, observer, folder)
     limits = Policy(round(5 * loaded.config.mosaic.fps), newest=True, stall_s=5.0, finish_s=_FINISH_S)
-    run.add(Outlet("preview", server.url, server, limits, request_keyframe=run.request_keyframe))
+    run.outputs.add(
+        Outlet("preview", server.url, server, limits, request_keyframe=run.outputs.request_keyframe)
+    )
     return server

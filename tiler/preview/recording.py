@@ -9,7 +9,7 @@ from tiler.config.outputs import FileOutput
 from tiler.errors import InputError
 from tiler.output.names import Names
 from tiler.output.outlet import Outlet
-from tiler.pipeline import Run
+from tiler.output.outputs import Outputs
 from tiler.preview.answers import RecordingAnswer
 
 _PATTERN = "tiler-{time}.mp4"
@@ -18,13 +18,13 @@ _PATTERN = "tiler-{time}.mp4"
 class Recorder:
     """One recording at a time, and the run's clips. One thread at a time calls what touches the disk."""
 
-    def __init__(self, run: Run, folder: Path | None) -> None:
+    def __init__(self, outputs: Outputs, folder: Path | None) -> None:
         """
         Args:
-            run: writes the files.
+            outputs: of the run; write the files.
             folder: absolute, where recordings go; None: there are none.
         """
-        self._run, self._folder = run, folder
+        self._outputs, self._folder = outputs, folder
         self._outlet: Outlet | None = None
         self._name = ""
         self._since_s = 0.0
@@ -43,14 +43,14 @@ class Recorder:
             path = Names(self._folder / _PATTERN).free(time.time())
         except OSError as error:
             raise InputError(f"recordings {self._folder}: cannot be read: {error.strerror}") from error
-        self._outlet = self._run.start_recording(FileOutput(file=str(path)))
+        self._outlet = self._outputs.start_recording(FileOutput(file=str(path)))
         self._name, self._since_s = path.name, time.monotonic()
 
     def stop(self) -> None:
         """Finalise the file, if there is one. Touches the disk."""
         outlet, self._outlet = self._outlet, None
         if outlet is not None:
-            self._run.stop_recording(outlet)
+            self._outputs.stop_recording(outlet)
 
     def clip(self) -> list[str]:
         """Write the last seconds of the mosaic. Touches the disk.
@@ -62,7 +62,7 @@ class Recorder:
             InputError: the config keeps no clip, or a file cannot be written.
             StageError: there is no picture yet, or the disk does not take it.
         """
-        return [path.name for path in self._run.save_clip()]
+        return [path.name for path in self._outputs.save_clip()]
 
     def state(self) -> RecordingAnswer:
         """For the API."""

@@ -78,12 +78,13 @@ class PreviewServer:
         self._audience = Audience(config.preview.max_viewers)
         self._head: Head | None = None
         self._last: tuple[Packet, bytes] | None = None
-        self._request_keyframe = run.request_keyframe
+        self._request_keyframe = run.outputs.request_keyframe
         self._asked_s = 0.0
         self._no_webrtc = _no_webrtc(config)
         self._api = Api(
-            config, run.control, observer, self._audience, Recorder(run, recordings), self._keyframe, self._no_webrtc
-        )
+            config, run.control, observer, self._audience, Recorder(run.outputs, recordings), self._keyframe,
+            self._no_webrtc,
+        )  # fmt: skip
         self._files = {f"/{name}": data for name, data in _static().items()}
         self._loop, self._stop = asyncio.new_event_loop(), asyncio.Event()
         started: Future[int] = Future()
