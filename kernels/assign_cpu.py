@@ -111,3 +111,25 @@ def best_pairs(gain: Float64) -> Int64:
         if gain[i, j] > 0:
             pairs[i] = j
     return pairs
+
+
+@compiled
+def total(gain: Float64, pairs: Int64) -> float:
+    """The sum of the gains of these pairs, as `best_pairs` gives them."""
+    found = 0.0
+    for i in range(len(pairs)):
+        if pairs[i] >= 0:
+            found += gain[i, pairs[i]]
+    return found
+
+
+@compiled
+def lead(gain: Float64, pairs: Int64) -> float:
+    """By how much these pairs lead the best pairing that lacks one of them."""
+    next_best = 0.0
+    for i in range(len(pairs)):
+        if pairs[i] >= 0:
+            other = gain.copy()
+            other[i, pairs[i]] = 0.0
+            next_best = max(next_best, total(other, best_pairs(other)))
+    return total(gain, pairs) - next_best

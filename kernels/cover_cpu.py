@@ -12,13 +12,13 @@ Bool = npt.NDArray[np.bool_]
 
 
 @compiled
-def covers(xyxy: Float32, class_id: Int32, reach: float) -> tuple[Float64, Float64, Bool]:
+def covers(xyxy: Float32 | Float64, class_id: Int32, reach: float) -> tuple[Float64, Float64, Bool]:
     """What each two boxes share, and how much of each is behind somebody nearer.
 
     Who has the lower feet is nearer. Boxes of different classes do not meet, but they do hide each other.
 
     Args:
-        xyxy: (n, 4) float32; one without area, or with a value that is not a number, shares nothing.
+        xyxy: (n, 4) float32 or float64; one without area, or with a value that is not a number, shares nothing.
         class_id: (n,) int32.
         reach: two are near when their boxes would touch, were each this many of its widths wider on either side.
 

@@ -30,7 +30,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from tiler.kernels.assign_cpu import best_pairs
+from tiler.kernels.assign_cpu import best_pairs, lead
+from tiler.kernels.cover_cpu import covers
 from tiler.track.arrivals import MOST, SHARPNESS, Arrivals, Crop, Galleries
 from tiler.types import CLOCK_HZ, Appearance, Float32, Int32
 
@@ -130,6 +131,8 @@ class Cast:
         self._born: dict[int, int] = {}
         self._now = -1
         self._extent = np.array((np.inf, np.inf, -np.inf, -np.inf))
+        _shared(np.zeros((0, 4)))  # the first picture must not wait for a compiler
+        lead(np.zeros((1, 1)), np.zeros(1, np.int64))
 
     def assign(self, track_id: Int32, xyxy: Float32, pts: int, looks: Appearance | None) -> Int32:
         """Slot of each track, -1 for none or not known."""
@@ -345,13 +348,7 @@ class Cast:
             gain[:, column] += doubt.said.get(int(ids[row]), 0.0)
         place = {row: column for column, row in enumerate(rows.tolist())}
         now = np.array([place.get(row, -1) for row in pairs[slots].tolist()])
-        best, next_best = _total(gain, now), 0.0
-        for k, column in enumerate(now.tolist()):
-            if column >= 0:
-                other = gain.copy()
-                other[k, column] = 0.0
-                next_best = max(next_best, _total(other, best_pairs(other)))
-        return best - next_best
+        return lead(gain, now)
 
     # Appearance
 
@@ -382,19 +379,7 @@ class Cast:
                 self._galleries.feed(k, looks.vectors[order[row]])
 
 
-def _total(gain: Float64, pairs: Int64) -> float:
-    return sum(float(gain[k, column]) for k, column in enumerate(pairs.tolist()) if column >= 0)
-
-
 def _shared(corners: Float64) -> Float64:
-    """(n, n) the part of the smaller of two boxes that the other covers; 0 on the diagonal."""
-    n = len(corners)
-    if n < 2:
-        return np.zeros((n, n))
-    size = corners[:, 2:] - corners[:, :2]
-    low = np.maximum(corners[:, None, :2], corners[None, :, :2])
-    common = np.minimum(corners[:, None, 2:], corners[None, :, 2:]) - low
-    area = size.prod(axis=1)
-    shared: Float64 = common.clip(0).prod(axis=2) / np.minimum(area[:, None], area)
-    np.fill_diagonal(shared, 0)
+    """(n, n) the part of the smaller of two boxes that both cover; 0 on the diagonal."""
+    shared: Float64 = covers(corners, np.zeros(len(corners), np.int32), 0.0)[0]
     return shared

@@ -21,7 +21,7 @@ from math import sqrt
 import numpy as np
 import numpy.typing as npt
 
-from tiler.kernels.assign_cpu import best_pairs
+from tiler.kernels.assign_cpu import best_pairs, lead, total
 from tiler.track.meetings import Meeting, Meetings, Phase, Scene
 from tiler.types import APPEARANCE, CLOCK_HZ, Appearance, Float32, Tracks
 
@@ -180,7 +180,7 @@ class Identities:
         gain = np.array([[worth(track, who) for who in whose] for track in here])
         now = np.arange(len(here))
         best = best_pairs(gain)
-        if _total(gain, best) - _total(gain, now) >= _LEAD:
+        if total(gain, best) - total(gain, now) >= _LEAD:
             tracks = [self._track_of.get(who, who) for who in whose]
             rest = [who for k, who in enumerate(whose) if k not in best.tolist()]
             self._pass_on(tracks, [whose[k] for k in best.tolist()] + rest)
@@ -188,7 +188,7 @@ class Identities:
             for track in here:
                 if self._knows(self.of(track)):
                     self._new.pop(track, None)
-        elif meeting.parted and len(whose) > 1 and _lead(gain, now) >= _LEAD:
+        elif meeting.parted and len(whose) > 1 and lead(gain, now) >= _LEAD:
             meetings.settle(meeting)
 
     def _knows(self, who: int) -> bool:
@@ -268,17 +268,3 @@ def _cosines(crops: Float32 | Float64, people: dict[int, _Person]) -> list[list[
         return [[] for _ in crops]
     cosines: list[list[float]] = (crops @ np.array([person.unit for person in people.values()]).T).tolist()
     return cosines
-
-
-def _total(gain: Float64, pairs: npt.NDArray[np.int64]) -> float:
-    return float(sum(gain[row, column] for row, column in enumerate(pairs.tolist()) if column >= 0))
-
-
-def _lead(gain: Float64, pairs: npt.NDArray[np.int64]) -> float:
-    """By how much these pairs lead the next best."""
-    next_best = 0.0
-    for row, column in enumerate(pairs.tolist()):
-        other = gain.copy()
-        other[row, column] = 0.0
-        next_best = max(next_best, _total(other, best_pairs(other)))
-    return _total(gain, pairs) - next_best

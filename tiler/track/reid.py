@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tiler.config.models import TrackerConfig
-from tiler.kernels.assign_cpu import best_pairs
+from tiler.kernels.assign_cpu import lead
 from tiler.track.base import Embedder
 from tiler.track.identities import Identities
 from tiler.track.meetings import GHOST_S, Meetings, Phase, Scene
@@ -99,7 +99,7 @@ class ReId:
         memory_s = max(config.memory_s, config.lost_s, GHOST_S)
         self._streams = [_Stream(memory_s) for _ in range(streams)]
         Meetings().update(Tracks.empty())  # the first picture must not wait for a compiler
-        best_pairs(np.zeros((1, 1)))
+        lead(np.zeros((1, 1)), np.zeros(1, np.int64))
 
     @property
     def duties(self) -> list[Duty]:

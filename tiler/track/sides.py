@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tiler.kernels.assign_cpu import Float64, Int64, best_pairs
+from tiler.kernels.assign_cpu import Float64, Int64, best_pairs, total
 from tiler.types import CLOCK_HZ, Float32, Int32
 
 _MORE = 16.0
@@ -54,7 +54,7 @@ class Sides:
         best = best_pairs(gain)
         owners = self._owner[:, None] == track_id[rows]
         held = self._filled(gain, np.where(owners.any(axis=1), owners.argmax(axis=1), -1))
-        if _total(gain, best) - _total(gain, held) <= self._worth:
+        if total(gain, best) - total(gain, held) <= self._worth:
             self._since = None
         elif self._since is None:
             self._since = pts
@@ -78,7 +78,3 @@ class Sides:
         pairs = best_pairs(np.ascontiguousarray(gain[np.ix_(slots, people)]))
         held[slots] = [people[p] if p >= 0 else -1 for p in pairs]
         return held
-
-
-def _total(gain: Float64, pairs: Int64) -> float:
-    return sum(float(gain[k, row]) for k, row in enumerate(pairs.tolist()) if row >= 0)
