@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
-from tiler.config.model import Model
+from tiler.config.model import Model, amount
 from tiler.config.outputs import AnyOutput
 
 
@@ -34,40 +34,18 @@ def _fraction(value: Any) -> Fraction:
     return rate
 
 
-def _bits(value: Any) -> int:
-    """`20M`, `800k` and `20000000` as bits per second."""
-    text = str(value).strip()
-    factor = {"k": 1_000, "M": 1_000_000, "G": 1_000_000_000}.get(text[-1:], 1)
-    number = text[:-1] if factor != 1 else text
-    try:
-        bits = int(float(number) * factor)
-    except (ValueError, OverflowError):
-        bits = 0
-    if isinstance(value, bool) or not 100_000 <= bits <= 1_000_000_000:
-        raise ValueError("expected 100k to 1G bits per second, such as 20M or 800k")
-    return bits
-
-
-def _sound_bits(value: Any) -> int:
-    """As `_bits`, for sound."""
-    text = str(value).strip()
-    try:
-        bits = int(float(text.removesuffix("k")) * (1000 if text.endswith("k") else 1))
-    except (ValueError, OverflowError):
-        bits = 0
-    if isinstance(value, bool) or not 16_000 <= bits <= 512_000:
-        raise ValueError("expected 16k to 512k bits per second, such as 128k")
-    return bits
-
-
 def _off(value: Any) -> Any:
     """YAML reads `off` as false."""
     return "off" if value is False else value
 
 
 Rate = Annotated[Fraction, BeforeValidator(_fraction), PlainSerializer(str)]
-BitRate = Annotated[int, BeforeValidator(_bits)]
-SoundBitRate = Annotated[int, BeforeValidator(_sound_bits)]
+BitRate = Annotated[
+    int, BeforeValidator(amount(10**5, 10**9, "expected 100k to 1G bits per second, such as 20M or 800k"))
+]
+SoundBitRate = Annotated[
+    int, BeforeValidator(amount(16_000, 512_000, "expected 16k to 512k bits per second, such as 128k"))
+]
 Colour = Annotated[str, Field(pattern=r"^#[0-9A-Fa-f]{6}$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")]
 Unit = Annotated[float, Field(ge=0, le=1)]

@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 from pathlib import PurePath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from tiler.config.model import Model
+from tiler.config.model import Model, amount
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv")
 TRACKS_SUFFIXES = (".txt", ".jsonl")
 PUSH_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "udp", "tcp")
 
 
-def _bytes(value: Any) -> int:
-    """`500M`, `20G` and `1000000` as bytes."""
-    text = str(value).strip()
-    factor = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}.get(text[-1:], 1)
-    try:
-        size = int(float(text[:-1] if factor != 1 else text) * factor)
-    except (ValueError, OverflowError):
-        size = 0
-    if isinstance(value, bool) or not 10**5 <= size <= 10**15:
-        raise ValueError("expected 100k bytes or more, such as 500M or 20G")
-    return size
-
-
-Bytes = Annotated[int, BeforeValidator(_bytes)]
+Bytes = Annotated[int, BeforeValidator(amount(10**5, 10**15, "expected 100k bytes or more, such as 500M or 20G"))]
 
 
 class FileOutput(Model):
