@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tiler.types import APPEARANCE, CLOCK_HZ, Float32
+from tiler.track.gallery import Gallery, cosines
+from tiler.types import CLOCK_HZ, Float32
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
@@ -23,8 +24,6 @@ Crop = tuple[int, Float32]
 
 SHARPNESS, MOST = 5.0, 1.0
 """Weight of a difference of two cosines, and the most that a crop speaks for or against a slot."""
-_FULL = 50
-"""A gallery is the mean of its crops; after so many, a mean that forgets."""
 _STRANGER = 0.4
 """Cosine to a gallery that a stranger, or a thing taken for a person, is thought to have. Low: people in other light
 come down to that, and they would stay without their names."""
@@ -34,30 +33,6 @@ _ENOUGH = 3
 """Crops that a gallery must have been made of before who comes is compared with it."""
 _PATIENCE_S = 1.0
 """Who cannot be seen clearly for so long is believed to be who is away."""
-
-
-class Galleries:
-    """What the people of a few slots looked like while apart.
-
-    Attributes:
-        means: (slots, APPEARANCE) float64.
-        crops: (slots,) of how many crops.
-    """
-
-    def __init__(self, count: int) -> None:
-        self.means = np.zeros((count, APPEARANCE))
-        self.crops = np.zeros(count, np.int64)
-
-    def likeness(self, slots: Int64, vector: Float32) -> Float64:
-        """The cosine of a crop and each of some galleries."""
-        means = self.means[slots]
-        cosines: Float64 = means @ vector.astype(np.float64) / np.linalg.norm(means, axis=1).clip(1e-9)
-        return cosines
-
-    def feed(self, slot: int, vector: Float32) -> None:
-        """Take in a crop."""
-        self.crops[slot] += 1
-        self.means[slot] += (vector - self.means[slot]) / min(int(self.crops[slot]), _FULL)
 
 
 class _Said(NamedTuple):
@@ -78,10 +53,10 @@ class Arrivals:
     """The tracks of one stream that have come and of whom it is not known who they are.
 
     Args:
-        galleries: of the slots.
+        galleries: of the slots, in their order; whoever changes them changes this list.
     """
 
-    def __init__(self, galleries: Galleries) -> None:
+    def __init__(self, galleries: list[Gallery]) -> None:
         self._galleries = galleries
         self._said: dict[int, _Said] = {}
 
@@ -91,7 +66,7 @@ class Arrivals:
     def come(self, tracks: Iterable[int], pts: int) -> None:
         """These tracks begin."""
         for track in tracks:
-            self._said[track] = _Said(pts, *np.zeros((2, len(self._galleries.crops))))
+            self._said[track] = _Said(pts, *np.zeros((2, len(self._galleries))))
 
     def forget(self, keep: Iterable[int]) -> None:
         """Let go of all tracks but these."""
@@ -103,11 +78,12 @@ class Arrivals:
 
     def hear(self, crops: Iterable[Crop]) -> None:
         """Add what the crops of a picture say."""
-        slots = np.flatnonzero(self._galleries.crops >= _ENOUGH)
+        slots = np.array([k for k, gallery in enumerate(self._galleries) if gallery.crops >= _ENOUGH], np.int64)
+        galleries = [self._galleries[k] for k in slots]
         for track, vector in crops:
             if track not in self._said or not len(slots):
                 continue
-            likeness = self._galleries.likeness(slots, vector)
+            (likeness,) = cosines(vector[None], galleries)
             rivals = np.where(np.eye(len(slots), dtype=np.bool_), -np.inf, likeness).max(axis=1).clip(_STRANGER)
             _, alike, rather = self._said[track]
             for said, than in ((alike, np.full(len(slots), _STRANGER)), (rather, rivals)):
@@ -117,7 +93,7 @@ class Arrivals:
     def refused(self, track: int) -> npt.NDArray[np.bool_]:
         """(slots,) whose person the track is not."""
         if track not in self._said:
-            return np.zeros(len(self._galleries.crops), np.bool_)
+            return np.zeros(len(self._galleries), np.bool_)
         return self._said[track].alike <= -_REFUSED
 
     def waits(self, track: int, slot: int, pts: int) -> bool:
@@ -126,7 +102,7 @@ class Arrivals:
             return False
         since, alike, rather = self._said[track]
         unseen = not alike.any() and pts - since > _PATIENCE_S * CLOCK_HZ
-        if unseen or self._galleries.crops[slot] < _ENOUGH or (alike[slot] >= _WELCOME and rather[slot] > 0):
+        if unseen or self._galleries[slot].crops < _ENOUGH or (alike[slot] >= _WELCOME and rather[slot] > 0):
             del self._said[track]
             return False
         return True

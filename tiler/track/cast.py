@@ -32,7 +32,8 @@ import numpy.typing as npt
 
 from tiler.kernels.assign_cpu import best_pairs, lead
 from tiler.kernels.cover_cpu import covers
-from tiler.track.arrivals import MOST, SHARPNESS, Arrivals, Crop, Galleries
+from tiler.track.arrivals import MOST, SHARPNESS, Arrivals, Crop
+from tiler.track.gallery import Gallery, cosines
 from tiler.types import CLOCK_HZ, Appearance, Float32, Int32
 
 Float64 = npt.NDArray[np.float64]
@@ -124,7 +125,7 @@ class Cast:
         self._box = np.ones((count, 4))
         self._height = np.ones(count)
         self._velocity = np.zeros((count, 2))
-        self._galleries = Galleries(count)
+        self._galleries = [Gallery() for _ in range(count)]
         self._arrivals = Arrivals(self._galleries)
         self._doubts: list[_Doubt] = []
         self._told: dict[int, int] = {}
@@ -248,10 +249,10 @@ class Cast:
         slots = np.flatnonzero(lately)
         left_to_right = slots[np.argsort(boxes[pairs[slots], 0], kind="stable")]
         pairs = pairs.copy()
-        moved = [self._track, self._seen, self._first, self._box, self._height, self._velocity,
-                 self._galleries.means, self._galleries.crops, pairs]
-        for values in moved:
+        for values in (self._track, self._seen, self._first, self._box, self._height, self._velocity, pairs):
             values[slots] = values[left_to_right]
+        for slot, gallery in zip(slots, [self._galleries[k] for k in left_to_right], strict=True):
+            self._galleries[slot] = gallery
         return pairs
 
     def _move(self, ids: Int64, boxes: Float64, pairs: Int64, pts: int) -> None:
@@ -316,7 +317,7 @@ class Cast:
             met = doubt.apart and bool((rows >= 0).all())
             if not doubt.hidden:   # a tracker keeps apart those who only brush past each other
                 ended = doubt.apart
-            elif (self._galleries.crops[doubt.slots] > 0).sum() < 2:   # nobody to compare with
+            elif sum(self._galleries[k].crops > 0 for k in doubt.slots) < 2:   # nobody to compare with
                 ended = met
             elif self._lead(doubt, ids, pairs) >= _LEAD:
                 doubt.unsure = None
@@ -356,14 +357,15 @@ class Cast:
         """Add what the crops of this picture say to the doubts that they are about."""
         taken = set(self._track.tolist())
         for doubt in doubts:
-            about = doubt.slots[self._galleries.crops[doubt.slots] > 0]
+            about = doubt.slots[[self._galleries[k].crops > 0 for k in doubt.slots]]
+            galleries = [self._galleries[k] for k in about]
             if not doubt.hidden or len(about) < 2:
                 continue
             own = {int(track) for track in self._track[doubt.slots]}
             for track, vector in crops:
                 if track in taken and track not in own:
                     continue
-                likeness = self._galleries.likeness(about, vector)
+                (likeness,) = cosines(vector[None], galleries)
                 said = doubt.said.setdefault(track, np.zeros(len(doubt.slots)))
                 said[np.isin(doubt.slots, about)] += np.clip(SHARPNESS * (likeness - likeness.mean()), -MOST, MOST)
                 np.clip(said, -_MOST_SAID, _MOST_SAID, out=said)
@@ -376,7 +378,7 @@ class Cast:
         doubted = held | {int(k) for doubt in self._doubts for k in doubt.slots}
         for k, row in enumerate(pairs.tolist()):
             if row >= 0 and k not in doubted and looks.known[order[row]] and shared[row].max(initial=0) <= _APART:
-                self._galleries.feed(k, looks.vectors[order[row]])
+                self._galleries[k].feed(looks.vectors[order[row]])
 
 
 def _shared(corners: Float64) -> Float64:

@@ -16,14 +16,14 @@ What is not seen, or not clearly, is no evidence: then everything stays as the t
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from math import sqrt
 
 import numpy as np
 import numpy.typing as npt
 
 from tiler.kernels.assign_cpu import best_pairs, lead, total
+from tiler.track.gallery import Gallery, cosines
 from tiler.track.meetings import Meeting, Meetings, Phase, Scene
-from tiler.types import APPEARANCE, CLOCK_HZ, Appearance, Float32, Tracks
+from tiler.types import CLOCK_HZ, Appearance, Float32, Tracks
 
 Float64 = npt.NDArray[np.float64]
 
@@ -45,31 +45,21 @@ _THERE = 0.2
 """Who begins in a meeting is mostly one who was lost there: their cosines count for so much more."""
 _ENOUGH = 3
 """Crops that a gallery must have been made of to be compared with."""
-_FULL = 50
-"""A gallery is the mean of its crops; from so many on, a mean that forgets."""
 _MOST_AWAY = 256
 """Of so many who are away it is remembered what they looked like."""
 
 
 @dataclass(eq=False)
 class _Person:
-    """An identity: when it was seen last, and what it looked like: a mean of crops, and that of length 1."""
+    """An identity: when it was seen last, and what it looked like."""
 
     class_id: int
     seen: int
-    gallery: Float64 = field(default_factory=lambda: np.zeros(APPEARANCE))
-    unit: Float64 = field(default_factory=lambda: np.zeros(APPEARANCE))
-    crops: int = 0
+    gallery: Gallery = field(default_factory=Gallery)
 
     @property
     def known(self) -> bool:
-        return self.crops >= _ENOUGH
-
-    def feed(self, crop: Float32 | Float64, count: int = 1) -> None:
-        """Take in the mean of so many crops."""
-        self.crops += count
-        self.gallery += min(1.0, count / min(self.crops, _FULL)) * (crop - self.gallery)
-        self.unit = self.gallery / max(sqrt(self.gallery @ self.gallery), 1e-9)
+        return self.gallery.crops >= _ENOUGH
 
 
 @dataclass(eq=False)
@@ -77,8 +67,7 @@ class _New:
     """A track of which it is not known whether it is somebody who was away."""
 
     since: int
-    mean: Float64 = field(default_factory=lambda: np.zeros(APPEARANCE))
-    crops: int = 0
+    gallery: Gallery = field(default_factory=Gallery)
 
 
 class Identities:
@@ -129,7 +118,7 @@ class Identities:
         self._greet(rows, seen, tracks, meetings, looks)
         for track, row in seen.items():
             if scene.phase[row] <= Phase.NEAR and track not in self._new:
-                self._people[self.of(track)].feed(looks.vectors[row])
+                self._people[self.of(track)].gallery.feed(looks.vectors[row])
         self._forget(rows, tracks.pts)
         if not self._id_of:  # nobody has another's id
             return tracks
@@ -152,8 +141,8 @@ class Identities:
         """Add up what the crops of this picture say of a meeting."""
         met = {who: self._people[who] for who in map(self.of, sorted(meeting.tracks)) if self._knows(who)}
         here = sorted(meeting.tracks.intersection(seen))
-        cosines = _cosines(looks.vectors[[seen[track] for track in here]], met)
-        for track, values in zip(here, cosines, strict=True):
+        alikes = cosines(looks.vectors[[seen[track] for track in here]], [person.gallery for person in met.values()])
+        for track, values in zip(here, alikes.tolist(), strict=True):
             crop = looks.vectors[seen[track]]
             alike = dict(zip(met, values, strict=True))
             if track in self._new:
@@ -211,11 +200,10 @@ class Identities:
                 continue  # who met there comes first
             new = self._new[track]
             if track in seen:
-                new.crops += 1
-                new.mean += (looks.vectors[seen[track]] - new.mean) / new.crops
+                new.gallery.feed(looks.vectors[seen[track]])
             away = self._away(track, rows)
             who = self._recognise(new, away) if track in seen else None
-            waits = new.crops < _CROPS and tracks.pts - new.since <= _NEW_S * CLOCK_HZ
+            waits = new.gallery.crops < _CROPS and tracks.pts - new.since <= _NEW_S * CLOCK_HZ
             if away and who is None and waits:
                 continue
             del self._new[track]
@@ -223,17 +211,17 @@ class Identities:
                 self._pass_on([track, self._track_of.get(who, who)], [who, self.of(track)])
                 self._people[who].seen = tracks.pts
                 self.returned += 1
-            if new.crops:
-                self._people[self.of(track)].feed(new.mean, new.crops)
+            if new.gallery.crops:
+                self._people[self.of(track)].gallery.feed(new.gallery.mean, new.gallery.crops)
 
     @staticmethod
     def _recognise(new: _New, away: dict[int, _Person]) -> int | None:
         """Which of those away it is; None: none of them."""
         if not away:
             return None
-        alike = sorted(((value, who) for who, value in _likeness(new.mean, away).items()), reverse=True)
+        alike = sorted(((value, who) for who, value in _likeness(new.gallery.unit, away).items()), reverse=True)
         next_best = max(_STRANGER, alike[1][0] if len(alike) > 1 else _STRANGER)
-        return alike[0][1] if (alike[0][0] - next_best) * new.crops >= _SURE else None
+        return alike[0][1] if (alike[0][0] - next_best) * new.gallery.crops >= _SURE else None
 
     def _pass_on(self, tracks: list[int], ids: list[int]) -> None:
         """Give these tracks those ids, which are theirs in another order."""
@@ -252,19 +240,11 @@ class Identities:
                 track = self._track_of.pop(who, who)
                 self._id_of.pop(track, None)
                 self._new.pop(track, None)
-            elif k < len(away) - _MOST_AWAY and self._people[who].crops:
+            elif k < len(away) - _MOST_AWAY and self._people[who].gallery.crops:
                 self._people[who] = _Person(self._people[who].class_id, seen)
 
 
 def _likeness(crop: Float32 | Float64, people: dict[int, _Person]) -> dict[int, float]:
-    """The cosine of the crop, or of a mean of some, and the gallery of each."""
-    (values,) = _cosines(crop[None] / max(sqrt(crop @ crop), 1e-9), people)
+    """The cosine of a crop, or of a mean of some, of length 1, and the gallery of each."""
+    (values,) = cosines(crop[None], [person.gallery for person in people.values()]).tolist()
     return dict(zip(people, values, strict=True))
-
-
-def _cosines(crops: Float32 | Float64, people: dict[int, _Person]) -> list[list[float]]:
-    """Of each crop, of length 1, and the gallery of each."""
-    if not people:
-        return [[] for _ in crops]
-    cosines: list[list[float]] = (crops @ np.array([person.unit for person in people.values()]).T).tolist()
-    return cosines
