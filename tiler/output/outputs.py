@@ -89,7 +89,7 @@ class Outputs(Closing):
     @property
     def gone(self) -> bool:
         """Whether there were some, and errors have stopped all of them: nobody is left to run for."""
-        running = (*self._outlets, *self._tracks)
+        running = self._running()
         return bool(running) and all(outlet.failed and outlet.stopped for outlet in running)
 
     def add(self, outlet: Outlet) -> None:
@@ -138,13 +138,17 @@ class Outputs(Closing):
         Raises:
             StageError: with those that failed.
         """
-        running = (*self._outlets, *self._tracks)
+        running = self._running()
         for outlet in running:
             outlet.finish()
         self.close()
         failed = [f"{outlet.kind} {outlet.name}: {outlet.error}" for outlet in running if outlet.failed]
         if failed:
             raise StageError("output", "; ".join(failed))
+
+    def _running(self) -> list[Outlet | TracksOutlet]:
+        """Those that have not been stopped by somebody."""
+        return [*self._outlets, *self._tracks]
 
     def close(self) -> None:
         """Close all of them; may be called twice."""

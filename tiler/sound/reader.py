@@ -42,7 +42,8 @@ _JOIN_S = 0.9
 class Pictures(Protocol):
     """What reads the same source's pictures; see `tiler.decode.source.SourceReader`."""
 
-    lag_s: float
+    @property
+    def lag_s(self) -> float: ...
 
 
 class Sound(Closing):

@@ -349,7 +349,7 @@ class Cast:
             gain[:, column] += doubt.said.get(int(ids[row]), 0.0)
         place = {row: column for column, row in enumerate(rows.tolist())}
         now = np.array([place.get(row, -1) for row in pairs[slots].tolist()])
-        return lead(gain, now)
+        return float(lead(gain, now))
 
     # Appearance
 
