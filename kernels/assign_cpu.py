@@ -132,4 +132,5 @@ def lead(gain: Float64, pairs: Int64) -> float:
             other = gain.copy()
             other[i, pairs[i]] = 0.0
             next_best = max(next_best, total(other, best_pairs(other)))
-    return total(gain, pairs) - next_best
+    ahead: float = total(gain, pairs) - next_best
+    return ahead
