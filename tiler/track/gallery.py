@@ -1,0 +1,58 @@
+"""What somebody looked like: a mean of crops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import sqrt
+
+import numpy as np
+import numpy.typing as npt
+
+from tiler.types import APPEARANCE, Float32
+
+Float64 = npt.NDArray[np.float64]
+
+_FULL = 50
+"""A gallery is the mean of its crops; from so many on, a mean that forgets."""
+
+
+class Gallery:
+    """One person's.
+
+    Attributes:
+        mean: (APPEARANCE,) float64.
+        crops: of how many it is made.
+    """
+
+    __slots__ = ("_unit", "crops", "mean")
+
+    def __init__(self) -> None:
+        self.mean: Float64 = np.zeros(APPEARANCE)
+        self.crops = 0
+        self._unit: Float64 | None = None
+
+    def feed(self, crop: Float32 | Float64, count: int = 1) -> None:
+        """Take in the mean of so many crops."""
+        self.crops += count
+        self.mean += min(1.0, count / min(self.crops, _FULL)) * (crop - self.mean)
+        self._unit = None
+
+    @property
+    def unit(self) -> Float64:
+        """The mean, of length 1."""
+        if self._unit is None:
+            self._unit = unit(self.mean)
+        return self._unit
+
+
+def unit(vector: Float32 | Float64) -> Float64:
+    """The vector, of length 1; zeros stay zeros."""
+    of_one: Float64 = vector.astype(np.float64) / max(sqrt(vector @ vector), 1e-9)
+    return of_one
+
+
+def cosines(crops: Float32 | Float64, galleries: Iterable[Gallery]) -> Float64:
+    """(n, m): of n crops (rows of length 1) and m galleries."""
+    units = [gallery.unit for gallery in galleries]
+    found: Float64 = crops @ np.array(units).reshape(len(units), APPEARANCE).T
+    return found
