@@ -14,7 +14,7 @@ from tests.kernel_on_host import compile_kernel, needs_compiler, pointer
 from tests.pictures import random_frame
 from tiler.kernels import appearance as a
 from tiler.kernels.appearance_cpu import histograms
-from tiler.track.appearance import CpuEmbedder, lay_out, load_matrix
+from tiler.track.appearance import CpuEmbedder, host_place, lay_out, load_matrix
 from tiler.types import APPEARANCE, Appearance, Frame
 
 LAYOUTS = ("tight", "padded", "interleaved", "upside down", "16 bit interleaved")
@@ -82,7 +82,7 @@ def test_vectors_are_those_of_the_note(seed: int) -> None:
     frame = random_frame(rng, size, LAYOUTS[seed // 2], rotation=90 * (seed % 4))
     boxes = random_boxes(rng, frame.picture_size, 3)
     expected = np.stack([reference(frame, box) for box in boxes])
-    places, own = lay_out([(frame, boxes)], lambda plane: int(plane.ctypes.data))
+    places, own = lay_out([(frame, boxes)], host_place)
     found = np.empty((3, a.FEATURES), np.float32)
     histograms(places, own, a.tables(), found)
     assert np.abs(found - expected).max() < 1e-6
@@ -98,7 +98,7 @@ def test_the_cuda_kernel_says_the_same(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     frames = [random_frame(rng, (120, 90), layout, rotation=90 * (k % 4)) for k, layout in enumerate(LAYOUTS)]
     crops = [(frame, random_boxes(rng, frame.picture_size, 2)) for frame in frames]
-    places, boxes = lay_out(crops, lambda plane: int(plane.ctypes.data))
+    places, boxes = lay_out(crops, host_place)
     bins, columns, rows, scale = a.tables()
     tables = np.concatenate([bins.ravel(), columns, rows.ravel(), scale.view(np.int32)])
     vectors = np.zeros((len(boxes), APPEARANCE), np.float32)

@@ -29,7 +29,7 @@ from tiler.config.models import Source
 from tiler.decode.cpu import PyavDecoder
 from tiler.kernels.appearance import BINS, CHROMA, FEATURES, LUMA, STRIPES, tables
 from tiler.kernels.appearance_cpu import embed, histograms
-from tiler.track.appearance import lay_out, load_matrix
+from tiler.track.appearance import host_place, lay_out, load_matrix
 from tiler.types import Float32, Frame
 
 Float64 = npt.NDArray[np.float64]
@@ -105,7 +105,7 @@ def look(folder: Path, video: Path) -> tuple[list[Seen], float]:
     seen, crops, spent = [], 0, 0.0
     for frame, person, boxes in read(folder, video):
         start = time.perf_counter()
-        places, own = lay_out([(frame, boxes.astype(np.float32))], lambda plane: int(plane.ctypes.data))
+        places, own = lay_out([(frame, boxes.astype(np.float32))], host_place)
         histogram = np.empty((len(own), FEATURES), np.float32)
         histograms(places, own, tables(), histogram)
         learned = _learned(histogram)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.resources import files
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +33,7 @@ class CpuEmbedder:
 
     def embed(self, crops: Sequence[tuple[Frame, Float32]]) -> Float32:
         """The vectors of all boxes, in order; see `Embedder`."""
-        places, boxes = lay_out(crops, lambda plane: int(plane.ctypes.data))
+        places, boxes = lay_out(crops, host_place)
         histogram, vectors = np.empty((len(boxes), FEATURES), np.float32), np.empty((len(boxes), VECTOR), np.float32)
         histograms(places, boxes, tables(), histogram)
         embed(histogram, self._matrix, vectors)
@@ -50,37 +51,57 @@ def load_matrix() -> Float32:
     return np.ascontiguousarray(matrix, np.float32)
 
 
-def lay_out(crops: Sequence[tuple[Frame, Float32]], address: Callable[[Plane], int]) -> tuple[Int64, Float32]:
+class Place(NamedTuple):
+    """A picture as the kernels read it, upright.
+
+    Attributes:
+        row: (PLACE_COLUMNS,) int64.
+        scale: (4,) samples of luma in a picture pixel, for x0, y0, x1, y1.
+    """
+
+    row: Int64
+    scale: npt.NDArray[np.float64]
+
+
+def lay_out(crops: Sequence[tuple[Frame, Float32]], place_of: Callable[[Frame], Place]) -> tuple[Int64, Float32]:
     """What the kernels ask of each crop.
 
     Args:
         crops: pictures, and boxes (n, 4) x0, y0, x1, y1 in picture pixels; any values.
-        address: of a plane's first sample.
+        place_of: see `place`.
 
     Returns:
         places: (n, PLACE_COLUMNS) int64, of all crops in order.
         boxes: (n, 4) float32 in samples of luma, finite and at least one sample wide and high.
     """
-    count = sum(len(own) for _, own in crops)
-    places, boxes = np.empty((count, PLACE_COLUMNS), np.int64), np.empty((count, 4), np.float32)
-    at = 0
-    for frame, own in crops:
-        here = slice(at, at + len(own))
-        places[here] = _place(frame, [address(plane) for plane in (frame.y, frame.u, frame.v)])
-        scale = np.array(frame.plane_size) / frame.picture_size
-        boxes[here] = np.nan_to_num(own * np.tile(scale, 2), posinf=_EXTENT, neginf=-_EXTENT).clip(-_EXTENT, _EXTENT)
-        at += len(own)
+    if not crops:
+        return np.empty((0, PLACE_COLUMNS), np.int64), np.empty((0, 4), np.float32)
+    places, counts = [place_of(frame) for frame, _ in crops], [len(own) for _, own in crops]
+    rows = np.repeat(np.array([place.row for place in places]), counts, axis=0)
+    scales = np.repeat(np.array([place.scale for place in places]), counts, axis=0)
+    scaled = np.concatenate([own for _, own in crops]) * scales
+    boxes = np.nan_to_num(scaled, posinf=_EXTENT, neginf=-_EXTENT).clip(-_EXTENT, _EXTENT).astype(np.float32)
     boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
-    return places, boxes
+    return rows, boxes
 
 
-def _place(frame: Frame, addresses: Sequence[int]) -> Int64:
-    """A picture as the kernels read it, upright; u and v share their strides."""
-    high = frame.y.dtype.itemsize == 2 and sys.byteorder == "little"
+def place(frame: Frame, address: Callable[[Plane], int]) -> Place:
+    """Where a picture lies; u and v share their strides.
+
+    Args:
+        frame: the picture.
+        address: of the 8-bit value of a plane's first sample.
+    """
     luma_at, luma_x, luma_y = _upright(frame.y, frame.rotation)
     chroma_at, chroma_x, chroma_y = _upright(frame.u, frame.rotation)
-    starts = (addresses[0] + luma_at, addresses[1] + chroma_at, addresses[2] + chroma_at)
-    return np.array([*(at + high for at in starts), luma_x, luma_y, chroma_x, chroma_y, *frame.plane_size], np.int64)
+    starts = address(frame.y) + luma_at, address(frame.u) + chroma_at, address(frame.v) + chroma_at
+    row = np.array([*starts, luma_x, luma_y, chroma_x, chroma_y, *frame.plane_size], np.int64)
+    return Place(row, np.tile(np.array(frame.plane_size) / frame.picture_size, 2))
+
+
+def host_place(frame: Frame) -> Place:
+    """`place` of a picture in host memory."""
+    return place(frame, lambda plane: int(plane.ctypes.data) + (plane.itemsize == 2 and sys.byteorder == "little"))
 
 
 def _upright(plane: Plane, rotation: int) -> tuple[int, int, int]:

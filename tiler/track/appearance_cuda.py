@@ -11,8 +11,9 @@ import numpy as np
 from tiler.kernels import enqueue_cuda
 from tiler.kernels.appearance import PLACE_COLUMNS, VECTOR
 from tiler.kernels.appearance_cuda import appearance, packed_tables, prepare
+from tiler.kernels.plane_cuda import PerPicture, address
 from tiler.observe.copies import Copies
-from tiler.track.appearance import Int64, lay_out, load_matrix
+from tiler.track.appearance import Int64, lay_out, load_matrix, place
 from tiler.types import Float32, Frame
 
 _CAPACITY = 512
@@ -29,6 +30,7 @@ class CudaEmbedder:
 
     def __init__(self, device: int, copies: Copies) -> None:
         self._device, self._copies = cupy.cuda.Device(device), copies
+        self._place_of = PerPicture(lambda frame: place(frame, address))
         with self._device:
             self._stream = cupy.cuda.Stream(non_blocking=True)
             with self._stream:
@@ -47,7 +49,7 @@ class CudaEmbedder:
         """The vectors of all boxes, in order; see `Embedder`. Waits for the copy down."""
         self._device.use()
         enqueue_cuda.wait(self._stream, (frame.ready for frame, _ in crops))
-        places, boxes = lay_out(crops, lambda plane: int(plane.data.ptr))
+        places, boxes = lay_out(crops, self._place_of)
         out = np.empty((len(boxes), VECTOR), np.float32)
         for first in range(0, len(boxes), _CAPACITY):
             part = slice(first, first + _CAPACITY)

@@ -15,7 +15,8 @@ What is not seen, or not clearly, is no evidence: then everything stays as the t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from itertools import compress
 
 import numpy as np
 import numpy.typing as npt
@@ -106,10 +107,9 @@ class Identities:
             scene: what `meetings` says of this picture.
             looks: of those tracks, row by row.
         """
-        rows = dict(zip(tracks.track_id.tolist(), range(len(tracks)), strict=True))
+        rows = {track: row for row, track in enumerate(tracks.track_id.tolist())}
         self._meet(rows, tracks)
-        known = looks.known.tolist()
-        seen = {track: row for track, row in rows.items() if known[row]}
+        seen = dict(compress(rows.items(), looks.known.tolist()))
         if seen:
             for meeting in meetings:
                 if meeting.deep and not meeting.tracks.isdisjoint(seen):
@@ -117,23 +117,24 @@ class Identities:
                     self._decide(meeting, rows, meetings)
         self._greet(rows, seen, tracks, meetings, looks)
         for track, row in seen.items():
-            if scene.phase[row] <= Phase.NEAR and track not in self._new:
+            if scene.phase[row] < Phase.MEETING and track not in self._new:
                 self._people[self.of(track)].gallery.feed(looks.vectors[row])
         self._forget(rows, tracks.pts)
         if not self._id_of:  # nobody has another's id
             return tracks
         ids = np.array([self.of(track) for track in rows], np.int32)
-        return replace(tracks, track_id=ids)
+        return Tracks(tracks.pts, ids, tracks.xyxy, tracks.score, tracks.class_id, tracks.slot)
 
     def _meet(self, rows: dict[int, int], tracks: Tracks) -> None:
         """Take note of who is there."""
+        pts, people, id_of = tracks.pts, self._people, self._id_of
         for track, row in rows.items():
-            person = self._people.get(self.of(track))
-            if person is None:
-                self._people[self.of(track)] = _Person(int(tracks.class_id[row]), tracks.pts)
-                self._new[track] = _New(tracks.pts)
+            who = id_of.get(track, track)
+            if who in people:
+                people[who].seen = pts
             else:
-                person.seen = tracks.pts
+                people[who] = _Person(int(tracks.class_id[row]), pts)
+                self._new[track] = _New(pts)
 
     # Meetings
 
@@ -230,17 +231,18 @@ class Identities:
 
     def _forget(self, rows: dict[int, int], pts: int) -> None:
         """Let go of those who have been away for too long, and of the longest away when they are many."""
-        if len(self._people) == len(rows):
+        away = len(self._people) - len(rows)
+        if not away or (away <= _MOST_AWAY and pts - min(p.seen for p in self._people.values()) <= self._memory):
             return
         here = {self.of(track) for track in rows}
-        away = sorted((person.seen, who) for who, person in self._people.items() if who not in here)
-        for k, (seen, who) in enumerate(away):
+        longest = sorted((person.seen, who) for who, person in self._people.items() if who not in here)
+        for k, (seen, who) in enumerate(longest):
             if pts - seen > self._memory:
                 del self._people[who]
                 track = self._track_of.pop(who, who)
                 self._id_of.pop(track, None)
                 self._new.pop(track, None)
-            elif k < len(away) - _MOST_AWAY and self._people[who].gallery.crops:
+            elif k < away - _MOST_AWAY and self._people[who].gallery.crops:
                 self._people[who] = _Person(self._people[who].class_id, seen)
 
 

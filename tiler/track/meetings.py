@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tiler.kernels.cover_cpu import covers
+from tiler.kernels.cover_cpu import covers, pairs_above
 from tiler.types import CLOCK_HZ, Float32, Tracks
 
 Float64 = npt.NDArray[np.float64]
@@ -87,11 +87,11 @@ class Scene(NamedTuple):
     """One picture.
 
     Attributes:
-        phase: (n,) int64, a `Phase` for each track.
+        phase: of each track, a `Phase`.
         hidden: (n,) float64 in 0..1, the most of each box that somebody nearer covers.
     """
 
-    phase: npt.NDArray[np.int64]
+    phase: list[int]
     hidden: Float64
 
 
@@ -134,16 +134,15 @@ class Meetings:
             xyxy = np.concatenate([xyxy, [self._last[track].xyxy for track in ghosts]])
             class_id = np.append(class_id, [self._last[track].class_id for track in ghosts]).astype(np.int32)
         shared, hidden, near = covers(xyxy, class_id, REACH)
-        seen, part = len(ids), shared.tolist()  # of so few, single numbers are had faster from lists
-        for i in range(seen):
-            for j in range(i):
-                if part[i][j] > TOUCH:
-                    self._join({ids[i], ids[j]})
-        phase = near[:seen].astype(np.int64)
+        seen = len(ids)
+        for i, j in pairs_above(shared[:seen, :seen], TOUCH):
+            self._join({ids[i], ids[j]})
+        phase = near[:seen].view(np.int8).tolist()
         if ghosts:  # what is unseen there may be in front or behind
             hidden = np.maximum(hidden, shared[:, seen:].max(axis=1))
         last, there = self._last, ids + ghosts
         self._last = {}
+        part = shared.tolist() if self._all else []  # of so few, single numbers are had faster from lists
         for meeting in self:
             rows = [row for row, track in enumerate(there) if track in meeting.tracks]
             most = {there[row]: max([part[row][other] for other in rows]) for row in rows}

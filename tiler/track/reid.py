@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from itertools import compress
 from math import inf
 from typing import NamedTuple
 
@@ -25,9 +26,9 @@ from tiler.track.identities import Identities
 from tiler.track.meetings import GHOST_S, Meetings, Phase, Scene
 from tiler.types import APPEARANCE, CLOCK_HZ, Appearance, Bool, Frame, Tracks
 
-_EVERY_S: dict[int, float] = {Phase.ALONE: 2.0, Phase.NEAR: 0.8, Phase.MEETING: 0.4, Phase.PARTED: 0.06}
+_EVERY_S = (2.0, 0.8, 0.4, 0.06)
 _NEW_EVERY_S, _NEW_CROPS = 0.06, 3
-"""Seconds between two crops of a track in each phase; and of one that begins, so many crops, or until it is known."""
+"""Seconds between two crops of a track in each `Phase`; and of one that begins, so many crops, or until it is known."""
 _WANTED_EVERY_S = 0.06
 """As often is looked at whom the slots want to know."""
 _WITH = 0.5
@@ -142,37 +143,48 @@ class _Stream:
         """(n,) the tracks to look at."""
         frame, tracks, detected, wanted = now
         self._scene = self._meetings.update(tracks)
-        rows = np.zeros(len(tracks), np.bool_)
         if not detected:
-            return rows
-        width = frame.picture_size[0]
-        clear = (self._scene.hidden <= _CLEAR) & (tracks.xyxy[:, 0] > _EDGE * width)
-        clear &= tracks.xyxy[:, 2] < (1 - _EDGE) * width
-        due = np.zeros(len(tracks))  # part of the pause that is over
-        phases = self._scene.phase.tolist()
-        for row, track in enumerate(tracks.track_id.tolist()):
-            last, crops = self._looked.get(track, (None, 0))
-            pause = min(self._pause(track, phases[row], crops), _WANTED_EVERY_S if track in wanted else inf)
-            due[row] = inf if last is None else (tracks.pts - last) / (pause * CLOCK_HZ)
-        if (clear & (due >= 1)).any():
-            rows = clear & (due >= _WITH)
-        looked = {k: self._looked[k] for k in tracks.track_id.tolist() if k in self._looked}
-        for track in tracks.track_id[rows].tolist():
-            looked[track] = tracks.pts, looked.get(track, (None, 0))[1] + 1
+            return np.zeros(len(tracks), np.bool_)
+        pts, ids = tracks.pts, tracks.track_id.tolist()
+        looked = {track: self._looked[track] for track in ids if track in self._looked}
+        due = [  # part of the pause that is over
+            (pts - looked[track][0]) / (self._pause(track, phase, looked[track][1], track in wanted) * CLOCK_HZ)
+            if track in looked
+            else inf
+            for track, phase in zip(ids, self._scene.phase, strict=True)
+        ]
+        clear = self._clear(tracks, frame.picture_size[0])
+        least = _WITH if any(now >= 1 and seen for now, seen in zip(due, clear, strict=True)) else inf
+        chosen = [seen and now >= least for now, seen in zip(due, clear, strict=True)]
+        for track in compress(ids, chosen):
+            looked[track] = pts, looked[track][1] + 1 if track in looked else 1
         self._looked = looked
+        crops = sum(chosen)
         self.duty.pictures += 1
         self.duty.tracks += len(tracks)
-        self.duty.crops += int(rows.sum())
-        self.duty.looked += bool(rows.any())
-        return rows
+        self.duty.crops += crops
+        self.duty.looked += crops > 0
+        return np.array(chosen, np.bool_)
 
-    def _pause(self, track: int, phase: int, crops: int) -> float:
+    def _clear(self, tracks: Tracks, width: int) -> list[bool]:
+        """Of each track, whether a crop would show somebody whole enough."""
+        assert self._scene is not None
+        seen = self._scene.hidden <= _CLEAR
+        seen &= tracks.xyxy[:, 0] > _EDGE * width
+        seen &= tracks.xyxy[:, 2] < (1 - _EDGE) * width
+        clear: list[bool] = seen.tolist()
+        return clear
+
+    def _pause(self, track: int, phase: int, crops: int, wanted: bool) -> float:
         """Seconds from one crop to the next."""
         if phase == Phase.MEETING:
             meeting = self._meetings.of(track)
-            return _EVERY_S[phase] if meeting is not None and meeting.deep else inf
-        begins = crops < _NEW_CROPS or self._identities.is_new(track)
-        return min(_EVERY_S[phase], _NEW_EVERY_S) if begins else _EVERY_S[phase]
+            usual = _EVERY_S[phase] if meeting is not None and meeting.deep else inf
+        elif crops < _NEW_CROPS or self._identities.is_new(track):
+            usual = min(_EVERY_S[phase], _NEW_EVERY_S)
+        else:
+            usual = _EVERY_S[phase]
+        return min(usual, _WANTED_EVERY_S) if wanted else usual
 
     def tell(self, tracks: Tracks, looks: Appearance) -> Tracks:
         """The tracks by the ids of who they are."""

@@ -12,7 +12,7 @@ from tiler.kernels.appearance_cpu import histograms
 from tiler.samples import effects
 from tiler.samples import raster as r
 from tiler.samples.training import render_cast
-from tiler.track.appearance import lay_out
+from tiler.track.appearance import host_place, lay_out
 from tiler.types import Float32, Frame, UInt8
 
 WIDTH, HEIGHT = 640, 384
@@ -48,7 +48,7 @@ def render_scene(seed: int, scene: int) -> Crops:
         boxes = (boxes + rng.normal(0, _BOX_NOISE, boxes.shape) * size).astype(np.float32)
         histogram = np.empty((len(boxes), FEATURES), np.float32)
         frame = _frame(view.rgb)
-        places, boxes = lay_out([(frame, boxes)], lambda plane: int(plane.ctypes.data))
+        places, boxes = lay_out([(frame, boxes)], host_place)
         histograms(places, boxes, tables(), histogram)
         found.append(histogram)
         persons.append(view.person[usable])
