@@ -9,7 +9,6 @@ from tiler.kernels.assign_cpu import Float64, compiled
 from tiler.types import Float32, Int32
 
 Bool = npt.NDArray[np.bool_]
-Pairs = list[tuple[int, int]]
 
 
 @compiled
@@ -49,14 +48,3 @@ def covers(xyxy: Float32 | Float64, class_id: Int32, reach: float) -> tuple[Floa
             behind, area = (i, area_i) if xyxy[i, 3] < xyxy[j, 3] else (j, area_j)
             hidden[behind] = max(hidden[behind], min(common / area, 1.0))
     return shared, hidden, near
-
-
-@compiled
-def pairs_above(shared: Float64, least: float) -> Pairs:
-    """Of a symmetric matrix (n, n), the places (i, j), j < i, with more than this, row by row."""
-    found = [(0, 0) for _ in range(0)]  # empty, and its type known to the compiler
-    for i in range(shared.shape[0]):
-        for j in range(i):
-            if shared[i, j] > least:
-                found.append((i, j))
-    return found

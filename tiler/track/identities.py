@@ -24,9 +24,10 @@ import numpy.typing as npt
 from tiler.kernels.assign_cpu import best_pairs, lead, total
 from tiler.track.gallery import Gallery, cosines
 from tiler.track.meetings import Meeting, Meetings, Phase, Scene
-from tiler.types import CLOCK_HZ, Appearance, Float32, Tracks
+from tiler.types import CLOCK_HZ, Appearance, Float32, Int32, Tracks
 
 Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
 
 _SHARPNESS, _MOST = 4.0, 1.0
 """Weight of a difference of two cosines, and the most that a crop says for or against an identity."""
@@ -48,6 +49,9 @@ _ENOUGH = 3
 """Crops that a gallery must have been made of to be compared with."""
 _MOST_AWAY = 256
 """Of so many who are away it is remembered what they looked like."""
+
+
+_NOBODY = np.empty(0, np.int64)
 
 
 @dataclass(eq=False)
@@ -90,40 +94,81 @@ class Identities:
         self._track_of: dict[int, int] = {}
         self._people: dict[int, _Person] = {}
         self._new: dict[int, _New] = {}
+        # Of the last picture that changed anything, which most do not: its tracks, whether one of them is new, their
+        # ids, and in which order these ascend.
+        self._there: list[int] = []
+        self._waits = False
+        self._ids: Int32 | None = None
+        self._order: Int64 | None = None
+        self._pts = 0
 
-    def is_new(self, track: int) -> bool:
-        """Whether the track still waits to be told from those who are away, or was never here."""
-        return track in self._new or self.of(track) not in self._people
+    @property
+    def new(self) -> Int64:
+        """The tracks that still wait to be told from those who are away."""
+        return np.array(list(self._new), np.int64) if self._new else _NOBODY
 
     def of(self, track: int) -> int:
         """The identity of a track."""
         return self._id_of.get(track, track)
 
     def update(self, tracks: Tracks, scene: Scene, meetings: Meetings, looks: Appearance) -> Tracks:
-        """The tracks of the next picture under the ids of who they are, in the same order.
+        """The tracks of the next picture under the ids of who they are, and in their order.
 
         Args:
             tracks: as the tracker gives them.
             scene: what `meetings` says of this picture.
             looks: of those tracks, row by row.
         """
-        rows = {track: row for row, track in enumerate(tracks.track_id.tolist())}
+        there = tracks.track_id.tolist()
+        if there != self._there or self._waits or looks.known.any():
+            self._catch_up()
+            self._change(there, tracks, scene, meetings, looks)
+        self._pts = tracks.pts
+        return self._named(tracks)
+
+    def _change(
+        self, there: list[int], tracks: Tracks, scene: Scene, meetings: Meetings, looks: Appearance
+    ) -> None:
+        """A picture in which somebody comes, goes or is looked at."""
+        rows = {track: row for row, track in enumerate(there)}
         self._meet(rows, tracks)
         seen = dict(compress(rows.items(), looks.known.tolist()))
+        settled: set[int] = set()
         if seen:
-            for meeting in meetings:
-                if meeting.deep and not meeting.tracks.isdisjoint(seen):
-                    self._hear(meeting, rows, seen, looks)
-                    self._decide(meeting, rows, meetings)
-        self._greet(rows, seen, tracks, meetings, looks)
+            for meeting in meetings.deep(seen.keys()):
+                self._hear(meeting, rows, seen, looks)
+                if self._decide(meeting, rows):
+                    meetings.settle(meeting)
+                    settled |= meeting.tracks
+        deep = {track for track in compress(there, scene.deep.tolist()) if track not in settled}
+        self._greet(rows, seen, deep, tracks, looks)
+        phases = scene.phase.tolist()
         for track, row in seen.items():
-            if scene.phase[row] < Phase.MEETING and track not in self._new:
+            if phases[row] < Phase.MEETING and track not in self._new:
                 self._people[self.of(track)].gallery.feed(looks.vectors[row])
-        self._forget(rows, tracks.pts)
-        if not self._id_of:  # nobody has another's id
+        self._there, self._waits = there, not self._new.keys().isdisjoint(rows)
+        self._ids = self._order = None
+        if self._id_of:
+            self._ids = np.array([self.of(track) for track in there], np.int32)
+            if (self._ids[1:] < self._ids[:-1]).any():
+                self._order = np.argsort(self._ids)
+
+    def _catch_up(self) -> None:
+        """The pictures since the last change have shown the same people."""
+        for track in self._there:
+            self._people[self.of(track)].seen = self._pts
+        self._forget(self._there, self._pts)
+
+    def _named(self, tracks: Tracks) -> Tracks:
+        """The tracks under the ids of the last change."""
+        if self._ids is None:  # nobody has another's id
             return tracks
-        ids = np.array([self.of(track) for track in rows], np.int32)
-        return Tracks(tracks.pts, ids, tracks.xyxy, tracks.score, tracks.class_id, tracks.slot)
+        if (order := self._order) is None:
+            return Tracks(tracks.pts, self._ids, tracks.xyxy, tracks.score, tracks.class_id, tracks.slot)
+        return Tracks(
+            tracks.pts, self._ids[order], tracks.xyxy[order], tracks.score[order], tracks.class_id[order],
+            tracks.slot[order],
+        )  # fmt: skip
 
     def _meet(self, rows: dict[int, int], tracks: Tracks) -> None:
         """Take note of who is there."""
@@ -156,8 +201,8 @@ class Identities:
                 says = min(max(_SHARPNESS * (value - mean), -_MOST), _MOST)
                 meeting.said[track, who] = meeting.said.get((track, who), 0.0) + says
 
-    def _decide(self, meeting: Meeting, rows: dict[int, int], meetings: Meetings) -> None:
-        """Exchange the people of a meeting, or settle it, once the evidence leads by enough."""
+    def _decide(self, meeting: Meeting, rows: dict[int, int]) -> bool:
+        """Exchange the people of a meeting once the evidence leads by enough; whether it speaks for who they are."""
         here = sorted(meeting.tracks.intersection(rows))
         met = [self.of(track) for track in here + sorted(meeting.tracks.difference(rows))]
         come = {track: self._away(track, rows) for track in here if track in self._new}
@@ -178,8 +223,8 @@ class Identities:
             for track in here:
                 if self._knows(self.of(track)):
                     self._new.pop(track, None)
-        elif meeting.parted and len(whose) > 1 and lead(gain, now) >= _LEAD:
-            meetings.settle(meeting)
+            return False
+        return meeting.parted and len(whose) > 1 and lead(gain, now) >= _LEAD
 
     def _knows(self, who: int) -> bool:
         return who in self._people and self._people[who].known
@@ -192,12 +237,11 @@ class Identities:
     # Those who come, and come back
 
     def _greet(
-        self, rows: dict[int, int], seen: dict[int, int], tracks: Tracks, meetings: Meetings, looks: Appearance
+        self, rows: dict[int, int], seen: dict[int, int], deep: set[int], tracks: Tracks, looks: Appearance
     ) -> None:
         """Tell those who begin from those who are away."""
         for track in [track for track in self._new if track in rows]:
-            meeting = meetings.of(track)
-            if meeting is not None and meeting.deep:
+            if track in deep:
                 continue  # who met there comes first
             new = self._new[track]
             if track in seen:
@@ -229,12 +273,12 @@ class Identities:
         for track, who in zip(tracks, ids, strict=True):
             self._id_of[track], self._track_of[who] = who, track
 
-    def _forget(self, rows: dict[int, int], pts: int) -> None:
+    def _forget(self, there: list[int], pts: int) -> None:
         """Let go of those who have been away for too long, and of the longest away when they are many."""
-        away = len(self._people) - len(rows)
+        away = len(self._people) - len(there)
         if not away or (away <= _MOST_AWAY and pts - min(p.seen for p in self._people.values()) <= self._memory):
             return
-        here = {self.of(track) for track in rows}
+        here = {self.of(track) for track in there}
         longest = sorted((person.seen, who) for who, person in self._people.items() if who not in here)
         for k, (seen, who) in enumerate(longest):
             if pts - seen > self._memory:

@@ -14,17 +14,29 @@ else when `settle` is told who is who, or after `PATIENCE_S`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Set
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from tiler.kernels.cover_cpu import covers, pairs_above
-from tiler.types import CLOCK_HZ, Float32, Tracks
+from tiler.kernels import meetings_cpu
+from tiler.kernels.meetings_cpu import (
+    IS_DEEP,
+    MEETING,
+    MEETING_COLUMNS,
+    MEMBER_COLUMNS,
+    NUMBER,
+    SEEN,
+    SINCE,
+    TRACK,
+    meet,
+)
+from tiler.types import CLOCK_HZ, Bool, Tracks
 
+Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 
 TOUCH, APART = 0.15, 0.03
@@ -42,154 +54,111 @@ PATIENCE_S = 1.5
 class Phase(IntEnum):
     """What a track is doing; higher ones matter more."""
 
-    ALONE = 0
-    NEAR = 1
-    MEETING = 2
-    PARTED = 3
+    ALONE = meetings_cpu.ALONE
+    NEAR = meetings_cpu.NEAR
+    MEETING = meetings_cpu.MET
+    PARTED = meetings_cpu.PARTED
 
 
-_MEETING, _PARTED = int(Phase.MEETING), int(Phase.PARTED)
+_LIMITS = np.array((TOUCH, APART, DEEP, REACH, GHOST_S * CLOCK_HZ, PATIENCE_S * CLOCK_HZ))
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Meeting:
-    """Tracks that have met.
+    """Tracks that have met, as of the last picture.
 
     Attributes:
+        number: from 1, in the order in which meetings began; those that join begin anew.
         tracks: their ids.
         seen: those whom the last picture showed.
         apart: of those, who shares no part with any other of them, and the pts since when.
         deep: the tracker may have exchanged them.
-        hidden: pts at which somebody was last hidden.
         said: by track and identity, what crops have said for the two to belong together since the track was hidden
-            or hid another: what was seen before says nothing of who is who after.
+            or hid another: what was seen before says nothing of who is who after. Lasts as long as the meeting.
     """
 
+    number: int
     tracks: set[int]
-    seen: set[int] = field(default_factory=set)
-    apart: dict[int, int] = field(default_factory=dict)
-    deep: bool = False
-    hidden: int = 0
-    said: dict[tuple[int, int], float] = field(default_factory=dict)
+    seen: set[int]
+    apart: dict[int, int]
+    deep: bool
+    said: dict[tuple[int, int], float]
 
     @property
     def parted(self) -> bool:
         """All who are seen are apart."""
         return bool(self.seen) and len(self.apart) == len(self.seen)
 
-    def hide(self, tracks: set[int], pts: int) -> None:
-        """The tracker may have exchanged these."""
-        self.deep, self.hidden = True, pts
-        self.said = {(track, who): value for (track, who), value in self.said.items() if track not in tracks}
-
 
 class Scene(NamedTuple):
-    """One picture.
+    """One picture, track by track.
 
     Attributes:
-        phase: of each track, a `Phase`.
+        phase: (n,) int64, a `Phase`.
         hidden: (n,) float64 in 0..1, the most of each box that somebody nearer covers.
+        deep: (n,) bool, the track is in a deep meeting.
     """
 
-    phase: list[int]
+    phase: Int64
     hidden: Float64
-
-
-class _Place(NamedTuple):
-    """Where somebody in a meeting was seen last."""
-
-    xyxy: Float32
-    class_id: int
-    pts: int
+    deep: Bool
 
 
 class Meetings:
     """Those of one stream. Deterministic; two instances share nothing."""
 
     def __init__(self) -> None:
-        self._all: list[Meeting] = []
-        self._last: dict[int, _Place] = {}
+        self._members, self._places = np.zeros((0, MEMBER_COLUMNS), np.int64), np.zeros((0, 4), np.float32)
+        self._meetings = np.zeros((0, MEETING_COLUMNS), np.int64)
+        self._count = self._last_number = 0
+        self._said: dict[int, dict[tuple[int, int], float]] = {}
 
     def __iter__(self) -> Iterator[Meeting]:
-        return iter(tuple(self._all))
+        """In the order in which they began."""
+        return self._views(row for row in self._meetings.tolist() if row[NUMBER])
 
-    def of(self, track_id: int) -> Meeting | None:
-        """The meeting that a track is in."""
-        return next((meeting for meeting in self._all if track_id in meeting.tracks), None)
+    def deep(self, tracks: Set[int]) -> Iterator[Meeting]:
+        """The deep ones that some of these tracks are in, in the order in which they began."""
+        numbers = {row[MEETING] for row in self._members[: self._count].tolist() if row[TRACK] in tracks} - {0}
+        return self._views(row for row in self._meetings.tolist() if row[IS_DEEP] and row[NUMBER] in numbers)
+
+    def _views(self, rows: Iterable[list[int]]) -> Iterator[Meeting]:
+        members = self._members[: self._count].tolist()
+        for number, deep, _ in sorted(rows):
+            own = [row for row in members if row[MEETING] == number]
+            tracks, seen = {row[TRACK] for row in own}, {row[TRACK] for row in own if row[SEEN]}
+            apart = {row[TRACK]: row[SINCE] for row in own if row[SINCE] >= 0}
+            yield Meeting(number, tracks, seen, apart, bool(deep), self._said.setdefault(number, {}))
 
     def settle(self, meeting: Meeting) -> None:
         """It is known who is who."""
-        self._all = [other for other in self._all if other is not meeting]
+        members = self._members[: self._count]
+        members[members[:, MEETING] == meeting.number, MEETING] = 0
+        numbers = self._meetings[:, NUMBER]
+        numbers[numbers == meeting.number] = 0
+        self._said.pop(meeting.number, None)
 
     def update(self, tracks: Tracks) -> Scene:
         """Take the tracks of the next picture; pts never decrease."""
-        ids = tracks.track_id.tolist()
-        ghosts = [track for track in self._last if track not in ids]
-        for track in [k for k in ghosts if tracks.pts - self._last[k].pts > GHOST_S * CLOCK_HZ]:
-            ghosts.remove(track)
-            for meeting in self:
-                meeting.tracks.discard(track)
-        xyxy, class_id = tracks.xyxy, tracks.class_id
-        if ghosts:
-            xyxy = np.concatenate([xyxy, [self._last[track].xyxy for track in ghosts]])
-            class_id = np.append(class_id, [self._last[track].class_id for track in ghosts]).astype(np.int32)
-        shared, hidden, near = covers(xyxy, class_id, REACH)
-        seen = len(ids)
-        for i, j in pairs_above(shared[:seen, :seen], TOUCH):
-            self._join({ids[i], ids[j]})
-        phase = near[:seen].view(np.int8).tolist()
-        if ghosts:  # what is unseen there may be in front or behind
-            hidden = np.maximum(hidden, shared[:, seen:].max(axis=1))
-        last, there = self._last, ids + ghosts
-        self._last = {}
-        part = shared.tolist() if self._all else []  # of so few, single numbers are had faster from lists
-        for meeting in self:
-            rows = [row for row, track in enumerate(there) if track in meeting.tracks]
-            most = {there[row]: max([part[row][other] for other in rows]) for row in rows}
-            if not self._goes_on(meeting, most, ids, tracks.pts):
-                self.settle(meeting)
-                continue
-            for row in rows:
-                track = there[row]
-                if track not in meeting.tracks:
-                    continue
-                if row < seen:
-                    phase[row] = _PARTED if track in meeting.apart else _MEETING
-                    last[track] = _Place(xyxy[row], int(class_id[row]), tracks.pts)
-                self._last[track] = last[track]
-        return Scene(phase, hidden[:seen])
-
-    def _join(self, tracks: set[int]) -> None:
-        met = [meeting for meeting in self._all if meeting.tracks & tracks]
-        if len(met) == 1 and tracks <= met[0].tracks:
-            return
-        joined = Meeting(tracks.union(*(meeting.tracks for meeting in met)))
-        for meeting in met:
-            joined.seen |= meeting.seen
-            joined.apart |= meeting.apart
-            joined.said |= meeting.said
-            joined.deep |= meeting.deep
-            joined.hidden = max(joined.hidden, meeting.hidden)
-        self._all = [meeting for meeting in self._all if meeting not in met] + [joined]
-
-    @staticmethod
-    def _goes_on(meeting: Meeting, shared: dict[int, float], ids: list[int], pts: int) -> bool:
-        """Whether it does, after a picture with the tracks `ids` in which each shares so much with another of it."""
-        here = meeting.tracks.intersection(ids)
-        lost = meeting.seen - here
-        left = lost.intersection(meeting.apart)  # out of the picture: nobody hid them
-        hidden = {track for track, most in shared.items() if most > DEEP}
-        if lost - left:
-            hidden |= meeting.tracks.difference(meeting.apart)
-        if hidden:
-            meeting.hide(hidden, pts)
-        if not here:
-            meeting.seen, meeting.apart = here, {}
-            return pts - meeting.hidden <= PATIENCE_S * CLOCK_HZ
-        since = {track: meeting.apart.get(track, pts) for track in here if shared[track] <= APART}
-        patience = PATIENCE_S * CLOCK_HZ if meeting.deep else -1
-        meeting.apart = {track: began for track, began in since.items() if pts - began <= patience}
-        gone = since.keys() - meeting.apart.keys()
-        meeting.seen = here - gone
-        meeting.tracks -= left | gone
-        return len(meeting.tracks) > 1
+        room = self._count + len(tracks)
+        if room > len(self._members):
+            # What is there comes first, and again in the rows to spare, where it does no harm; to meetings it would.
+            self._members = np.resize(self._members, (2 * room, MEMBER_COLUMNS))
+            self._places = np.resize(self._places, (2 * room, 4))
+            more = np.zeros((2 * room - len(self._meetings), MEETING_COLUMNS), np.int64)
+            self._meetings = np.concatenate([self._meetings, more])
+        self._count, self._last_number, phase, hidden, deep, joined, hid = meet(
+            self._members, self._places, self._count, self._meetings, self._last_number, tracks.pts,
+            tracks.track_id, tracks.xyxy, tracks.class_id, _LIMITS,
+        )  # fmt: skip
+        if self._said:
+            for old, new in joined.tolist():
+                self._said.setdefault(new, {}).update(self._said.pop(old, {}))
+            for number, track in hid.tolist():
+                said = self._said.get(number, {})
+                for key in [key for key in said if key[0] == track]:
+                    del said[key]
+            there = set(self._meetings[:, NUMBER].tolist())
+            for number in self._said.keys() - there:
+                del self._said[number]
+        return Scene(phase, hidden, deep)

@@ -13,17 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
-from itertools import compress
-from math import inf
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
 
 from tiler.config.models import TrackerConfig
 from tiler.kernels.assign_cpu import lead
+from tiler.kernels.meetings_cpu import LOOKED_COLUMNS, choose
 from tiler.track.base import Embedder
 from tiler.track.identities import Identities
-from tiler.track.meetings import GHOST_S, Meetings, Phase, Scene
+from tiler.track.meetings import GHOST_S, Meetings, Scene
 from tiler.types import APPEARANCE, CLOCK_HZ, Appearance, Bool, Frame, Tracks
 
 _EVERY_S = (2.0, 0.8, 0.4, 0.06)
@@ -37,6 +37,8 @@ _CLEAR = 0.3
 """A crop that somebody nearer covers by more than this part is none."""
 _EDGE = 0.005
 """Who is this part of the picture's width from its left or right end is cut off by it."""
+_TICKS = [s * CLOCK_HZ for s in (_NEW_EVERY_S, _WANTED_EVERY_S, *_EVERY_S)]
+_RULES = np.array((_CLEAR, _EDGE, *_TICKS[:2], _NEW_CROPS, _WITH, *_TICKS[2:]))
 
 
 @dataclass
@@ -99,7 +101,7 @@ class ReId:
         self._embedder = embedder
         memory_s = max(config.memory_s, config.lost_s, GHOST_S)
         self._streams = [_Stream(memory_s) for _ in range(streams)]
-        Meetings().update(Tracks.empty())  # the first picture must not wait for a compiler
+        _Stream(memory_s).ask(Sight(_NO_PICTURE, Tracks.empty(), True))  # the first one must not wait for a compiler
         lead(np.zeros((1, 1)), np.zeros(1, np.int64))
 
     @property
@@ -109,16 +111,12 @@ class ReId:
 
     def look(self, seen: Sequence[Sight]) -> list[Appearance]:
         """What is known of the looks of these tracks, row by row: one batch for some streams."""
-        rows = [self._streams[now.frame.stream].ask(now) for now in seen]
-        crops = [(now.frame, now.tracks.xyxy[own]) for now, own in zip(seen, rows, strict=True) if own.any()]
-        vectors = self._embedder.embed(crops) if crops else _NONE
-        known, end = [], 0
-        for own in rows:
-            start, end = end, end + int(own.sum())
-            looks = Appearance(np.zeros((len(own), APPEARANCE), np.float32), own)
-            looks.vectors[own] = vectors[start:end]
-            known.append(looks)
-        return known
+        asked = [self._streams[now.frame.stream].ask(now) for now in seen]
+        ends = list(accumulate(len(now.tracks) for now in seen))
+        vectors = np.zeros((ends[-1] if ends else 0, APPEARANCE), np.float32)
+        if crops := [(now.frame, now.tracks.xyxy[own]) for now, (own, n) in zip(seen, asked, strict=True) if n]:
+            vectors[np.concatenate([own for own, _ in asked])] = self._embedder.embed(crops)
+        return [Appearance(vectors[end - len(own) : end], own) for end, (own, _) in zip(ends, asked, strict=True)]
 
     def recognise(self, stream: int, tracks: Tracks, looks: Appearance) -> Tracks:
         """The tracks that were looked at under the ids of who they are, and in their order."""
@@ -137,65 +135,33 @@ class _Stream:
         self._meetings = Meetings()
         self._identities = Identities(memory_s)
         self._scene: Scene | None = None
-        self._looked: dict[int, tuple[int, int]] = {}  # by track: pts of the last crop, and how many there were
+        self._looked, self._count = np.zeros((0, LOOKED_COLUMNS), np.int64), 0
 
-    def ask(self, now: Sight) -> Bool:
-        """(n,) the tracks to look at."""
+    def ask(self, now: Sight) -> tuple[Bool, int]:
+        """(n,) the tracks to look at, and how many those are."""
         frame, tracks, detected, wanted = now
-        self._scene = self._meetings.update(tracks)
+        self._scene = scene = self._meetings.update(tracks)
         if not detected:
-            return np.zeros(len(tracks), np.bool_)
-        pts, ids = tracks.pts, tracks.track_id.tolist()
-        looked = {track: self._looked[track] for track in ids if track in self._looked}
-        due = [  # part of the pause that is over
-            (pts - looked[track][0]) / (self._pause(track, phase, looked[track][1], track in wanted) * CLOCK_HZ)
-            if track in looked
-            else inf
-            for track, phase in zip(ids, self._scene.phase, strict=True)
-        ]
-        clear = self._clear(tracks, frame.picture_size[0])
-        least = _WITH if any(now >= 1 and seen for now, seen in zip(due, clear, strict=True)) else inf
-        chosen = [seen and now >= least for now, seen in zip(due, clear, strict=True)]
-        for track in compress(ids, chosen):
-            looked[track] = pts, looked[track][1] + 1 if track in looked else 1
-        self._looked = looked
-        crops = sum(chosen)
+            return np.zeros(len(tracks), np.bool_), 0
+        if (room := self._count + len(tracks)) > len(self._looked):
+            self._looked = np.resize(self._looked, (2 * room, LOOKED_COLUMNS))
+        self._count, crops, chosen = choose(
+            self._looked, self._count, tracks.pts, tracks.track_id, tracks.xyxy, float(frame.picture_size[0]),
+            *scene, self._identities.new, np.array(list(wanted), np.int64) if wanted else _NOBODY, _RULES,
+        )  # fmt: skip
         self.duty.pictures += 1
         self.duty.tracks += len(tracks)
         self.duty.crops += crops
         self.duty.looked += crops > 0
-        return np.array(chosen, np.bool_)
-
-    def _clear(self, tracks: Tracks, width: int) -> list[bool]:
-        """Of each track, whether a crop would show somebody whole enough."""
-        assert self._scene is not None
-        seen = self._scene.hidden <= _CLEAR
-        seen &= tracks.xyxy[:, 0] > _EDGE * width
-        seen &= tracks.xyxy[:, 2] < (1 - _EDGE) * width
-        clear: list[bool] = seen.tolist()
-        return clear
-
-    def _pause(self, track: int, phase: int, crops: int, wanted: bool) -> float:
-        """Seconds from one crop to the next."""
-        if phase == Phase.MEETING:
-            meeting = self._meetings.of(track)
-            usual = _EVERY_S[phase] if meeting is not None and meeting.deep else inf
-        elif crops < _NEW_CROPS or self._identities.is_new(track):
-            usual = min(_EVERY_S[phase], _NEW_EVERY_S)
-        else:
-            usual = _EVERY_S[phase]
-        return min(usual, _WANTED_EVERY_S) if wanted else usual
+        return chosen, crops
 
     def tell(self, tracks: Tracks, looks: Appearance) -> Tracks:
         """The tracks by the ids of who they are."""
         assert self._scene is not None
         who = self._identities.update(tracks, self._scene, self._meetings, looks)
         self.duty.exchanged, self.duty.returned = self._identities.exchanged, self._identities.returned
-        if who is not tracks and (who.track_id[1:] < who.track_id[:-1]).any():
-            order = np.argsort(who.track_id)
-            who = Tracks(who.pts, *(getattr(who, name)[order] for name in _COLUMNS))
         return who
 
 
-_COLUMNS = ("track_id", "xyxy", "score", "class_id", "slot")
-_NONE = np.empty((0, APPEARANCE), np.float32)
+_NOBODY = np.empty(0, np.int64)
+_NO_PICTURE = Frame(0, 0, *(np.zeros((1, 1), np.uint8),) * 3)

@@ -1,0 +1,317 @@
+"""Who meets whom, and who is to be looked at, on the CPU: what one picture asks of a stream, in two calls.
+
+The state machine is that of `tiler/track/meetings.py`, the rule of looking that of `tiler/track/reid.py`. A stream
+has few people, and many streams share one interpreter: rows of arrays, as in `track_cpu.py`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tiler.kernels.assign_cpu import Float64, Int64, compiled
+from tiler.kernels.cover_cpu import covers
+from tiler.types import Bool, Float32, Int32
+
+# Columns of `members`. MEETING: 0 for a track whose meeting was settled since the last picture. SEEN: the last picture
+# showed it. SINCE: pts since when it shares no part with another of its meeting, -1 while it does. PTS: when it was
+# seen last, where `places` has it.
+TRACK, MEETING, SEEN, SINCE, CLASS, PTS, MEMBER_COLUMNS = range(7)
+
+# Columns of `meetings`: see `Meeting`. They are numbered from 1, in the order in which they began.
+NUMBER, IS_DEEP, HIDDEN, MEETING_COLUMNS = range(4)
+
+# Columns of `looked`: pts of a track's last crop, and how many there were.
+LOOKED, LAST, CROPS, LOOKED_COLUMNS = range(4)
+
+ALONE, NEAR, MET, PARTED = range(4)
+"""Phases."""
+
+# `limits` of `meet`: the parts of boxes that begin a meeting, end it, and make it deep; how many widths away somebody
+# is near; ticks for which a ghost stays, and for which somebody who has parted does.
+TOUCH, APART_BELOW, DEEP_ABOVE, REACH, GHOST, PATIENCE = range(6)
+
+# `rules` of `choose`: most that may be hidden; part of the width at the picture's ends; ticks between two crops of who
+# begins, and of who is wanted; crops of who begins; part of a pause after which one goes along; pause in each phase.
+CLEAR, EDGE, NEW_PAUSE, WANTED_PAUSE, NEW_CROPS, ALONG, PAUSE = range(7)
+
+Met = tuple[int, int, Int64, Float64, Bool, Int64, Int64]
+
+
+@compiled
+def _row_of(members: Int64, count: int, track: int) -> int:
+    for k in range(count):
+        if members[k, TRACK] == track:
+            return k
+    return -1
+
+
+@compiled
+def _put(boxes: Float32, at: int, others: Float32, of: int) -> None:
+    for k in range(4):
+        boxes[at, k] = others[of, k]
+
+
+@compiled
+def _meeting_of(meetings: Int64, number: int) -> int:
+    for k in range(meetings.shape[0]):
+        if meetings[k, NUMBER] == number:
+            return k
+    return -1
+
+
+@compiled
+def meet(
+    members: Int64,
+    places: Float32,
+    count: int,
+    meetings: Int64,
+    last_number: int,
+    pts: int,
+    ids: Int32,
+    xyxy: Float32,
+    class_id: Int32,
+    limits: Float64,
+) -> Met:
+    """Take the tracks of the next picture.
+
+    Args:
+        members: (capacity, MEMBER_COLUMNS) int64; capacity is for those there are and all tracks.
+        places: (capacity, 4) float32, where each was seen last.
+        count: members there are.
+        meetings: (capacity, MEETING_COLUMNS) int64, those that there are have a NUMBER; as much capacity.
+        last_number: highest number given so far.
+        pts: of the picture.
+        ids, xyxy, class_id: as in `Tracks`.
+        limits: (6,) float64, see above.
+
+    Returns:
+        count and last_number as they are now; of each track its phase, the most of its box that somebody nearer
+        covers, and whether its meeting is deep; (j, 2) int64 which meetings became which, in order; and
+        (h, 2) int64 meeting and track of who was hidden, or hid another, in this picture.
+    """
+    n = ids.shape[0]
+    row_of = np.empty(members.shape[0], np.int64)  # of each member its track's row, of a ghost n or more, else -1
+    there = n
+    for k in range(count):
+        row_of[k] = -1
+        for i in range(n):
+            if ids[i] == members[k, TRACK]:
+                row_of[k] = i
+        if row_of[k] < 0 and pts - members[k, PTS] <= limits[GHOST]:
+            row_of[k] = there
+            there += 1
+    boxes, kinds = np.empty((there, 4), np.float32), np.empty(there, np.int32)
+    for i in range(n):
+        _put(boxes, i, xyxy, i)
+        kinds[i] = class_id[i]
+    for k in range(count):
+        if row_of[k] >= n:
+            _put(boxes, row_of[k], places, k)
+            kinds[row_of[k]] = members[k, CLASS]
+    shared, hidden, near = covers(boxes, kinds, limits[REACH])
+
+    joined, joins = np.empty((2 * n, 2), np.int64), 0
+    for i in range(n):
+        for j in range(i):
+            if shared[i, j] <= limits[TOUCH]:
+                continue
+            a, b = _row_of(members, count, ids[i]), _row_of(members, count, ids[j])
+            first = members[a, MEETING] if a >= 0 else 0
+            second = members[b, MEETING] if b >= 0 else 0
+            if first == second and first > 0:
+                continue
+            last_number += 1
+            new = _meeting_of(meetings, 0)
+            meetings[new, NUMBER], meetings[new, IS_DEEP], meetings[new, HIDDEN] = last_number, 0, 0
+            for which in range(2):
+                number = max(first, second) if which else min(first, second)
+                old = _meeting_of(meetings, number) if number > 0 else -1
+                if old < 0:
+                    continue
+                meetings[new, IS_DEEP] |= meetings[old, IS_DEEP]
+                meetings[new, HIDDEN] = max(meetings[new, HIDDEN], meetings[old, HIDDEN])
+                meetings[old, NUMBER] = 0
+                joined[joins, 0], joined[joins, 1] = number, last_number
+                joins += 1
+                for k in range(count):
+                    if members[k, MEETING] == number:
+                        members[k, MEETING] = last_number
+            for which in range(2):
+                row = j if which else i
+                k = _row_of(members, count, ids[row])
+                if k < 0:
+                    k = count
+                    count += 1
+                    members[k, TRACK], members[k, MEETING], row_of[k] = ids[row], 0, row
+                if members[k, MEETING] == 0:
+                    members[k, MEETING], members[k, SEEN], members[k, SINCE] = last_number, 0, -1
+
+    phase, deep, most = np.empty(n, np.int64), np.empty(n, np.bool_), np.empty(n)
+    for i in range(n):
+        phase[i] = NEAR if near[i] else ALONE
+        deep[i], most[i] = False, hidden[i]
+        for ghost in range(n, there):  # what is unseen there may be in front or behind
+            most[i] = max(most[i], shared[i, ghost])
+    hid, hides = np.empty((count, 2), np.int64), 0
+    for at in range(meetings.shape[0]):
+        number = meetings[at, NUMBER]
+        if number == 0:
+            continue
+        hides, goes_on = _goes_on(members, row_of, count, meetings, at, n, shared, pts, limits, hid, hides)
+        if goes_on:
+            continue
+        for k in range(count):
+            if members[k, MEETING] == number:
+                members[k, MEETING] = 0
+        meetings[at, NUMBER] = 0
+
+    kept = 0
+    for k in range(count):
+        number, row = members[k, MEETING], row_of[k]
+        if number == 0:
+            continue
+        if row < n:
+            members[k, CLASS], members[k, PTS] = class_id[row], pts
+            _put(places, k, xyxy, row)
+            phase[row] = PARTED if members[k, SINCE] >= 0 else MET
+            deep[row] = meetings[_meeting_of(meetings, number), IS_DEEP] > 0
+        for column in range(MEMBER_COLUMNS):
+            members[kept, column] = members[k, column]
+        _put(places, kept, places, k)
+        kept += 1
+    return kept, last_number, phase, most, deep, joined[:joins], hid[:hides]
+
+
+@compiled
+def _goes_on(
+    members: Int64,
+    row_of: Int64,
+    count: int,
+    meetings: Int64,
+    at: int,
+    n: int,
+    shared: Float64,
+    pts: int,
+    limits: Float64,
+    hid: Int64,
+    hides: int,
+) -> tuple[int, bool]:
+    """How many are in `hid` then, and whether the meeting `meetings[at]` does. Those who leave it get no MEETING."""
+    number = meetings[at, NUMBER]
+    lost, here, most = False, 0, np.empty(count)
+    for k in range(count):
+        most[k] = 0.0
+        if members[k, MEETING] != number:
+            continue
+        if 0 <= row_of[k] < n:
+            here += 1
+        elif members[k, SEEN] and members[k, SINCE] < 0:  # one who was apart has left: nobody hid that one
+            lost = True
+        for other in range(count):
+            if members[other, MEETING] == number and row_of[k] >= 0 and row_of[other] >= 0:
+                most[k] = max(most[k], shared[row_of[k], row_of[other]])
+    for k in range(count):
+        behind = most[k] > limits[DEEP_ABOVE] or (lost and members[k, SINCE] < 0)
+        if behind and members[k, MEETING] == number and row_of[k] >= 0:
+            hid[hides, 0], hid[hides, 1] = number, members[k, TRACK]
+            hides += 1
+            meetings[at, IS_DEEP], meetings[at, HIDDEN] = 1, pts
+    patience = limits[PATIENCE] if meetings[at, IS_DEEP] else -1.0
+    left = 0
+    for k in range(count):
+        if members[k, MEETING] != number:
+            continue
+        seen, row = members[k, SEEN], row_of[k]
+        goes = row < 0
+        if 0 <= row < n:
+            members[k, SEEN] = 1
+            if most[k] > limits[APART_BELOW]:
+                members[k, SINCE] = -1
+            elif members[k, SINCE] < 0:
+                members[k, SINCE] = pts
+            goes = members[k, SINCE] >= 0 and pts - members[k, SINCE] > patience
+        else:
+            goes |= here > 0 and seen > 0 and members[k, SINCE] >= 0
+            members[k, SEEN], members[k, SINCE] = 0, -1
+        if goes:
+            members[k, MEETING] = 0
+        else:
+            left += 1
+    if here == 0:  # until somebody who was lost is seen again
+        return hides, left > 0 and pts - meetings[at, HIDDEN] <= limits[PATIENCE]
+    return hides, left > 1
+
+
+@compiled
+def choose(
+    looked: Int64,
+    count: int,
+    pts: int,
+    ids: Int32,
+    xyxy: Float32,
+    width: float,
+    phase: Int64,
+    hidden: Float64,
+    deep: Bool,
+    new: Int64,
+    wanted: Int64,
+    rules: Float64,
+) -> tuple[int, int, Bool]:
+    """Which tracks of a picture are to be looked at.
+
+    Args:
+        looked: (capacity, LOOKED_COLUMNS) int64, those that have been looked at; capacity is for twice the tracks
+            and those there are.
+        count: of those, how many there are.
+        pts, ids, xyxy, width: the picture's.
+        phase, hidden, deep: of `meet`.
+        new: tracks of which it is not known who they are.
+        wanted: tracks whose looks somebody else wants to know.
+        rules: (10,) float64, see above.
+
+    Returns:
+        How many are in `looked` now, how many are to be looked at, and (n,) bool which.
+    """
+    n = ids.shape[0]
+    due, chosen, before = np.empty(n), np.empty(n, np.bool_), np.empty(n, np.int64)
+    least = np.inf
+    for i in range(n):
+        due[i], before[i] = np.inf, -1
+        for k in range(count):
+            if looked[k, LOOKED] == ids[i]:
+                before[i] = k
+        if before[i] >= 0:
+            pause = rules[PAUSE + phase[i]]
+            if phase[i] == MET:
+                pause = pause if deep[i] else np.inf
+            elif looked[before[i], CROPS] < rules[NEW_CROPS] or _among(new, ids[i]):
+                pause = min(pause, rules[NEW_PAUSE])
+            if _among(wanted, ids[i]):
+                pause = min(pause, rules[WANTED_PAUSE])
+            due[i] = (pts - looked[before[i], LAST]) / pause
+        seen = hidden[i] <= rules[CLEAR] and xyxy[i, 0] > rules[EDGE] * width
+        if not (seen and xyxy[i, 2] < (1 - rules[EDGE]) * width):
+            due[i] = -1.0
+        elif due[i] >= 1:
+            least = rules[ALONG]
+    crops, at = 0, count
+    for i in range(n):
+        chosen[i] = due[i] >= least
+        crops += chosen[i]
+        if chosen[i] or before[i] >= 0:
+            looked[at, LOOKED] = ids[i]
+            looked[at, LAST] = pts if chosen[i] else looked[before[i], LAST]
+            looked[at, CROPS] = (looked[before[i], CROPS] if before[i] >= 0 else 0) + chosen[i]
+            at += 1
+    for k in range(count, at):
+        for column in range(LOOKED_COLUMNS):
+            looked[k - count, column] = looked[k, column]
+    return at - count, crops, chosen
+
+
+@compiled
+def _among(tracks: Int64, track: int) -> bool:
+    found = False
+    for k in range(tracks.shape[0]):
+        found |= tracks[k] == track
+    return found
