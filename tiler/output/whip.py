@@ -1,0 +1,227 @@
+"""The process that a WHIP push's connection lives in: packets from standard input to a server over WebRTC (RFC 9725).
+
+It is spoken to as `tiler.output.sender` is. FFmpeg's own WHIP muxer is not used: see docs/adr/010.
+
+The offer has all candidates and goes out by one POST; the session that comes back is ended by a DELETE. H.264 and Opus
+go out over RTP as they are. WebRTC notices that the other side is gone when its consent expires, after 30 s (RFC 7675);
+here it is asked as soon as it has said nothing for a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import io
+import json
+import re
+from typing import BinaryIO, NoReturn
+from urllib.parse import urljoin, urlsplit
+
+import aiohttp
+import av
+from aioice.stun import TransactionError
+from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCRtpSender, RTCSessionDescription
+
+from tiler.output.sender import HEADER, SOUND, Target, main, outlive, say
+from tiler.rtc import EncodedTrack, packet_of, send
+
+_MAX_REDIRECTS = 5
+_MAX_ANSWER_BYTES = 1 << 16
+_END_S = 1.0
+_LISTEN_S = 0.5
+_SILENT_S = 2.0
+"""Servers report what they received about once a second."""
+_KEYFRAMES_S = 1.0
+"""How often the other side may have a keyframe: one that lost a picture asks until it has come."""
+
+
+def _send(source: BinaryIO, report: int) -> None:
+    asyncio.run(_push(source, report))
+
+
+async def _push(source: BinaryIO, report: int) -> None:
+    packets = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(packets), source)
+    target: Target = json.loads(await packets.readline())
+    if await _read(packets) is None:  # the parameter sets are in band
+        return
+    outlive()
+    async with aiohttp.ClientSession() as http:
+        session = _Session(http, target)
+        try:
+            await session.connect(report)
+            say(report)
+            sending = asyncio.ensure_future(session.send(packets))
+            watching = asyncio.ensure_future(session.watch())
+            done, _ = await asyncio.wait((sending, watching), return_when=asyncio.FIRST_COMPLETED)
+            for ended in done:
+                ended.result()
+        finally:
+            await session.end()
+
+
+class _Session:
+    """One WHIP session."""
+
+    def __init__(self, http: aiohttp.ClientSession, target: Target) -> None:
+        self._http, self._target = http, target
+        self._headers = {"Authorization": f"Bearer {target['token']}"} if target["token"] else {}
+        self._url: str | None = None
+        # The machine's own addresses are enough towards a server, which answers where packets come from.
+        self._connection = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
+        self._queues: dict[int, asyncio.Queue[av.Packet | None]] = {}
+        self._state = asyncio.Event()
+        self._asked_s = 0.0
+        self._doing = "the server has not answered"
+
+    async def connect(self, report: int) -> None:
+        """Make the session.
+
+        Raises:
+            ConnectionError: the server refuses, with its reason, or cannot be reached.
+        """
+        connect_s = self._target["connect_s"] - 2 * _END_S  # the parent waits no longer; what was begun must be ended
+        try:
+            async with asyncio.timeout(connect_s):
+                await self._connect(report)
+        except TimeoutError:
+            raise ConnectionError(f"no connection within {connect_s:g} s: {self._doing}") from None
+
+    async def _connect(self, report: int) -> None:
+        def request_keyframe() -> None:
+            now_s = asyncio.get_running_loop().time()
+            if now_s - self._asked_s >= _KEYFRAMES_S:
+                self._asked_s = now_s
+                say(report, keyframe=True)
+
+        self._video = send(self._connection, self._track("video", 0), "video/H264", request_keyframe)
+        if self._target["sound"]:
+            _check_sound(base64.b64decode(self._target["sound"]))
+            send(self._connection, self._track("audio", SOUND), "audio/opus")
+        self._connection.on("connectionstatechange", self._state.set)
+        await self._connection.setLocalDescription(await self._connection.createOffer())
+        if "a=candidate:" not in self._connection.localDescription.sdp:
+            raise ConnectionError("this machine has no network address but its own loopback, which WebRTC does not use")
+        answer = await self._offer(self._connection.localDescription.sdp)
+        for kind, port in re.findall(r"^m=(\w+) (\d+) ", answer, re.MULTILINE):
+            if port == "0":
+                raise ConnectionError(f"the server does not take {'Opus sound' if kind == 'audio' else 'H.264'}")
+        try:
+            await self._connection.setRemoteDescription(RTCSessionDescription(answer, "answer"))
+        except Exception as error:  # what aiortc raises for a strange answer has no common base
+            raise ConnectionError(f"the server's answer is not one that can be used: {error}") from error
+        self._doing = "no packet has come through to the server and back (UDP)"
+        while (state := self._connection.connectionState) != "connected":
+            if state in ("failed", "closed"):
+                raise ConnectionError(f"the WebRTC connection {state}")
+            self._state.clear()
+            await self._state.wait()
+
+    def _track(self, kind: str, key: int) -> EncodedTrack:
+        # What waits for a connection that is slow waits before it comes in here.
+        queue = self._queues[key] = asyncio.Queue(1)
+        return EncodedTrack(kind, queue.get)
+
+    async def _offer(self, offer: str) -> str:
+        """POST the offer where the server wants it (RFC 9725, 4.2 and 4.6); returns the answer."""
+        url = self._target["url"]
+        headers = {**self._headers, "Content-Type": "application/sdp"}
+        for _ in range(_MAX_REDIRECTS + 1):
+            async with self._http.post(url, data=offer, headers=headers, allow_redirects=False) as answer:
+                location = answer.headers.get("Location")
+                if answer.status in (307, 308) and location:
+                    url = _redirected(url, location)
+                    continue
+                if answer.status != 201:
+                    raise ConnectionError(f"the server answered {answer.status} {answer.reason}, not 201 Created")
+                self._url = urljoin(url, location) if location else None
+                return (await answer.content.read(_MAX_ANSWER_BYTES)).decode("utf-8", "replace")
+        raise ConnectionError(f"more than {_MAX_REDIRECTS} redirections")
+
+    async def send(self, packets: asyncio.StreamReader) -> None:
+        """Until the input ends."""
+        while (read := await _read(packets)) is not None:
+            kind, packet = read
+            await self._queues[SOUND if kind == SOUND else 0].put(packet)
+        for queue in self._queues.values():
+            await queue.put(None)  # returns when the last packet has been taken
+
+    async def watch(self) -> NoReturn:
+        """Until the connection is lost.
+
+        Raises:
+            ConnectionError: it is.
+        """
+        loop = asyncio.get_running_loop()
+        heard, heard_s = -1, loop.time()
+        while True:
+            self._state.clear()
+            if self._connection.connectionState != "connected":
+                raise ConnectionError("the server has ended the connection")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._state.wait(), _LISTEN_S)
+            received = await _received(self._video)
+            if received != heard:
+                heard, heard_s = received, loop.time()
+            elif loop.time() - heard_s >= _SILENT_S:
+                await _ask(self._video)
+                heard_s = loop.time()
+
+    async def end(self) -> None:
+        """End the session at both sides, as far as there is one; never fails."""
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+            async with asyncio.timeout(_END_S):
+                if self._url is not None:
+                    async with self._http.delete(self._url, headers=self._headers, allow_redirects=False):
+                        pass
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_END_S):
+                await self._connection.close()
+
+
+def _redirected(url: str, location: str) -> str:
+    """Where to go; the token goes along, as RFC 9725 has it, but not out of https."""
+    after = urljoin(url, location)
+    accepted = ("https",) if urlsplit(url).scheme == "https" else ("http", "https")
+    if urlsplit(after).scheme not in accepted:
+        raise ConnectionError(f"the server redirects to {after}; accepted: {', '.join(accepted)}")
+    return after
+
+
+def _check_sound(header: bytes) -> None:
+    with av.open(io.BytesIO(header)) as parameters:
+        channels = parameters.streams.audio[0].codec_context.layout.nb_channels
+    if channels > 2:
+        raise ConnectionError(f"WebRTC carries mono and stereo, and the sound has {channels} channels")
+
+
+async def _received(sender: RTCRtpSender) -> int:
+    """Datagrams of RTCP and DTLS that have come."""
+    stats = await sender.getStats()
+    return next(entry.packetsReceived for entry in stats.values() if entry.type == "transport")
+
+
+async def _ask(sender: RTCRtpSender) -> None:
+    """Ask the other side, by STUN, whether it is there; twice, in 1.5 s."""
+    ice = sender.transport.transport._connection
+    assert ice.remote_password is not None
+    for pair in list(ice._nominated.values()):
+        request, key = ice.build_request(pair, nominate=False), ice.remote_password.encode()
+        try:
+            await pair.protocol.request(request, pair.remote_addr, integrity_key=key, retransmissions=1)
+        except TransactionError:
+            raise ConnectionError(f"the server has been silent for {_SILENT_S + 1.5:g} s") from None
+
+
+async def _read(packets: asyncio.StreamReader) -> tuple[int, av.Packet] | None:
+    """The next packet and its kind (1 for a keyframe or `SOUND`); None at the end."""
+    try:
+        pts, _, _, kind, size = HEADER.unpack(await packets.readexactly(HEADER.size))
+        return kind, packet_of(await packets.readexactly(size), pts, keyframe=bool(kind))
+    except asyncio.IncompleteReadError:
+        return None
+
+
+if __name__ == "__main__":
+    main(_send)
