@@ -62,3 +62,102 @@ def test_every_picture_arrives_as_the_mosaic_was_and_the_session_is_ended(tmp_pa
     print(f"worst of {len(shown)} pictures: {worst:.1f} dB")
     assert worst > 38
     assert camera.push.report()["error"] is None
+
+
+def test_a_server_that_is_killed_and_comes_back_gets_pictures_within_3_s(tmp_path: Path, port: int) -> None:
+    camera = Camera(tmp_path / "a.mp4", url_of(port), profile="low_latency", gop_s=60.0)
+    try:
+        with WhipServer(port, tmp_path / "got") as server:
+            for _ in range(5):
+                server.wait("picture")
+        until_down(camera, 6)
+        with WhipServer(port, tmp_path / "got") as server:
+            first = server.wait("picture")
+            print(f"pictures {first['s'] - server.since_s:.2f} s after the server's return")
+            assert first["s"] - server.since_s < 3.0
+            assert first["key"]
+            for _ in range(5):
+                server.wait("picture")
+    finally:
+        camera.close()
+    assert frames_of(tmp_path / "a.mp4") == camera.frames
+    assert camera.file.report()["dropped"] == 0
+    assert camera.push.report()["restarts"] == 1
+    assert camera.longest_s < 0.5  # a hang would be seconds
+
+
+def test_a_server_that_reports_nothing_is_asked_and_kept(tmp_path: Path, port: int) -> None:
+    with WhipServer(port, tmp_path / "got", quiet=True) as server:
+        camera = Camera(tmp_path / "a.mp4", url_of(port), profile="low_latency")
+        try:
+            first = server.wait("picture")
+            while server.wait("picture")["s"] - first["s"] < 5.0:  # beyond what silence is taken for a loss
+                pass
+        finally:
+            camera.close()
+    assert camera.push.report()["restarts"] == 0
+    assert camera.push.report()["error"] is None
+
+
+def test_a_picture_that_is_lost_brings_a_keyframe(tmp_path: Path, port: int) -> None:
+    with WhipServer(port, tmp_path / "got") as server:
+        camera = Camera(tmp_path / "a.mp4", url_of(port), profile="low_latency", gop_s=60.0)
+        try:
+            assert server.wait("picture")["key"]
+            while server.wait("picture")["key"]:  # one more is asked for when the connection is there
+                pass
+            server.ask_for_a_keyframe()
+            asked_s = time.monotonic()
+            while not server.wait("picture")["key"]:
+                assert time.monotonic() - asked_s < 5
+        finally:
+            camera.close()
+
+
+def test_a_redirection_is_followed_with_the_token(tmp_path: Path, port: int) -> None:
+    with WhipServer(port, tmp_path / "got", token=TOKEN) as server:
+        camera = Camera(tmp_path / "a.mp4", url_of(port, "moved"), TOKEN, profile="low_latency")
+        try:
+            server.wait("picture")
+        finally:
+            camera.close()
+        assert server.wait("deleted")["authorised"]  # at a Location relative to where it was made
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "message"),
+    [
+        ("whip/room", {"token": TOKEN}, "the server answered 401 Unauthorized"),
+        ("whip/hall", {}, "the server answered 404 Not Found"),
+        ("whip/room", {"answer": "good evening"}, "the server's answer is not one that can be used"),
+        ("whip/room", {"refuse": "video"}, "the server does not take H.264"),
+    ],
+)
+def test_a_server_that_refuses_is_quoted_and_tried_again(
+    tmp_path: Path, port: int, path: str, options: dict[str, str], message: str
+) -> None:
+    with WhipServer(port, tmp_path / "got", **options) as server:
+        camera = Camera(tmp_path / "a.mp4", url_of(port, path), "hunter2-wrong", profile="low_latency")
+        try:
+            until_down(camera, 10)
+            report = camera.push.report()
+            if options.get("refuse"):
+                server.wait("deleted")
+                server.wait("offer")
+        finally:
+            camera.close()
+    assert report["state"] == "down"
+    assert message in report["error"]
+    assert "hunter2" not in str(report)
+    assert frames_of(tmp_path / "a.mp4") == camera.frames
+
+
+def test_a_server_that_is_not_there_is_said(tmp_path: Path, port: int) -> None:
+    camera = Camera(tmp_path / "a.mp4", url_of(port).replace("whip://", "whip://user:hunter2@"), profile="low_latency")
+    try:
+        until_down(camera, 10)
+        report = camera.push.report()
+    finally:
+        camera.close()
+    assert "Cannot connect to host 127.0.0.1" in report["error"]
+    assert "hunter2" not in str(report)

@@ -106,7 +106,7 @@ async def _serve(port: int, folder: Path, options: dict[str, Any]) -> None:
         connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         name = str(len(sessions))
         sessions[name] = connection
-        connection.on("track", lambda track: asyncio.ensure_future(_receive(track, folder)))
+        connection.on("track", lambda track: asyncio.ensure_future(_receive(connection, track, folder)))
         await connection.setRemoteDescription(RTCSessionDescription(sdp, "offer"))
         await connection.setLocalDescription(await connection.createAnswer())
         answer = connection.localDescription.sdp
@@ -141,21 +141,39 @@ async def _serve(port: int, folder: Path, options: dict[str, Any]) -> None:
     await listen()
 
 
-async def _receive(track: Any, folder: Path) -> None:
+async def _receive(connection: Any, track: Any, folder: Path) -> None:
+    """Say what a track brings; `at_s` is the sender's clock, the same for all tracks, once its reports have told it."""
+    from aiortc import RTCRtpReceiver
     from aiortc.mediastreams import MediaStreamError
+    from aiortc.rtp import RtcpSrPacket
 
+    receiver: RTCRtpReceiver = next(r for r in connection.getReceivers() if r.track is track)
+    handle, reported = receiver._handle_rtcp_packet, []
+
+    async def note(packet: Any) -> None:
+        if isinstance(packet, RtcpSrPacket):
+            reported[:] = [(packet.sender_info.ntp_timestamp / 2**32, packet.sender_info.rtp_timestamp)]
+        await handle(packet)
+
+    receiver._handle_rtcp_packet = note  # type: ignore[method-assign]
     index = 0
     while True:
         try:
             frame = await track.recv()
         except MediaStreamError:
             return
-        time_s = float(frame.pts * frame.time_base)
+        at_s = None
+        if reported:
+            ntp_s, stamp = reported[0]
+            first = receiver._RTCRtpReceiver__timestamp_mapper._origin  # type: ignore[attr-defined]
+            behind = (frame.pts + first - stamp + 2**31) % 2**32 - 2**31
+            at_s = ntp_s + float(behind * frame.time_base)
         if track.kind == "video":
-            np.save(folder / f"{index}.npy", frame.to_ndarray(format="yuv420p"))
-            _say("picture", index=index, key=bool(frame.key_frame), time_s=time_s)
+            picture = frame.to_ndarray(format="yuv420p")
+            np.save(folder / f"{index}.npy", picture)
+            _say("picture", index=index, key=bool(frame.key_frame), at_s=at_s, luma=float(picture[: frame.height].mean()))
         else:
-            _say("sound", time_s=time_s, loudness=float(np.abs(frame.to_ndarray() / 32768.0).mean()))
+            _say("sound", at_s=at_s, loudness=float(np.abs(frame.to_ndarray() / 32768.0).max()))
         index += 1
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import av
 from aiortc import MediaStreamTrack, RTCPeerConnection, RTCRtpSender
+from aiortc.rtp import AnyRtcpPacket, RtcpSrPacket
 
 TIME_BASE = Fraction(1, 90000)
 
@@ -29,6 +30,7 @@ class EncodedTrack(MediaStreamTrack):
         """
         super().__init__()
         self.kind, self._take = kind, take
+        self.pts = 0  # of the last packet
 
     async def recv(self) -> Any:
         """See `MediaStreamTrack.recv`."""
@@ -36,6 +38,7 @@ class EncodedTrack(MediaStreamTrack):
         if packet is None:
             self.stop()
             raise asyncio.CancelledError
+        self.pts = packet.pts
         return packet
 
 
@@ -64,3 +67,23 @@ def send(
     transceiver.setCodecPreferences([known for known in codecs if known.mimeType.lower() == codec.lower()])
     transceiver.sender._send_keyframe = request_keyframe  # type: ignore[method-assign]
     return transceiver.sender
+
+
+def report_times(sender: RTCRtpSender, track: EncodedTrack, began: Callable[[], int | None]) -> None:
+    """Have the sender's reports say when what went out last is to be played; aiortc says when it left.
+
+    By these reports receivers play tracks in sync, and sound leaves earlier or later than the pictures of its time.
+
+    Args:
+        sender, track: see `send`.
+        began: the NTP time (1 / 2**32 s) of pts 0; None before it is known.
+    """
+    send_rtcp = sender._send_rtcp
+
+    async def send_corrected(packets: list[AnyRtcpPacket]) -> None:
+        for packet in packets:
+            if isinstance(packet, RtcpSrPacket) and (begin := began()) is not None:
+                packet.sender_info.ntp_timestamp = begin + (track.pts << 32) // TIME_BASE.denominator
+        await send_rtcp(packets)
+
+    sender._send_rtcp = send_corrected  # type: ignore[method-assign]

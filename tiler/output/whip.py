@@ -15,6 +15,7 @@ import contextlib
 import io
 import json
 import re
+from collections.abc import Callable
 from typing import BinaryIO, NoReturn
 from urllib.parse import urljoin, urlsplit
 
@@ -22,9 +23,10 @@ import aiohttp
 import av
 from aioice.stun import TransactionError
 from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCRtpSender, RTCSessionDescription
+from aiortc.clock import current_ntp_time
 
 from tiler.output.sender import HEADER, SOUND, Target, main, outlive, say
-from tiler.rtc import EncodedTrack, packet_of, send
+from tiler.rtc import EncodedTrack, packet_of, report_times, send
 
 _MAX_REDIRECTS = 5
 _MAX_ANSWER_BYTES = 1 << 16
@@ -73,6 +75,7 @@ class _Session:
         self._queues: dict[int, asyncio.Queue[av.Packet | None]] = {}
         self._state = asyncio.Event()
         self._asked_s = 0.0
+        self._began: int | None = None  # NTP time of pts 0
         self._doing = "the server has not answered"
 
     async def connect(self, report: int) -> None:
@@ -95,10 +98,10 @@ class _Session:
                 self._asked_s = now_s
                 say(report, keyframe=True)
 
-        self._video = send(self._connection, self._track("video", 0), "video/H264", request_keyframe)
+        self._video = self._add("video", 0, "video/H264", request_keyframe)
         if self._target["sound"]:
             _check_sound(base64.b64decode(self._target["sound"]))
-            send(self._connection, self._track("audio", SOUND), "audio/opus")
+            self._add("audio", SOUND, "audio/opus")
         self._connection.on("connectionstatechange", self._state.set)
         await self._connection.setLocalDescription(await self._connection.createOffer())
         if "a=candidate:" not in self._connection.localDescription.sdp:
@@ -118,10 +121,15 @@ class _Session:
             self._state.clear()
             await self._state.wait()
 
-    def _track(self, kind: str, key: int) -> EncodedTrack:
+    def _add(
+        self, kind: str, key: int, codec: str, request_keyframe: Callable[[], None] = lambda: None
+    ) -> RTCRtpSender:
         # What waits for a connection that is slow waits before it comes in here.
         queue = self._queues[key] = asyncio.Queue(1)
-        return EncodedTrack(kind, queue.get)
+        track = EncodedTrack(kind, queue.get)
+        sender = send(self._connection, track, codec, request_keyframe)
+        report_times(sender, track, lambda: self._began)
+        return sender
 
     async def _offer(self, offer: str) -> str:
         """POST the offer where the server wants it (RFC 9725, 4.2 and 4.6); returns the answer."""
@@ -143,6 +151,8 @@ class _Session:
         """Until the input ends."""
         while (read := await _read(packets)) is not None:
             kind, packet = read
+            if self._began is None:
+                self._began = current_ntp_time()
             await self._queues[SOUND if kind == SOUND else 0].put(packet)
         for queue in self._queues.values():
             await queue.put(None)  # returns when the last packet has been taken
