@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import statistics
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
+import beeps
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 pytest.importorskip("aiortc", reason="the web extra is not installed")
 
 from consumers import free_port
 from test_encode import mosaic_of
 from test_push import Camera, frames_of
+from test_outputs import command
 from whip_server import WhipServer
+
+from tiler.cli import main
+from tiler.errors import InputError
 
 TOKEN = "sesame-open"
 
@@ -161,3 +171,103 @@ def test_a_server_that_is_not_there_is_said(tmp_path: Path, port: int) -> None:
         camera.close()
     assert "Cannot connect to host 127.0.0.1" in report["error"]
     assert "hunter2" not in str(report)
+
+
+# Whole runs
+
+
+def test_opus_sound_goes_along_in_sync(tmp_path: Path, port: int) -> None:
+    beeps.write(tmp_path / "a.mp4")
+    entry = f"{{push: '{url_of(port)}'}}, {{file: o.mkv}}"
+    more = "duration_s: 6\nencoder: {profile: low_latency}"
+    config = beeps.text(
+        tmp_path, entry, source=", realtime: true, loop: true", audio="codec: opus, bitrate: 64k", more=more
+    )
+    with WhipServer(port, tmp_path / "got") as server:
+        beeps.run(tmp_path, config)
+        seen = server.until("deleted")
+    flashes, heard = [], []
+    dark_s = quiet_s = 0.0
+    for entry in [entry for entry in seen if entry.get("at_s")]:
+        if entry["event"] == "picture" and entry["luma"] > 120:
+            flashes += [entry["at_s"]] if entry["at_s"] - dark_s > 0.1 else []
+            dark_s = entry["at_s"]
+        if entry["event"] == "sound" and entry["loudness"] > 0.1:
+            heard += [entry["at_s"]] if entry["at_s"] - quiet_s > 0.1 else []
+            quiet_s = entry["at_s"]
+    assert len(flashes) >= 3
+    apart_s = statistics.median(min((beep - flash for beep in heard), key=abs) for flash in flashes)
+    print(f"sound {apart_s * 1000:.0f} ms after the pictures")
+    assert abs(apart_s) < 1 / beeps.FPS
+
+
+def test_a_run_pushes_beside_a_file_and_never_shows_the_token(tmp_path: Path, port: int) -> None:
+    beeps.write(tmp_path / "a.mp4", codec=None)
+    path, report = tmp_path / "c.yaml", tmp_path / "r.json"
+    path.write_text(
+        "sources: [{id: a, uri: a.mp4, realtime: true, loop: true}]\nmosaic: {width: 320, height: 192, fps: 25}\n"
+        f"detector: none\nduration_s: 5\nencoder: {{profile: low_latency}}\noutputs:\n  - {{file: o.mp4}}\n"
+        f"  - {{push: '{url_of(port)}', token: {TOKEN}}}\n",
+        encoding="utf-8",
+    )
+    with WhipServer(port, tmp_path / "got", token=TOKEN) as server:
+        done = subprocess.run(
+            command(path, "--report", str(report)), capture_output=True, text=True, check=False
+        )
+        assert server.wait("deleted")["authorised"]
+    checked = subprocess.run([*command(path)[:-2], "check", str(path)], capture_output=True, text=True, check=True)
+    assert done.returncode == 0, done.stderr
+    file, push = json.loads(report.read_text())["outputs"]
+    assert push["packets"] > 25
+    assert push["error"] is None
+    assert frames_of(tmp_path / "o.mp4") == file["packets"] > 100
+    assert TOKEN not in done.stdout + done.stderr + report.read_text() + checked.stdout + checked.stderr
+
+
+def test_without_aiortc_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    beeps.write(tmp_path / "a.mp4", codec=None)
+    entry = "{push: 'whips://user:hunter2@live.example.com/whip/room'}"
+    config = beeps.text(tmp_path, entry, more="encoder: {profile: low_latency}")
+    monkeypatch.setitem(sys.modules, "aiortc", None)
+    with pytest.raises(InputError) as caught:
+        beeps.run(tmp_path, config.replace("audio: {source: a, codec: aac}", ""))
+    assert "whips://user:***@live.example.com/whip/room: needs aiortc" in str(caught.value)
+    assert "pip install 'tiler[web]'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("more", "entry", "expected"),
+    [
+        ("", "{push: 'whip://h/x'}", "outputs[0].push: WebRTC carries no B-frames: set encoder.profile: low_latency"),
+        ("encoder: {codec: hevc, profile: low_latency}", "{push: 'whips://h/x'}",
+         "outputs[0].push: WebRTC carries H.264 only, and the mosaic is hevc: set encoder.codec: h264"),
+        ("", "{push: 'https://h/x'}", "outputs[0].push: a push over HTTP is WHIP: write whip:// for http://, whips://"),
+        ("", "{push: 'whip:///x'}", "outputs[0].push: a URL such as whips://host/whip/room is needed"),
+        ("", "{push: 'whip://h:99999/x'}", "outputs[0].push: a URL such as whips://host/whip/room is needed"),
+        ("", "{push: 'whip://h/x', options: {a: 1}}", "outputs[0].push: WHIP does not go through FFmpeg and takes no"),
+        ("", "{push: 'whip://a:hunter2@h/x', token: hunter2}", "outputs[0].push: give `token` or a user and password"),
+        ("", "{push: 'rtmp://h/x', token: hunter2}", "outputs[0].push: a token goes with whip:// and whips:// only"),
+        ("", "{push: 'whip://h/x', token: 'hunter2 hunter2'}", "outputs[0].token: must be printable ASCII"),
+        ("", "{push: 'whip://h/x', token: ['hunter2']}", "outputs[0].token: must be text"),
+        ("audio: {source: a}\nencoder: {profile: low_latency}", "{push: 'whip://h/x'}",
+         "outputs[0].push: whip cannot carry aac sound; accepted for it: opus (audio.codec is aac)"),
+    ],
+)  # fmt: skip
+def test_what_whip_cannot_be_is_told_before_the_run(tmp_path: Path, more: str, entry: str, expected: str) -> None:
+    beeps.write(tmp_path / "a.mp4", 5)
+    path = tmp_path / "c.yaml"
+    path.write_text(f"{more}\nsources: [{{id: a, uri: a.mp4}}]\noutputs: [{entry}]\n", encoding="utf-8")
+    result = CliRunner().invoke(main, ["check", str(path)])
+    assert result.exit_code == 2
+    assert expected in result.output
+    assert "hunter2" not in result.output
+
+
+def test_a_token_stays_hidden_when_the_list_is_no_list(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    entry = "{push: 'whip://h/x', token: hunter2}"
+    for outputs in (entry, f"[[{entry}]]", "hunter2"):
+        path.write_text(f"sources: [{{id: a, uri: 'sample://plaza'}}]\noutputs: {outputs}\n", encoding="utf-8")
+        result = CliRunner().invoke(main, ["check", str(path)])
+        assert result.exit_code == 2
+        assert "hunter2" not in result.output

@@ -49,10 +49,18 @@ class WhipServer:
         Raises:
             queue.Empty: nothing happened for so long.
         """
-        while True:
-            line = self._lines.get(timeout=timeout_s)
-            if line["event"] == event:
-                return line
+        return self.until(event, timeout_s)[-1]
+
+    def until(self, event: str, timeout_s: float = 20.0) -> list[dict[str, Any]]:
+        """All events up to the next of a kind.
+
+        Raises:
+            queue.Empty: nothing happened for so long.
+        """
+        lines = [self._lines.get(timeout=timeout_s)]
+        while lines[-1]["event"] != event:
+            lines.append(self._lines.get(timeout=timeout_s))
+        return lines
 
     def picture(self, index: int) -> np.ndarray:
         """What was decoded, (288, 320) uint8."""
