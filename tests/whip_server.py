@@ -23,7 +23,7 @@ class WhipServer:
         Args:
             port: to listen on; WHIP is at /whip/room, and /moved redirects there.
             folder: for the pictures, (288, 320) uint8 I420 as N.npy.
-            options: `token`: the only one that is taken; `quiet`: never sends a report; `answer`: what a POST is
+            options: `authorization`: the only one that is taken; `quiet`: never sends a report; `answer`: what a POST is
                 answered; `refuse`: a kind of media that is not taken.
         """
         self._folder = folder
@@ -101,14 +101,13 @@ async def _serve(port: int, folder: Path, options: dict[str, Any]) -> None:
         RTCRtpReceiver._send_rtcp = _nothing  # type: ignore[method-assign, assignment]
 
     def authorised(request: web.Request) -> bool:
-        given = request.headers.get("Authorization")
-        return "token" not in options or given == f"Bearer {options['token']}"
+        return request.headers.get("Authorization") == options.get("authorization")
 
     async def offer(request: web.Request) -> web.Response:
         if not authorised(request):
             return web.Response(status=401)
         sdp = (await request.read()).decode()
-        _say("offer", type=request.content_type, sdp=sdp, authorization=request.headers.get("Authorization"))
+        _say("offer", type=request.content_type, sdp=sdp)
         if "answer" in options:
             return web.Response(status=201, text=options["answer"], content_type="application/sdp")
         connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))

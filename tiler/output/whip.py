@@ -17,7 +17,7 @@ import json
 import re
 from collections.abc import Callable
 from typing import BinaryIO, NoReturn
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 import aiohttp
 import av
@@ -68,8 +68,8 @@ class _Session:
 
     def __init__(self, http: aiohttp.ClientSession, target: Target) -> None:
         self._http, self._target = http, target
-        self._headers = {"Authorization": f"Bearer {target['token']}"} if target["token"] else {}
-        self._url: str | None = None
+        self._endpoint, self._headers = _authorised(target)
+        self._session: str | None = None
         # The machine's own addresses are enough towards a server, which answers where packets come from.
         self._connection = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
         self._queues: dict[int, asyncio.Queue[av.Packet | None]] = {}
@@ -133,7 +133,7 @@ class _Session:
 
     async def _offer(self, offer: str) -> str:
         """POST the offer where the server wants it (RFC 9725, 4.2 and 4.6); returns the answer."""
-        url = self._target["url"]
+        url = self._endpoint
         headers = {**self._headers, "Content-Type": "application/sdp"}
         for _ in range(_MAX_REDIRECTS + 1):
             async with self._http.post(url, data=offer, headers=headers, allow_redirects=False) as answer:
@@ -143,7 +143,7 @@ class _Session:
                     continue
                 if answer.status != 201:
                     raise ConnectionError(f"the server answered {answer.status} {answer.reason}, not 201 Created")
-                self._url = urljoin(url, location) if location else None
+                self._session = urljoin(url, location) if location else None
                 return (await answer.content.read(_MAX_ANSWER_BYTES)).decode("utf-8", "replace")
         raise ConnectionError(f"more than {_MAX_REDIRECTS} redirections")
 
@@ -182,16 +182,28 @@ class _Session:
         """End the session at both sides, as far as there is one; never fails."""
         with contextlib.suppress(aiohttp.ClientError, TimeoutError):
             async with asyncio.timeout(_END_S):
-                if self._url is not None:
-                    async with self._http.delete(self._url, headers=self._headers, allow_redirects=False):
+                if self._session is not None:
+                    async with self._http.delete(self._session, headers=self._headers, allow_redirects=False):
                         pass
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_END_S):
                 await self._connection.close()
 
 
+def _authorised(target: Target) -> tuple[str, dict[str, str]]:
+    """The URL without a user, and the headers that every request of the session has."""
+    address = urlsplit(target["url"])
+    headers = {}
+    if target["token"]:
+        headers["Authorization"] = f"Bearer {target['token']}"
+    elif address.username is not None:
+        user = aiohttp.BasicAuth(unquote(address.username), unquote(address.password or ""))
+        headers["Authorization"] = user.encode()
+    return address._replace(netloc=address.netloc.rpartition("@")[2]).geturl(), headers
+
+
 def _redirected(url: str, location: str) -> str:
-    """Where to go; the token goes along, as RFC 9725 has it, but not out of https."""
+    """Where to go; the headers go along, as RFC 9725 has it, but not out of https."""
     after = urljoin(url, location)
     accepted = ("https",) if urlsplit(url).scheme == "https" else ("http", "https")
     if urlsplit(after).scheme not in accepted:
