@@ -23,8 +23,8 @@ class WhipServer:
         Args:
             port: to listen on; WHIP is at /whip/room, and /moved redirects there.
             folder: for the pictures, (288, 320) uint8 I420 as N.npy.
-            options: `authorization`: the only one that is taken; `quiet`: never sends a report; `answer`: what a POST is
-                answered; `refuse`: a kind of media that is not taken.
+            options: `authorization`: the only one that is taken; `quiet`: never sends a report; `answer`: what a POST
+                is answered; `refuse`: a kind of media that is not taken.
         """
         self._folder = folder
         folder.mkdir(exist_ok=True)
@@ -178,7 +178,8 @@ async def _receive(connection: Any, track: Any, folder: Path) -> None:
         if track.kind == "video":
             picture = frame.to_ndarray(format="yuv420p")
             np.save(folder / f"{index}.npy", picture)
-            _say("picture", index=index, key=bool(frame.key_frame), at_s=at_s, luma=float(picture[: frame.height].mean()))
+            luma = float(picture[: frame.height].mean())
+            _say("picture", index=index, key=bool(frame.key_frame), at_s=at_s, luma=luma)
         else:
             _say("sound", at_s=at_s, loudness=float(np.abs(frame.to_ndarray() / 32768.0).max()))
         index += 1

@@ -21,7 +21,7 @@ TIME_BASE = Fraction(1, 90000)
 class EncodedTrack(MediaStreamTrack):
     """A track of encoded packets."""
 
-    def __init__(self, kind: str, take: Callable[[], Awaitable[av.Packet | None]]) -> None:
+    def __init__(self, kind: str, take: Callable[[], Awaitable[av.Packet[Any] | None]]) -> None:
         """
         Args:
             kind: video or audio.
@@ -38,11 +38,11 @@ class EncodedTrack(MediaStreamTrack):
         if packet is None:
             self.stop()
             raise asyncio.CancelledError
-        self.pts = packet.pts
+        self.pts = packet.pts or 0
         return packet
 
 
-def packet_of(data: bytes, pts: int, *, keyframe: bool) -> av.Packet:
+def packet_of(data: bytes, pts: int, *, keyframe: bool) -> av.Packet[Any]:
     """A packet for a track; `pts` in `TIME_BASE`."""
     packet = av.Packet(data)
     packet.time_base = TIME_BASE

@@ -59,8 +59,8 @@ class PushOutput(Model):
 
     push: str = Field(
         min_length=1,
-        description="rtsp:// | rtsps:// | rtmp:// | rtmps:// | udp:// | tcp:// URL; whip:// | whips:// for WHIP (WebRTC) "
-        "to an http:// | https:// URL",
+        description="rtsp:// | rtsps:// | rtmp:// | rtmps:// | udp:// | tcp:// URL; whip:// | whips:// for WHIP, which "
+        "is WebRTC, to an http:// | https:// URL",
     )
     token: str | None = Field(
         None, min_length=1, max_length=4096, pattern="^[!-~]+$", repr=False, description="WHIP: the bearer token"

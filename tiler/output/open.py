@@ -9,12 +9,12 @@ from pathlib import Path
 
 from tiler.config.loader import LoadedConfig
 from tiler.config.outputs import (
+    WHIP_SCHEMES,
     ClipOutput,
     FileOutput,
     HlsOutput,
     MosaicOutput,
     PipeOutput,
-    WHIP_SCHEMES,
     PushOutput,
     SegmentsOutput,
     kind_of,

@@ -63,8 +63,9 @@ class PushWriter:
             token=output.token or "",
         )  # fmt: skip
         # A session of its own: Ctrl-C reaches tiler, which ends the connection in order.
+        module = _SENDERS.get(container, sender.__name__)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", _SENDERS.get(container, sender.__name__)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            [sys.executable, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         assert self._process.stdin is not None

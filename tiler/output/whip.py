@@ -16,7 +16,7 @@ import io
 import json
 import re
 from collections.abc import Callable
-from typing import BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn
 from urllib.parse import unquote, urljoin, urlsplit
 
 import aiohttp
@@ -24,6 +24,7 @@ import av
 from aioice.stun import TransactionError
 from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, RTCRtpSender, RTCSessionDescription
 from aiortc.clock import current_ntp_time
+from aiortc.stats import RTCTransportStats
 
 from tiler.output.sender import HEADER, SOUND, Target, main, outlive, say
 from tiler.rtc import EncodedTrack, packet_of, report_times, send
@@ -72,7 +73,7 @@ class _Session:
         self._session: str | None = None
         # The machine's own addresses are enough towards a server, which answers where packets come from.
         self._connection = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
-        self._queues: dict[int, asyncio.Queue[av.Packet | None]] = {}
+        self._queues: dict[int, asyncio.Queue[av.Packet[Any] | None]] = {}
         self._state = asyncio.Event()
         self._asked_s = 0.0
         self._began: int | None = None  # NTP time of pts 0
@@ -139,11 +140,11 @@ class _Session:
             async with self._http.post(url, data=offer, headers=headers, allow_redirects=False) as answer:
                 location = answer.headers.get("Location")
                 if answer.status in (307, 308) and location:
-                    url = _redirected(url, location)
+                    url = _led(url, location)
                     continue
                 if answer.status != 201:
                     raise ConnectionError(f"the server answered {answer.status} {answer.reason}, not 201 Created")
-                self._session = urljoin(url, location) if location else None
+                self._session = _led(url, location) if location else None
                 return (await answer.content.read(_MAX_ANSWER_BYTES)).decode("utf-8", "replace")
         raise ConnectionError(f"more than {_MAX_REDIRECTS} redirections")
 
@@ -176,7 +177,7 @@ class _Session:
                 heard, heard_s = received, loop.time()
             elif loop.time() - heard_s >= _SILENT_S:
                 await _ask(self._video)
-                heard_s = loop.time()
+                heard_s = loop.time() + _SILENT_S  # RFC 7675: not more often than every 4 s
 
     async def end(self) -> None:
         """End the session at both sides, as far as there is one; never fails."""
@@ -202,13 +203,16 @@ def _authorised(target: Target) -> tuple[str, dict[str, str]]:
     return address._replace(netloc=address.netloc.rpartition("@")[2]).geturl(), headers
 
 
-def _redirected(url: str, location: str) -> str:
-    """Where to go; the headers go along, as RFC 9725 has it, but not out of https."""
-    after = urljoin(url, location)
-    accepted = ("https",) if urlsplit(url).scheme == "https" else ("http", "https")
-    if urlsplit(after).scheme not in accepted:
-        raise ConnectionError(f"the server redirects to {after}; accepted: {', '.join(accepted)}")
-    return after
+def _led(url: str, location: str) -> str:
+    """Where a Location leads from `url`; the headers go along, as RFC 9725 has it, and so https stays https.
+
+    >>> _led("https://a.example/whip/room", "http://b.example/session/1")
+    'https://b.example/session/1'
+    >>> _led("http://a.example/whip/room", "../session/1")
+    'http://a.example/session/1'
+    """
+    after = urlsplit(urljoin(url, location))
+    return (after._replace(scheme="https") if urlsplit(url).scheme == "https" else after).geturl()
 
 
 def _check_sound(header: bytes) -> None:
@@ -221,7 +225,7 @@ def _check_sound(header: bytes) -> None:
 async def _received(sender: RTCRtpSender) -> int:
     """Datagrams of RTCP and DTLS that have come."""
     stats = await sender.getStats()
-    return next(entry.packetsReceived for entry in stats.values() if entry.type == "transport")
+    return sum(entry.packetsReceived for entry in stats.values() if isinstance(entry, RTCTransportStats))
 
 
 async def _ask(sender: RTCRtpSender) -> None:
@@ -236,7 +240,7 @@ async def _ask(sender: RTCRtpSender) -> None:
             raise ConnectionError(f"the server has been silent for {_SILENT_S + 1.5:g} s") from None
 
 
-async def _read(packets: asyncio.StreamReader) -> tuple[int, av.Packet] | None:
+async def _read(packets: asyncio.StreamReader) -> tuple[int, av.Packet[Any]] | None:
     """The next packet and its kind (1 for a keyframe or `SOUND`); None at the end."""
     try:
         pts, _, _, kind, size = HEADER.unpack(await packets.readexactly(HEADER.size))

@@ -11,6 +11,7 @@ import logging
 import secrets
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import av
 from aiohttp import web
@@ -34,7 +35,7 @@ class _Mosaic:
         self._viewer, self._tick, self._request_keyframe = viewer, tick, request_keyframe
         self._begun = False
 
-    async def take(self) -> av.Packet | None:
+    async def take(self) -> av.Packet[Any] | None:
         """See `EncodedTrack`."""
         if not self._begun:
             self._begun = True
