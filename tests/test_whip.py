@@ -186,7 +186,7 @@ def test_a_server_that_is_not_there_is_said(tmp_path: Path, port: int) -> None:
         report = camera.push.report()
     finally:
         camera.close()
-    assert "Cannot connect to host 127.0.0.1" in report["error"]
+    assert report["error"] == f"127.0.0.1:{port}: Connection refused"
     assert "hunter2" not in str(report)
 
 
