@@ -104,7 +104,7 @@ class Session:
         return sender
 
     async def _offer(self, offer: str) -> str:
-        """POST the offer where the server wants it (RFC 9725, 4.2 and 4.6); returns the answer."""
+        """POST the offer where the server wants it; returns the answer."""
         url = self._endpoint
         headers = {**self._headers, "Content-Type": "application/sdp"}
         for _ in range(_MAX_REDIRECTS + 1):
