@@ -266,7 +266,6 @@ def test_what_was_written_is_said_although_another_output_failed_and_a_stream_ke
     ("entry", "expected"),
     [
         ("{push: 'srt://h:9000'}", "outputs[0].push: the PyAV wheels have no SRT"),
-        ("{push: 'whip://h/x'}", "outputs[0].push: WHIP is not supported"),
         ("{push: 'h:9000'}", "outputs[0].push: a URL that begins with rtsp://"),
         ("{segments: 'a.mp4'}", "outputs[0].segments: {time} or {index} is needed in the file name"),
         ("{segments: 'a-{date}.mp4'}", "outputs[0].segments: {time} or {index} is needed"),

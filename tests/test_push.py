@@ -28,13 +28,14 @@ MOSAIC = MosaicConfig(width=320, height=192, fps=FPS)
 class Camera:
     """Encodes in real time, to a file and to one push output, until it is told to stop."""
 
-    def __init__(self, path: Path, url: str, **encoder: object) -> None:
+    def __init__(self, path: Path, url: str, token: str | None = None, **encoder: object) -> None:
         self._encoder = X264Encoder(MOSAIC, EncoderConfig.model_validate({"gop_s": 60.0, **encoder}), threads=1)
         file = FileWriter(FileOutput(file=path.name), path, MOSAIC, "h264", overwrite=True)
         self.file = Outlet("file", str(path), file, Policy(64, lossless=True))
         self.push = Outlet(
             "push", url, None, policy(live=True, network=True, fps=MOSAIC.fps),
-            reopen=lambda sample: PushWriter(PushOutput(push=url), MOSAIC, "h264", sample),
+            reopen=lambda sample: PushWriter(PushOutput(push=url, token=token), MOSAIC, "h264", sample,
+                                             request_keyframe=self._encoder.request_keyframe),
             request_keyframe=self._encoder.request_keyframe,
         )  # fmt: skip
         self.frames, self.longest_s = 0, 0.0

@@ -18,6 +18,7 @@ _PATTERNS = {
     "^[A-Za-z0-9_]": "must be 1 to 64 letters, digits, '_', '-' or '.', not starting with '-' or '.'",
     r"^[\w": "must be 1 to 24 letters, digits, '_', '-' or '.'",
     "^(auto": "must be auto, cpu, cuda or cuda:N",
+    "^[!-~]": "must be printable ASCII without spaces",
 }
 _TYPES = {
     "string_type": "must be text",
@@ -103,7 +104,7 @@ def _message(item: Any, where: Path, data: Any) -> str:
     else:
         said = _TYPES.get(kind) or str(item["msg"]).replace("Input should", "must", 1)
     hint = ": quote it" if isinstance(value, bool) and kind == "string_type" else ""
-    secret = where[-1:] == ("token",) or where == ("preview",)
+    secret = where[-1:] == ("token",) or where == ("preview",) or (where[:1] == ("outputs",) and len(where) <= 2)
     return said if secret else f"{said} (got {_shown(value)}{hint})"
 
 

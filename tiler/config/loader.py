@@ -280,7 +280,7 @@ def _check_outputs(loaded: LoadedConfig, report: _Findings) -> None:
     seen: dict[str, str] = {}
     for index, output in enumerate(loaded.config.outputs):
         key = kind_of(output)
-        problem = problem_of(output, loaded.config.encoder.codec)
+        problem = problem_of(output, loaded.config.encoder)
         if problem is not None:
             report.at(("outputs", index, problem[0]), f"{problem[1]} (got {_short(getattr(output, problem[0]))})")
             continue
@@ -307,7 +307,7 @@ def _check_audio(loaded: LoadedConfig, report: _Findings) -> None:
     if codec == "copy" and "bitrate" in config.audio.model_fields_set:
         report.at(("audio", "bitrate"), "copy takes the sound as it is; give a bitrate with aac or opus")
     for index, output in enumerate(config.outputs):
-        if isinstance(output, TracksOutput) or codec == "copy" or problem_of(output, config.encoder.codec):
+        if isinstance(output, TracksOutput) or codec == "copy" or problem_of(output, config.encoder):
             continue
         problem = sound_problem(output, codec)
         if problem is not None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from pathlib import PurePath
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field
 
 from tiler.config.model import Model, amount
 
+if TYPE_CHECKING:
+    from tiler.config.models import EncoderConfig
+
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv")
 TRACKS_SUFFIXES = (".txt", ".jsonl")
-PUSH_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "udp", "tcp")
-
+WHIP_SCHEMES = ("whip", "whips")
+"""WHIP over http and https."""
+PUSH_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "udp", "tcp", *WHIP_SCHEMES)
 
 Bytes = Annotated[int, BeforeValidator(amount(10**5, 10**15, "expected 100k bytes or more, such as 500M or 20G"))]
 
@@ -52,10 +57,22 @@ class HlsOutput(Model):
 class PushOutput(Model):
     """The mosaic sent to a server or player, reconnecting for ever."""
 
-    push: str = Field(min_length=1, description="rtsp:// | rtsps:// | rtmp:// | rtmps:// | udp:// | tcp:// URL")
-    options: dict[str, str | int | float] = Field(
-        default_factory=dict, description="FFmpeg output options, such as {rtsp_transport: udp}"
+    push: str = Field(
+        min_length=1,
+        description="rtsp:// | rtsps:// | rtmp:// | rtmps:// | udp:// | tcp:// URL; whip:// | whips:// for WHIP, which "
+        "is WebRTC, to an http:// | https:// URL",
     )
+    token: str | None = Field(
+        None, min_length=1, max_length=4096, pattern="^[!-~]+$", repr=False, description="WHIP: the bearer token"
+    )
+    options: dict[str, str | int | float] = Field(
+        default_factory=dict, description="FFmpeg output options, such as {rtsp_transport: udp}; not with WHIP"
+    )
+
+    @property
+    def scheme(self) -> str:
+        """Of the URL, in lower case."""
+        return self.push.partition("://")[0].lower()
 
 
 class PipeOutput(Model):
@@ -110,18 +127,19 @@ def target_of(output: AnyOutput) -> str:
     return str(getattr(output, kind_of(output)))
 
 
-def problem_of(output: AnyOutput, codec: str) -> tuple[str, str] | None:
-    """(key, what is accepted) of what is wrong with an output by itself; None when nothing is.
+def problem_of(output: AnyOutput, encoder: EncoderConfig) -> tuple[str, str] | None:
+    """(key, what is accepted) of what is wrong with an output, given the encoder; None when nothing is.
 
-    >>> problem_of(PushOutput(push="srt://h:9000"), "h264")[1][:28]
+    >>> from tiler.config.models import EncoderConfig
+    >>> problem_of(PushOutput(push="srt://h:9000"), EncoderConfig())[1][:28]
     'the PyAV wheels have no SRT;'
     """
     kind, target = kind_of(output), target_of(output)
     if isinstance(output, PushOutput):
-        problem = _push_problem(target, codec)
+        problem = _push_problem(output, encoder)
         return (kind, problem) if problem else None
     if isinstance(output, PipeOutput):
-        wrong = codec == "av1" and output.format == "mpegts"
+        wrong = encoder.codec == "av1" and output.format == "mpegts"
         return ("format", "MPEG-TS cannot hold AV1; accepted for it: mp4, mkv") if wrong else None
     accepted = TRACKS_SUFFIXES if isinstance(output, TracksOutput) else VIDEO_SUFFIXES
     if "\0" in target or (not isinstance(output, HlsOutput) and PurePath(target).suffix.lower() not in accepted):
@@ -145,6 +163,7 @@ _SOUND = {
     **dict.fromkeys(("mpegts", "udp", "tcp"), _TS_SOUND),
     **dict.fromkeys(("rtsp", "rtsps"), ("aac", "opus", "mp3", "ac3", "pcm_alaw", "pcm_mulaw")),
     **dict.fromkeys(("rtmp", "rtmps"), ("aac", "mp3")),
+    **dict.fromkeys(WHIP_SCHEMES, ("opus",)),
 }
 """Codecs of sound that a container takes, by suffix, format or scheme."""
 
@@ -160,7 +179,7 @@ def sound_problem(output: MosaicOutput, codec: str) -> str | None:
         case PipeOutput():
             container = output.format
         case PushOutput():
-            container = target.partition("://")[0].lower()
+            container = output.scheme
         case HlsOutput():
             container = "mp4"
         case _:
@@ -171,16 +190,48 @@ def sound_problem(output: MosaicOutput, codec: str) -> str | None:
     return f"{container} cannot carry {codec} sound; accepted for it: {', '.join(accepted)}"
 
 
-def _push_problem(url: str, codec: str) -> str | None:
-    scheme, separator, rest = url.partition("://")
-    scheme = scheme.lower()
-    servers = "push rtsp:// or rtmp:// to a MediaMTX server, which serves"
+def webrtc_problem(encoder: EncoderConfig) -> str | None:
+    """Why WebRTC cannot carry what the encoder makes; None when it can.
+
+    >>> from tiler.config.models import EncoderConfig
+    >>> webrtc_problem(EncoderConfig())
+    'WebRTC carries no B-frames: set encoder.profile: low_latency'
+    """
+    if encoder.codec != "h264":
+        return f"WebRTC carries H.264 only, and the mosaic is {encoder.codec}: set encoder.codec: h264"
+    if encoder.profile != "low_latency":
+        return "WebRTC carries no B-frames: set encoder.profile: low_latency"
+    return None
+
+
+def _push_problem(output: PushOutput, encoder: EncoderConfig) -> str | None:
+    _, separator, rest = output.push.partition("://")
+    scheme = output.scheme
     if scheme == "srt":
-        return f"the PyAV wheels have no SRT; {servers} SRT"
-    if scheme in ("whip", "http", "https"):
-        return f"WHIP is not supported; {servers} WebRTC (WHEP)"
+        return "the PyAV wheels have no SRT; push rtsp:// or rtmp:// to a MediaMTX server, which serves SRT"
+    if scheme in ("http", "https"):
+        return "a push over HTTP is WHIP: write whip:// for http://, whips:// for https://"
     if not separator or not rest or scheme not in PUSH_SCHEMES:
         return f"a URL that begins with {'://, '.join(PUSH_SCHEMES)}:// is needed"
-    if scheme in ("udp", "tcp") and codec == "av1":
+    if scheme in WHIP_SCHEMES:
+        return _whip_problem(output, encoder)
+    if output.token is not None:
+        return "a token goes with whip:// and whips:// only; leave `token` out"
+    if scheme in ("udp", "tcp") and encoder.codec == "av1":
         return "MPEG-TS, which udp:// and tcp:// carry, cannot hold AV1; accepted for it: rtsp://, rtmp://"
     return None
+
+
+def _whip_problem(output: PushOutput, encoder: EncoderConfig) -> str | None:
+    try:
+        address = urlsplit(output.push)
+        known = address.hostname is not None and address.port != 0
+    except ValueError:
+        known = False
+    if not known:
+        return "a URL such as whips://host/whip/room is needed"
+    if output.options:
+        return "WHIP does not go through FFmpeg and takes no options; leave `options` out"
+    if output.token is not None and "@" in address.netloc:
+        return "give `token` or a user and password in the URL, not both"
+    return webrtc_problem(encoder)

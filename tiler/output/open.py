@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from importlib.util import find_spec
 from pathlib import Path
 
 from tiler.config.loader import LoadedConfig
 from tiler.config.outputs import (
+    WHIP_SCHEMES,
     ClipOutput,
     FileOutput,
     HlsOutput,
@@ -82,8 +84,17 @@ def open_outlet(
         case ClipOutput():
             writer = Preroll(output, Path(place), mosaic, codec, sound)
         case PushOutput():
-            reopen = lambda sample: PushWriter(output, mosaic, codec, sample, sound)  # noqa: E731
+            _check_webrtc(output, place)
+            reopen = lambda sample: PushWriter(output, mosaic, codec, sample, sound, request_keyframe)  # noqa: E731
     limits = policy(live=loaded.config.live, network=reopen is not None, fps=mosaic.fps, finish_s=finish_s)
     outlet = Outlet(kind_of(output), place, writer, limits, reopen=reopen, request_keyframe=request_keyframe,
                     measure=measure)
     return outlet, writer
+
+
+def _check_webrtc(output: PushOutput, place: str) -> None:
+    missing = [name for name in ("aiohttp", "aiortc") if find_spec(name) is None]
+    if output.scheme in WHIP_SCHEMES and missing:
+        raise InputError(
+            f"output {mask_uri(place)}: needs {missing[0]}, which is not installed: pip install 'tiler[web]'"
+        )

@@ -30,7 +30,7 @@ from tiler.types import Packet
 State = Literal["up", "down", "stopped"]
 """down: it will be tried again, or holds a call for long; stopped: it takes no more, by an error or at the end."""
 
-_BACKOFF_S = (0.25, 2.0)
+_BACKOFF_S = (0.25, 1.5)
 """First and longest pause between attempts: what comes back is found within the longest."""
 _SETTLED_S = 10.0
 """An output that stayed up this long starts again with the shortest pause."""

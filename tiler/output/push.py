@@ -1,4 +1,6 @@
-"""The mosaic sent to a server or a player: the near end of a connection that lives in `tiler.output.sender`."""
+"""The mosaic sent to a server or a player: the near end of a connection that lives in a process of its own,
+`tiler.output.sender` or `tiler.output.whip`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ import os
 import select
 import subprocess
 import sys
+from collections.abc import Callable
 
 from tiler.config.models import MosaicConfig
 from tiler.config.outputs import PushOutput
@@ -18,11 +21,16 @@ from tiler.types import CLOCK_HZ, Packet, SoundFormat
 _CONNECT_S = 10
 _STALL_S = 5.0
 _CLOSE_S = 2.0
-_CONTAINERS = {"rtsp": "rtsp", "rtsps": "rtsp", "rtmp": "flv", "rtmps": "flv", "udp": "mpegts", "tcp": "mpegts"}
+_CONTAINERS = {
+    "rtsp": "rtsp", "rtsps": "rtsp", "rtmp": "flv", "rtmps": "flv", "udp": "mpegts", "tcp": "mpegts",
+    "whip": "whip", "whips": "whip",
+}  # fmt: skip
+_SENDERS = {"whip": "tiler.output.whip"}
 _OPTIONS = {
     "rtsp": {"rtsp_transport": "tcp"},  # over UDP nobody would hear that the server is gone
     "flv": {"flvflags": "no_duration_filesize"},
     "mpegts": {},
+    "whip": {},
 }
 
 
@@ -30,7 +38,7 @@ class PushWriter:
     """One connection (see `tiler.output.base.Output`)."""
 
     def __init__(self, output: PushOutput, mosaic: MosaicConfig, codec: str, sample: Packet,
-                 sound: SoundFormat | None = None) -> None:
+                 sound: SoundFormat | None = None, request_keyframe: Callable[[], None] = lambda: None) -> None:
         """Connect; the first packet written must be a keyframe.
 
         Args:
@@ -39,22 +47,25 @@ class PushWriter:
             codec: of the packets.
             sample: a keyframe, for its parameter sets.
             sound: of the packets' sound, None when they have none.
+            request_keyframe: called when the other side asks for one.
 
         Raises:
             StageError: there is no connection within 10 s.
         """
         self._tick = 1 / mosaic.fps
         self._origin: int | None = None
-        scheme = output.push.partition("://")[0].lower()
-        container = _CONTAINERS[scheme]
+        self._request_keyframe = request_keyframe
+        container = _CONTAINERS[output.scheme]
         given = {key: str(value) for key, value in output.options.items()}
         target = sender.Target(
             url=_url(output.push), container=container, codec=codec, options={**_OPTIONS[container], **given},
             connect_s=_CONNECT_S, sound=base64.b64encode(sound.header).decode() if sound is not None else "",
+            token=output.token or "",
         )  # fmt: skip
         # A session of its own: Ctrl-C reaches tiler, which ends the connection in order.
+        module = _SENDERS.get(container, sender.__name__)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", sender.__name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            [sys.executable, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         assert self._process.stdin is not None
@@ -123,15 +134,18 @@ class PushWriter:
                 self._hear()
 
     def _hear(self) -> None:
-        """What the sender says; only that it is connected is good news."""
-        line = os.read(self._from, 65536).splitlines()
-        if not line:
+        """What the sender says: that it is connected, that a keyframe is wanted, or what went wrong."""
+        lines = os.read(self._from, 65536).splitlines()
+        if not lines:
             code = self._process.wait(_CLOSE_S)
             raise StageError("output", f"no connection within {_CONNECT_S} s" if code == -14
                              else f"the connection ended (code {code})")
-        error = json.loads(line[-1])["error"]
-        if error is not None:
-            raise StageError("output", error)
+        for line in lines:
+            said: sender.Report = json.loads(line)
+            if said["error"] is not None:
+                raise StageError("output", said["error"])
+            if said["keyframe"]:
+                self._request_keyframe()
 
     def close(self) -> None:
         """See `Output.close`; a connection that hangs is cut."""
@@ -152,7 +166,9 @@ class PushWriter:
 
 
 def _url(url: str) -> str:
-    """A datagram holds whole packets of the transport stream."""
+    """As the sender takes it; a datagram holds whole packets of the transport stream."""
+    if url.lower().startswith("whip"):
+        return f"http{url[4:]}"
     if url.lower().startswith("udp://") and "pkt_size=" not in url:
         return f"{url}{'&' if '?' in url else '?'}pkt_size=1316"
     return url

@@ -1,10 +1,11 @@
 """The process that a push output's connection lives in: packets from standard input to one FFmpeg URL.
 
 A connection of FFmpeg's cannot be interrupted while it connects or sends, and PyAV holds Python's lock while it
-connects. A process can be ended whatever it waits for, so `tiler.output.push` starts one for each connection.
+connects. A process can be ended whatever it waits for, so `tiler.output.push` starts one for each connection:
+this one, or `tiler.output.whip`, to which it speaks in the same way.
 
 Input: a line of JSON (`Target`), then packets, each a `HEADER` and its bytes; the first is a keyframe that is
-looked at for its parameter sets and not sent. Output: one line when connected, one when it fails (`Report`).
+looked at for its parameter sets and not sent. Output: lines of JSON (`Report`), one when connected, one when it fails.
 It imports nothing of tiler, so as to start fast.
 """
 
@@ -21,6 +22,7 @@ import struct
 import sys
 import threading
 import time
+from collections.abc import Callable
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, BinaryIO, TypedDict
 
@@ -38,7 +40,9 @@ _LAST_S = 2.0
 
 
 class Target(TypedDict):
-    """Where the packets go. `sound`: a file with the sound's parameters in base 64; empty without sound."""
+    """Where the packets go. `sound`: a file with the sound's parameters in base 64; empty without sound. `token`: of
+    WHIP; empty without one.
+    """
 
     url: str
     container: str
@@ -46,22 +50,24 @@ class Target(TypedDict):
     options: dict[str, str]
     connect_s: int
     sound: str
+    token: str
 
 
 class Report(TypedDict):
-    """`error` is None once it is connected."""
+    """`error` is None while all is well; `keyframe`: the other side asks for one."""
 
     error: str | None
+    keyframe: bool
 
 
-def main() -> None:
-    """Send until the input or the connection ends."""
+def main(send: Callable[[BinaryIO, int], None]) -> None:
+    """Send until the input or the connection ends; `send` gets the input and where `say` says it."""
     report = os.dup(1)
     os.dup2(2, 1)  # FFmpeg may print
     try:
-        _send(sys.stdin.buffer, report)
+        send(sys.stdin.buffer, report)
     except Exception as error:  # the parent tells it
-        _say(report, str(error) or type(error).__name__)
+        say(report, str(error) or type(error).__name__)
         os._exit(1)  # what FFmpeg still holds for a broken connection would block
 
 
@@ -70,12 +76,12 @@ def _send(source: BinaryIO, report: int) -> None:
     sample = _read(source)
     if sample is None:
         return
-    threading.Thread(target=_outlive, daemon=True).start()
+    outlive()
     # The default action of SIGALRM ends the process: no lock that FFmpeg or Python holds can delay it.
     signal.alarm(target["connect_s"])
     container, stream, sound = _connect(target, sample[1])
     signal.alarm(0)
-    _say(report, None)
+    say(report)
     import av
 
     while (read := _read(source)) is not None:
@@ -129,18 +135,23 @@ def _read(source: BinaryIO) -> tuple[tuple[Any, ...], bytes] | None:
     return None if len(data) < fields[-1] else (fields, data)
 
 
-def _outlive() -> None:
-    """End the process soon after its parent closed the input, even if the connection hangs."""
-    ended = select.poll()
-    ended.register(0, 0)  # a hang-up is always told
-    ended.poll()
-    time.sleep(_LAST_S)
-    os._exit(1)
+def outlive() -> None:
+    """From now on, end the process soon after its parent closed the input, even if the connection hangs."""
+
+    def end() -> None:
+        ended = select.poll()
+        ended.register(0, 0)  # a hang-up is always told
+        ended.poll()
+        time.sleep(_LAST_S)
+        os._exit(1)
+
+    threading.Thread(target=end, daemon=True).start()
 
 
-def _say(report: int, error: str | None) -> None:
-    os.write(report, (json.dumps(Report(error=error)) + "\n").encode())
+def say(report: int, error: str | None = None, *, keyframe: bool = False) -> None:
+    """Tell the parent."""
+    os.write(report, (json.dumps(Report(error=error, keyframe=keyframe)) + "\n").encode())
 
 
 if __name__ == "__main__":
-    main()
+    main(_send)

@@ -25,6 +25,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from tiler.config.models import Config, PreviewConfig
+from tiler.config.outputs import webrtc_problem
 from tiler.errors import InputError
 from tiler.observe.run import RunObserver
 from tiler.pipeline import Run
@@ -282,10 +283,8 @@ def _is_ours(record: logging.LogRecord) -> bool:
 
 def _no_webrtc(config: Config) -> str | None:
     """Why WebRTC cannot be used; None when it can."""
-    if config.encoder.codec != "h264":
-        return f"WebRTC carries H.264 only, and the mosaic is {config.encoder.codec}"
-    if config.encoder.profile != "low_latency":
-        return "WebRTC carries no B-frames: set encoder.profile: low_latency"
+    if (refused := webrtc_problem(config.encoder)) is not None:
+        return refused
     try:
         import_module("aiortc")
     except ImportError as error:

@@ -1,7 +1,7 @@
 """WebRTC by WHEP: an offer comes by HTTP, and the packets go out over RTP as they are.
 
 RFC 9725 is its publishing twin; WHEP (draft-ietf-wish-whep) is answered in one round: all candidates
-are in the answer. aiortc packetises our packets and encodes nothing.
+are in the answer.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from typing import Any
 
 import av
 from aiohttp import web
-from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCRtpSender, RTCSessionDescription
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
 from tiler.preview.access import problem
 from tiler.preview.viewers import Audience, Viewer
+from tiler.rtc import EncodedTrack, packet_of, send
 from tiler.types import CLOCK_HZ
 
 _CONNECT_S = 20.0
@@ -27,31 +28,24 @@ _CONNECT_S = 20.0
 _log = logging.getLogger(__name__)
 
 
-class _Mosaic(MediaStreamTrack):
-    """The encoded mosaic as a track."""
-
-    kind = "video"
+class _Mosaic:
+    """The packets that one viewer gets."""
 
     def __init__(self, viewer: Viewer, tick: Fraction, request_keyframe: Callable[[], None]) -> None:
-        super().__init__()
         self._viewer, self._tick, self._request_keyframe = viewer, tick, request_keyframe
         self._begun = False
 
-    async def recv(self) -> Any:
-        """The next packet; called from the moment the connection is there."""
+    async def take(self) -> av.Packet[Any] | None:
+        """See `EncodedTrack`."""
         if not self._begun:
             self._begun = True
             self._viewer.lose()  # what waited while the connection was made
             self._request_keyframe()
         coded = await self._viewer.next()
         if coded is None:
-            self.stop()
-            raise asyncio.CancelledError
-        packet = av.Packet(coded.packet.data)
-        packet.time_base = Fraction(1, CLOCK_HZ)
-        packet.pts = packet.dts = round(coded.packet.pts * self._tick * CLOCK_HZ)
-        packet.is_keyframe = coded.packet.keyframe
-        return packet
+            return None
+        packet = coded.packet
+        return packet_of(packet.data, round(packet.pts * self._tick * CLOCK_HZ), keyframe=packet.keyframe)
 
 
 class Whep:
@@ -93,12 +87,8 @@ class Whep:
 
         connection.on("connectionstatechange", changed)
         try:
-            sender = connection.addTrack(_Mosaic(viewer, self._tick, self._request_keyframe))
-            # Before the offer is looked at, or the answer prefers VP8 and the browser decodes nothing.
-            h264 = [c for c in RTCRtpSender.getCapabilities("video").codecs if c.mimeType.lower() == "video/h264"]
-            connection.getTransceivers()[0].setCodecPreferences(h264)
-            # A browser that lost a picture asks for a keyframe; aiortc would tell its own encoder.
-            sender._send_keyframe = self._request_keyframe  # type: ignore[method-assign]
+            mosaic = _Mosaic(viewer, self._tick, self._request_keyframe)
+            send(connection, EncodedTrack("video", mosaic.take), "video/H264", self._request_keyframe)
             await connection.setRemoteDescription(RTCSessionDescription(offer, "offer"))
             await connection.setLocalDescription(await connection.createAnswer())
         except Exception as error:  # what aiortc raises for a strange offer has no common base
