@@ -152,12 +152,9 @@ def _percentile(windows: list[list[float]], percent: float) -> float:
 
 @contextlib.contextmanager
 def _live_run(folder: Path) -> Iterator[tuple[str, _Timed]]:
-    """Four 360p clips with noise in them at their own speed, in this process as in `tiler run`."""
-    for i in range(4):
-        source = f"testsrc2=size=640x360:rate={FPS}:duration=10,noise=alls={10 + 5 * i}:allf=t"
-        subprocess.run(["ffmpeg", "-v", "error", "-f", "lavfi", "-i", source, "-pix_fmt", "yuv420p", "-c:v", "libx264",
-                        "-preset", "veryfast", str(folder / f"{i}.mp4")], check=True)  # fmt: skip
-    sources = "\n".join(f"  - {{id: s{i}, uri: {i}.mp4, realtime: true, loop: true}}" for i in range(4))
+    """Four 360p scenes at their own speed, in this process as in `tiler run`."""
+    scenes = [f"sample://plaza?size=640x360&seconds=10&seed={seed}" for seed in range(4)]
+    sources = "\n".join(f"  - {{id: s{i}, uri: '{uri}', realtime: true, loop: true}}" for i, uri in enumerate(scenes))
     config = folder / "c.yaml"
     config.write_text(
         f"sources:\n{sources}\nmosaic: {{width: 1280, height: 720, fps: {FPS}}}\ndetector: none\n"
@@ -165,7 +162,7 @@ def _live_run(folder: Path) -> Iterator[tuple[str, _Timed]]:
     )
     loaded = load(config)
     built = stages.build(loaded)
-    observer = _Timed(loaded.config, built.choices, built.feeds, built.encoder.name)
+    observer = _Timed(loaded.config, built.choices, built.feeds, built.encoder)
     with Run(loaded, built, observer) as run:
         server = open_preview(loaded, run, observer)
         run.start()
