@@ -21,6 +21,8 @@ from tiler.observe.run import RunObserver
 from tiler.pipeline import Run
 from tiler.types import Mosaic, Packet
 
+_CLOCKS_READ_EVERY = 32
+"""Mosaics from one reading of the threads' clocks to the next: there are many threads."""
 _MOST_LAUNCHES = 2000
 """Pairs of events made before a run, which is not to wait for them."""
 
@@ -112,6 +114,30 @@ class NoEncoder:
     def close(self) -> None: ...
 
 
+class HostTime(NamedTuple):
+    """Processor time: of the threads of the stages and the clock, of those that decode, and of the whole process."""
+
+    stages: float
+    decoding: float
+    process: float
+
+    @classmethod
+    def read(cls) -> HostTime:
+        """In seconds, until now."""
+        stages = decoding = 0.0
+        for thread in threading.enumerate():
+            if thread.name.startswith("tiler-") and thread.ident is not None:
+                spent = time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
+                if thread.name.startswith("tiler-decode-"):
+                    decoding += spent
+                else:
+                    stages += spent
+        return cls(stages, decoding, time.process_time())
+
+    def __str__(self) -> str:
+        return " / ".join(f"{part:.1f}" for part in self)
+
+
 class Watched:
     """An encoder, and when it got the first and the last of `ticks` mosaics: a run's start is no part of its pace."""
 
@@ -120,13 +146,16 @@ class Watched:
         self.name, self.sessions = encoder.name, encoder.sessions
         self.request_keyframe, self.flush, self.close = encoder.request_keyframe, encoder.flush, encoder.close
         self.ticks = 0
-        self._first_s = self._last_s = self._first_cpu_s = self._last_cpu_s = 0.0
+        self._first_s = self._last_s = 0.0
+        self._spent: list[tuple[int, HostTime]] = []
 
     def encode(self, mosaic: Mosaic) -> list[Packet]:
         packets: list[Packet] = self._encoder.encode(mosaic)
-        self._last_s, self._last_cpu_s = time.perf_counter(), time.process_time()
+        self._last_s = time.perf_counter()
         if self.ticks == 0:
-            self._first_s, self._first_cpu_s = self._last_s, self._last_cpu_s
+            self._first_s = self._last_s
+        if self.ticks % _CLOCKS_READ_EVERY == 0:
+            self._spent.append((self.ticks, HostTime.read()))
         self.ticks += 1
         return packets
 
@@ -136,9 +165,10 @@ class Watched:
         return (self.ticks - 1) / (self._last_s - self._first_s)
 
     @property
-    def cpu_ms(self) -> float:
-        """Processor time of the process for a mosaic."""
-        return (self._last_cpu_s - self._first_cpu_s) * 1000 / (self.ticks - 1)
+    def host_ms(self) -> HostTime:
+        """Processor time for a mosaic."""
+        (first, before), (last, after) = self._spent[0], self._spent[-1]
+        return HostTime(*((b - a) * 1000 / (last - first) for a, b in zip(before, after, strict=True)))
 
 
 class Row(NamedTuple):
@@ -147,7 +177,7 @@ class Row(NamedTuple):
     decoded_fps: float
     fps: float
     gpu_ms: float
-    host_ms: float
+    host_ms: HostTime
     latency: str
     vram_mb: float
     copied_kb: float
@@ -229,6 +259,6 @@ def whole_run(
     print(f"      {count} {clip.stem} {encoder}: {stage} | {told['stages']['infer']['backend']}", file=sys.stderr)
     cupy.get_default_memory_pool().free_all_blocks()
     return Row(
-        shown * watched.fps, watched.fps, timer.total_ms() / ticks, watched.cpu_ms, latency, vram,
+        shown * watched.fps, watched.fps, timer.total_ms() / ticks, watched.host_ms, latency, vram,
         moved / ticks / count / 1000,
     )  # fmt: skip
