@@ -1,8 +1,8 @@
 """Drawn scenes of two people through the detector and the tracker, kept on disk: `tools/eval_duo.py`.
 
-What costs time is drawing, detecting and looking at people. None of it depends on ReID or the slots, as these come
+What costs time is drawing and detecting, and looking at people. None of it depends on ReID or the slots, as these come
 after the tracker; so a scene is recorded once: the detections of each picture, the vector of every track in every
-picture (of which ReID asks for few), and the truth.
+picture (of which ReID asks for few), and the truth. With another tracker people are looked at anew.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tiler.preprocess.cpu import CpuPreprocessor
 from tiler.samples import describe, resolve
 from tiler.track.appearance import CpuEmbedder
 from tiler.track.bytetrack import ByteTracker
-from tiler.types import APPEARANCE, Detections, Float32, Frame, Tracks
+from tiler.types import Detections, Float32, Frame, Tracks
 
 Boxes = npt.NDArray[np.float64]
 
@@ -104,38 +104,41 @@ def record(uri: str, folder: Path) -> Path:
     if file.is_file():
         return file
     sample, model, config = resolve(uri), load_model(DetectorConfig().model, Path()), DetectorConfig()
-    embedder, tracker = CpuEmbedder(), _tracker()
-    pts, found, looks = [], [], []
+    pts, found = [], []
     with (
         PyavDecoder(Source(id="duo", uri=str(sample.path)), str(sample.path), 0, 1) as decoder,
         CpuPreprocessor(model.input_size, model.input, 1, 1) as preprocessor,
         OrtDetector(model, config, 1, (1,), min_score=TrackerConfig().low_score) as detector,
     ):
         while (frame := decoder.read()) is not None:
-            detections = detector.infer(preprocessor.prepare([frame]))[0]
-            tracks = tracker.update(detections, frame.pts)
             pts.append(frame.pts)
-            found.append(detections)
-            looks.append(embedder.embed([(frame, tracks.xyxy)]) if len(tracks) else _NOBODY)
+            found.append(detector.infer(preprocessor.prepare([frame]))[0])
     truth = np.loadtxt(sample.ground_truth, delimiter=",", ndmin=2)
-    values = {
+    folder.mkdir(parents=True, exist_ok=True)
+    _keep(file, {
         "pts": np.array(pts), "counts": np.array([len(d) for d in found]), "truth": truth,
         "xyxy": np.concatenate([d.xyxy for d in found]), "score": np.concatenate([d.score for d in found]),
-        "class_id": np.concatenate([d.class_id for d in found]), "vectors": np.concatenate(looks),
-    }  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(f".{os.getpid()}.npz")
-    np.savez_compressed(part, **values)
-    os.replace(part, file)
+        "class_id": np.concatenate([d.class_id for d in found]),
+    })  # fmt: skip
     return file
 
 
-def load(uri: str, file: Path) -> Scene:
-    """A recorded scene; the tracker runs again.
+def _keep(file: Path, values: dict[str, npt.NDArray[Any]]) -> None:
+    part = file.with_suffix(f".{os.getpid()}.npz")
+    np.savez_compressed(part, **values)
+    os.replace(part, file)
 
-    Raises:
-        ValueError: the tracker gives other tracks than when the scene was recorded.
-    """
+
+def _look(uri: str, tracks: Sequence[Tracks]) -> Float32:
+    """The vector of every track in every picture, one after the other."""
+    sample, embedder = resolve(uri), CpuEmbedder()
+    with PyavDecoder(Source(id="duo", uri=str(sample.path)), str(sample.path), 0, 1) as decoder:
+        looks = [embedder.embed([(frame, now.xyxy)]) for now in tracks if (frame := decoder.read()) is not None]
+    return np.concatenate(looks)
+
+
+def load(uri: str, file: Path) -> Scene:
+    """A recorded scene; the tracker runs again, and people are looked at where that was not done."""
     spec = describe(uri)
     with np.load(file) as values:
         kept: dict[str, npt.NDArray[Any]] = {key: values[key] for key in values.files}
@@ -145,8 +148,10 @@ def load(uri: str, file: Path) -> Scene:
     tracker = _tracker()
     pts = kept["pts"].tolist()
     tracks = [tracker.update(found, at) for found, at in zip(detections, pts, strict=True)]
-    if sum(map(len, tracks)) != len(kept["vectors"]):
-        raise ValueError(f"{file}: recorded with another tracker; delete it")
+    boxes = np.concatenate([now.xyxy for now in tracks])
+    if not np.array_equal(kept.get("looked_at"), boxes):
+        kept |= {"vectors": _look(uri, tracks), "looked_at": boxes}
+        _keep(file, kept)
     vectors = np.split(kept["vectors"], np.cumsum([len(t) for t in tracks])[:-1])
     people: list[dict[int, tuple[Boxes, float]]] = [{} for _ in pts]
     for number, person, x, y, width, height, _, _, seen in kept["truth"].tolist():
@@ -201,6 +206,3 @@ def _order(there: dict[int, tuple[Boxes, float]]) -> float | None:
 
 def _tracker() -> ByteTracker:
     return ByteTracker(TrackerConfig(), DetectorConfig().score)
-
-
-_NOBODY = np.empty((0, APPEARANCE), np.float32)
