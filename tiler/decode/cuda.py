@@ -15,6 +15,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import cupy
+
 from tiler.config.models import Source
 from tiler.decode.base import Decoder, Needed, UndecodableError
 from tiler.decode.cpu import PyavDecoder
@@ -112,6 +114,14 @@ class CudaOpener:
                 "to decode it on the CPU, list decode in allow_cpu"
             )
         return self._uploading(PyavDecoder(source, uri, stream, threads), stream, self._slots)
+
+    def forget(self, stream: int) -> None:
+        """The source has left: free its surfaces. What comes into its place has others, as many as it needs."""
+        with self._lock:
+            ring = self._rings.pop(stream, None)
+        if ring is not None:
+            with cupy.cuda.Device(self._device):
+                ring.close()
 
     def _nvdec(self, source: Source, uri: str, stream: int) -> Decoder:
         return NvdecDecoder(source, uri, stream, self._ring(stream, self._slots), self._device, self._needed)

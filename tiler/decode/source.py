@@ -79,12 +79,14 @@ class SourceReader(Closing):
     """Pulls the frames of one source on a thread of its own.
 
     A file is opened by the constructor, so that a wrong one is reported before the run
-    starts. A live source (see `config.models.is_live`) is opened by the thread, and again
-    whenever it breaks: after `reconnect_s`, then half as long again each time, at most 30 s.
+    starts; with `late`, by the thread, so that nobody has to wait for it. A live source
+    (see `config.models.is_live`) is opened by the thread, and again whenever it breaks:
+    after `reconnect_s`, then half as long again each time, at most 30 s.
 
     Attributes:
         counts: see ReaderCounts; written by the thread.
         failure: why the stream broke, None while it has not.
+        outage: why a live source is away and looked for, None while it is there.
         info: of the decoder; None before a live source was first reached.
         endless: nothing more may come, and yet what is shown stays (an image).
     """
@@ -97,6 +99,7 @@ class SourceReader(Closing):
         threads: int,
         *,
         live: bool,
+        late: bool = False,
         opener: Opener = open_decoder,
     ) -> None:
         """
@@ -104,6 +107,7 @@ class SourceReader(Closing):
             source, uri, stream, threads: as for `open_decoder`.
             live: the mosaic follows the wall clock: files are paced by their timestamps,
                 and only the newest frame is kept.
+            late: the source joins a run that goes on.
             opener: opens the decoder.
 
         Raises:
@@ -112,6 +116,7 @@ class SourceReader(Closing):
         self.source = source
         self.counts = ReaderCounts()
         self.failure: StageError | None = None
+        self.outage: str | None = None
         self.info: StreamInfo | None = None
         self.endless = False
         self.remote = is_live(source.model_copy(update={"realtime": False}))
@@ -125,7 +130,7 @@ class SourceReader(Closing):
         self._changed = threading.Condition()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"tiler-decode-{source.id}", daemon=True)
-        if not self.remote:
+        if not self.remote and not late:
             self._use(self._open())
 
     def start(self) -> None:
@@ -154,6 +159,11 @@ class SourceReader(Closing):
         """Nothing more will come (and everything was taken)."""
         with self._changed:
             return self._finished and not self._frames
+
+    def wait(self) -> None:
+        """Until the thread of a closed reader has ended: nothing of the source is in use any more."""
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def close(self) -> None:
         """Stop within a second; may be called twice.
@@ -193,10 +203,9 @@ class SourceReader(Closing):
             else:
                 self._play()
         except StageError as error:
-            if not self._stop.is_set():
-                self.failure = error
-                self.counts.errors += 1
-                logger.warning("stream ended early: %s", error)
+            self._fail(error)
+        except MemoryError as error:  # the device's, beyond what was planned for a source not known before
+            self._fail(StageError("decode", f"no memory for its pictures: {error}", stream=self.source.id))
         except BaseException as error:  # raised again where the frames are taken
             self._bug = error
         finally:
@@ -206,6 +215,12 @@ class SourceReader(Closing):
                 self._finished = True
                 self._changed.notify_all()
 
+    def _fail(self, error: StageError) -> None:
+        if not self._stop.is_set():
+            self.failure = error
+            self.counts.errors += 1
+            logger.warning("stream ended early: %s", error)
+
     def _use(self, decoder: Decoder) -> Decoder:
         self._decoder = decoder
         self.info = decoder.info
@@ -214,8 +229,10 @@ class SourceReader(Closing):
 
     def _play(self) -> None:
         """A file: from its start to its end, or round and round."""
-        decoder = self._decoder
-        assert decoder is not None
+        try:
+            decoder = self._decoder or self._use(self._open())
+        except InputError as error:
+            raise StageError("decode", str(error), stream=self.source.id) from error
         offset = 0
         began_s: float | None = None
         while not self._stop.is_set():
@@ -259,7 +276,7 @@ class SourceReader(Closing):
                 decoder = self._use(self._open())
                 for frame in self._frames_of(decoder):
                     if out:
-                        out = False
+                        out, self.outage = False, None
                         self.counts.reconnects += self.counts.read > 1  # not when it first came up late
                         logger.info("stream %s: back (%s)", self.source.id, self._where)
                     wait_s = self.source.reconnect_s
@@ -274,6 +291,7 @@ class SourceReader(Closing):
                 self._decoder.close()
             if self._stop.is_set():
                 return
+            self.outage = why
             if not out:
                 out = True
                 self.counts.errors += 1
