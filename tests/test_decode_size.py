@@ -69,6 +69,10 @@ def test_the_size_is_what_the_largest_use_takes(config: Config, model: Any, expe
     assert size_of(config, model) == expected
 
 
+def test_a_source_that_came_later_is_decoded_as_it_is() -> None:
+    assert size_of(config_of(16), NANO, stream=16) == FULL_HD
+
+
 def test_a_source_that_no_tile_shows_is_decoded_for_the_detector() -> None:
     config = config_of(2, tiles=[{"source": "s0"}])
     assert size_of(config, NANO, stream=1) == (640, 360)

@@ -203,9 +203,10 @@ class SourceReader(Closing):
             else:
                 self._play()
         except StageError as error:
-            self._fail(error)
-        except MemoryError as error:  # the device's, beyond what was planned for a source not known before
-            self._fail(StageError("decode", f"no memory for its pictures: {error}", stream=self.source.id))
+            if not self._stop.is_set():
+                self.failure = error
+                self.counts.errors += 1
+                logger.warning("stream ended early: %s", error)
         except BaseException as error:  # raised again where the frames are taken
             self._bug = error
         finally:
@@ -214,12 +215,6 @@ class SourceReader(Closing):
             with self._changed:
                 self._finished = True
                 self._changed.notify_all()
-
-    def _fail(self, error: StageError) -> None:
-        if not self._stop.is_set():
-            self.failure = error
-            self.counts.errors += 1
-            logger.warning("stream ended early: %s", error)
 
     def _use(self, decoder: Decoder) -> Decoder:
         self._decoder = decoder
