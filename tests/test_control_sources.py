@@ -15,7 +15,9 @@ from tiler.control import Control
 from tiler.errors import InputError
 
 
-def config(count: int = 3, tiles: list[Tile] | None = None, spare: int = 2, live: bool = True, **mosaic: object) -> Config:
+def config(
+    count: int = 3, tiles: list[Tile] | None = None, spare: int = 2, live: bool = True, **mosaic: object
+) -> Config:
     return Config(
         sources=[Source(id=f"s{i}", uri=f"{i}.mp4", realtime=live) for i in range(count)],
         tiles=tiles,
@@ -241,4 +243,4 @@ class ComingAndGoing(RuleBasedStateMachine):
 
 
 TestComingAndGoing = ComingAndGoing.TestCase
-TestComingAndGoing.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestComingAndGoing.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)

@@ -9,8 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +16,7 @@ from typing import NamedTuple
 import av
 import numpy as np
 import pytest
-from pictures import write
+from colours import PURPLE, YELLOW, clip_server
 from served import COLOURS, write_config
 from test_run import CornerDetector, FirstPixels
 from test_source import silent_server
@@ -37,8 +35,6 @@ from tiler.track.reid import ReId
 from tiler.types import State
 
 WAIT_S = 20.0
-YELLOW, PURPLE = (200, 40, 150), (90, 180, 160)
-"""Y, Cb, Cr of BT.709, the mosaic's own."""
 NAMES = list(COLOURS)
 
 
@@ -104,24 +100,8 @@ def going(folder: Path, more: str, detects: bool = False) -> Iterator[Going]:
 @pytest.fixture(scope="module", name="server")
 def http_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a server with clips of one colour each."""
-    folder = tmp_path_factory.mktemp("served")
-    for name, colour in (("yellow", YELLOW), ("purple", PURPLE)):
-        write(folder / f"{name}.mp4", [plain(colour) for _ in range(30)], context={"colorspace": 1})
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-def plain(colour: tuple[int, int, int]) -> av.VideoFrame:
-    frame = av.VideoFrame(64, 36, "yuv420p")
-    for plane, value in zip(frame.planes, colour, strict=True):
-        plane.update(bytes([value]) * plane.buffer_size)
-    return frame
+    with clip_server(tmp_path_factory.mktemp("clips")) as server:
+        yield f"http://{server}"
 
 
 def decoded(path: Path) -> tuple[np.ndarray, list[int]]:
