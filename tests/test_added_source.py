@@ -35,12 +35,14 @@ def test_what_comes_over_a_network_is_accepted_as_it_is(uri: str) -> None:
     assert "file" not in source.options["protocol_whitelist"].split(",")  # type: ignore[union-attr]
 
 
-def test_files_of_a_server_and_samples_play_round_and_round_in_their_own_time() -> None:
+def test_clips_of_a_server_and_samples_play_round_and_round_in_their_own_time() -> None:
     for uri in ("http://host/clip.mp4", "https://host/clip.mkv?x=1", "sample://duo"):
         source = added_source("gate", uri, None)
         assert source.loop
         assert is_live(source)
     assert "protocol_whitelist" in added_source("gate", "http://host/clip.mp4", None).options
+    picture = added_source("gate", "http://host/now.jpg?x=1", None)
+    assert (picture.realtime, picture.loop) == (True, False)  # or it would be fetched 25 times a second
     assert added_source("gate", "RTSP://host/main", None).uri == "rtsp://host/main"
 
 

@@ -6,9 +6,10 @@ what comes over a network, and what that refers to must come over a network too.
 
 from __future__ import annotations
 
+from pathlib import Path
 from urllib.parse import urlsplit
 
-from tiler.config.models import Source, is_live
+from tiler.config.models import IMAGE_SUFFIXES, Source, is_live
 from tiler.errors import InputError
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "tcp", "rtp")
@@ -19,7 +20,7 @@ _PLAIN = ("udp", "tcp", "rtp")
 
 
 def added_source(source_id: str, uri: str, label: str | None) -> Source:
-    """The source of these, shown round and round and in its own time if it is a file or a sample.
+    """The source of these; a clip or a sample goes round and round, in its own time.
 
     Args:
         source_id: a `Name`.
@@ -39,16 +40,19 @@ def added_source(source_id: str, uri: str, label: str | None) -> Source:
         raise InputError(f"uri: not a kind that can be added to a run; accepted: {known}")
     try:
         parts = urlsplit(uri)
-        fine = bool(parts.netloc) and (parts.port is None or parts.port > 0)
+        fine = bool(parts.netloc) and parts.port != 0 and uri.isprintable() and not set(uri) & set(" \\")
     except ValueError:
         fine = False
-    if not fine or not uri.isprintable() or " " in uri or "\\" in uri:
+    if not fine:
         raise InputError(f"uri: not an address; expected such as {scheme}://HOST:PORT/PATH, without spaces")
     if scheme in _PLAIN and ("?" in rest or "#" in rest):
         raise InputError(f"uri: options of {scheme}:// are taken from a config only; accepted: {scheme}://HOST:PORT")
     given["options"] = {"protocol_whitelist": _PROTOCOLS}
     source = Source.model_validate(given)
-    return source if is_live(source) else source.model_copy(update={"realtime": True, "loop": True})
+    if is_live(source):
+        return source
+    again = Path(parts.path).suffix.lower() not in IMAGE_SUFFIXES  # a picture: it would be fetched for every one
+    return source.model_copy(update={"realtime": True, "loop": again})
 
 
 def _sample(name: str) -> str:

@@ -335,10 +335,7 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-MEDIA_SUFFIXES = frozenset(
-    f".{name}"
-    for name in (
-        *("mp4", "mov", "m4v", "mkv", "webm", "avi", "flv", "mpg", "mpeg", "wmv"),
-        *("jpg", "jpeg", "png", "webp", "bmp", "gif"),
-    )
-)
+IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"))
+MEDIA_SUFFIXES = IMAGE_SUFFIXES | {
+    *(".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".flv", ".mpg", ".mpeg", ".wmv")
+}
