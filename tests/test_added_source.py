@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from colours import clip_server
 from hypothesis import given
 from hypothesis import strategies as st
 from pictures import write
+from PIL import Image
 
 from tiler.config.added import SCHEMES, added_source
 from tiler.config.models import is_live
@@ -80,6 +82,20 @@ def test_whatever_is_asked_for_is_a_network_or_a_sample_or_refused(text: str, st
     scheme = source.uri.partition("://")[0]
     assert scheme in (*SCHEMES, "sample")
     assert scheme == "sample" or "protocol_whitelist" in source.options
+
+
+def test_a_picture_of_a_server_is_no_file_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever lies in a folder that is called as the server is."""
+    monkeypatch.chdir(tmp_path)
+    with clip_server(tmp_path / "clips") as server:
+        Image.new("RGB", (40, 30)).save(tmp_path / "clips" / "now.png")
+        uri = f"http://{server}/now.png"
+        (tmp_path / "http:" / server).mkdir(parents=True)
+        Image.new("RGB", (20, 10)).save(tmp_path / "http:" / server / "now.png")
+        with open_decoder(added_source("gate", uri, None), uri, 0, 1) as decoder:
+            frame = decoder.read()
+    assert frame is not None
+    assert frame.picture_size == (40, 30)
 
 
 @contextlib.contextmanager

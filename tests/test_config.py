@@ -152,6 +152,8 @@ def test_shipped_configs_are_valid_and_check_prints_their_plan(repository: Path)
             assert source.id in result.output
         assert "detector  person-nano: 640x384 fp32" in result.output
         assert "tracker   bytetrack, reid auto: remembers who is away for 30 s" in result.output
+    result = CliRunner().invoke(main, ["check", str(paths[0]), "--set", "preview.spare_sources=3"])
+    assert "3 more may be added while a live run goes on" in result.output
     result = CliRunner().invoke(main, ["check", str(paths[0]), "--set", "tracker.reid=off"])
     assert "tracker   bytetrack, reid off: by motion alone" in result.output
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Protocol
@@ -132,7 +133,7 @@ class Lineup:
             seen = observer.streams[i]
             self._streams[i] = Stream(i, stages.feeds[i], seen, config, trackers[i], slots, cameras[i])
         self._now: tuple[tuple[int, ...], tuple[Stream, ...]] = (), ()
-        self._leaving: list[tuple[int, Stream]] = []
+        self._leaving: deque[tuple[int, Stream]] = deque()  # in the order of `Wanted.seated`
 
     def at(self, wanted: Wanted) -> tuple[Stream, ...]:
         """The streams of a tick, in the order of `wanted.config.sources`."""
@@ -175,7 +176,7 @@ class Lineup:
             self._control.remove(source)
             place = next(place for s, place in zip(before.config.sources, before.places, strict=True) if s.id == source)
             if (stream := self._streams[place]) is not None:
-                self._leaving = [*self._leaving, (self._control.wanted.seated, stream)]
+                self._leaving.append((self._control.wanted.seated, stream))
         _log.info("source %s was removed", source)
 
     def see_off(self, seated: int) -> None:
@@ -185,12 +186,8 @@ class Lineup:
             seated: of the tick that the last stage which looks at a place has reached, see `Wanted`. No later tick
                 has these streams.
         """
-        if not self._leaving:
-            return
-        with self._changing:
-            gone = [stream for at, stream in self._leaving if at <= seated]
-            self._leaving = [(at, stream) for at, stream in self._leaving if at > seated]
-        for stream in gone:
+        while self._leaving and self._leaving[0][0] <= seated:
+            _, stream = self._leaving.popleft()
             name = f"tiler-close-{stream.seen.source.id}"
             threading.Thread(target=self._close, args=(stream,), name=name, daemon=True).start()
 

@@ -13,14 +13,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from tiler.closing import Closing
 from tiler.config.models import Source, is_live
 from tiler.decode.base import Decoder, StreamInfo, UndecodableError
 from tiler.decode.clock import LiveClock
 from tiler.decode.cpu import DEFAULT_FPS, PyavDecoder
-from tiler.decode.still import STILL_SUFFIXES, StillDecoder
+from tiler.decode.still import StillDecoder, image_file
 from tiler.errors import InputError, StageError, mask_uri
 from tiler.types import CLOCK_HZ, Frame
 
@@ -52,9 +51,8 @@ def open_decoder(source: Source, uri: str, stream: int, threads: int) -> Decoder
         from tiler.samples import resolve  # renders the sample when it is asked for first
 
         uri = str(resolve(uri).path)
-    path = Path(uri.removeprefix("file://"))
-    if path.suffix.lower() in STILL_SUFFIXES and "://" not in str(path):
-        return StillDecoder(source, path, stream)
+    if (image := image_file(uri)) is not None:
+        return StillDecoder(source, image, stream)
     return PyavDecoder(source, uri, stream, threads)
 
 

@@ -72,22 +72,25 @@ class TrackWriter(Closing):
         self._paths: list[Path] = []
         try:
             for stream, name in streams.items():
-                self._open(stream, name, "w")
+                self._take(stream, name, *self._open(name, "w"))
         except InputError:
             self.close()
             raise
         self._flushed_s = time.monotonic()
 
-    def _open(self, stream: int, name: str, mode: str) -> None:
+    def _open(self, name: str, mode: str) -> tuple[Path, TextIO]:
         path = self._path_of(name)
         try:
-            if path not in self._files:
-                self._files[path] = cast(TextIO, path.open(mode, encoding="utf-8", newline="\n"))
-                self._paths.append(path)
+            return path, self._files.get(path) or cast(TextIO, path.open(mode, encoding="utf-8", newline="\n"))
         except FileExistsError:
             raise InputError(f"output {path}: exists, and is not replaced by what is added to a run") from None
         except OSError as error:
             raise InputError(f"output {path}: cannot be written: {error.strerror}") from error
+
+    def _take(self, stream: int, name: str, path: Path, file: TextIO) -> None:
+        if path not in self._files:
+            self._files[path] = file
+            self._paths.append(path)
         self._streams[stream] = name, path
 
     def join(self, stream: int, name: str) -> None:
@@ -96,8 +99,9 @@ class TrackWriter(Closing):
         Raises:
             InputError: it exists or cannot be written.
         """
+        path, file = self._open(name, "x")
         with self._changing:
-            self._open(stream, name, "x")
+            self._take(stream, name, path, file)
 
     def leave(self, stream: int) -> None:
         """Nothing more comes of a stream: finish its file, unless others share it. May be called twice.
@@ -105,11 +109,13 @@ class TrackWriter(Closing):
         Raises:
             StageError: the disk did not take the last lines.
         """
+        last: dict[Path, TextIO] = {}
         with self._changing:
             self._slots.pop(stream, None)
             _, path = self._streams.pop(stream, ("", None))
             if path in self._files and all(path != other for _, other in self._streams.values()):
-                self._finish({path: self._files.pop(path)})
+                last = {path: self._files.pop(path)}
+        self._finish(last)
 
     def write(self, stream: int, frame_index: int, tracks: Tracks, picture_size: tuple[int, int]) -> None:
         """Write the tracks of one picture.
