@@ -138,6 +138,15 @@ def test_paths_start_from_the_folder_of_the_file(tmp_path: Path) -> None:
     assert loaded.resolve("rtsp://h/x") == "rtsp://h/x"
 
 
+def test_room_for_sources_is_within_what_a_run_can_have(tmp_path: Path) -> None:
+    sources = ", ".join(f"{{id: s{i}, uri: 'rtsp://host/{i}'}}" for i in range(40))
+    text = f"sources: [{sources}]\npreview: {{spare_sources: %d}}\n"
+    assert load(write(tmp_path, text % 24)).config.places == 64
+    assert findings(tmp_path, text % 25) == [
+        "2: preview.spare_sources: a run has at most 64 sources; accepted here: 0 to 24"
+    ]
+
+
 def shipped(repository: Path) -> list[Path]:
     return sorted((repository / "configs").glob("*.yaml"))
 

@@ -112,7 +112,7 @@ class CudaCompositor(Closing):
         self._lay_out()
 
     def arrange(self, config: Config) -> None:
-        """Take another layout, titles or overlay; see `Compositor`."""
+        """Take other sources, layout, titles or overlay; see `Compositor`."""
         self._scene.arrange(config)
         self._lay_out()
 

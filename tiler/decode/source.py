@@ -41,7 +41,7 @@ def open_decoder(source: Source, uri: str, stream: int, threads: int) -> Decoder
     Args:
         source: the source's entry in the config.
         uri: its uri, relative paths resolved.
-        stream: index of the source in the config.
+        stream: place of the source, see `Frame.stream`.
         threads: for FFmpeg; 0 leaves it to FFmpeg.
 
     Raises:
