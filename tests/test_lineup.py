@@ -195,7 +195,7 @@ def test_what_is_remembered_of_a_source_goes_with_it(tmp_path: Path, server: str
             now.until(lambda name=name: now.row(name).tracks == 1)  # type: ignore[misc]
             now.frames(10)
             now.remove(name)
-        assert now.row("yellow").report()["reid"] is not now.row("purple").report()["reid"]
+        assert now.row("yellow").reid is not now.row("purple").reid
     rows = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
     for name in ("yellow", "purple"):
         own = [row for row in rows if row["stream"] == name]
