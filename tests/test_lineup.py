@@ -225,6 +225,14 @@ def test_a_file_that_exists_is_not_replaced_by_who_is_added(tmp_path: Path, serv
     assert (tmp_path / "t.yellow.txt").read_text() == "precious"
 
 
+def test_a_run_that_has_ended_takes_nobody(tmp_path: Path, server: str) -> None:
+    with going(tmp_path, "preview: {spare_sources: 2}\nduration_s: 60\n") as now:
+        now.add("yellow", f"{server}/yellow.mp4")
+    with pytest.raises(InputError, match="the run has ended"):
+        now.run.lineup.add(added_source("purple", f"{server}/purple.mp4", None))
+    assert not any(thread.name == "tiler-decode-yellow" for thread in threading.enumerate())
+
+
 def test_who_comes_and_goes_between_two_ticks_leaves_nothing_behind(tmp_path: Path, server: str) -> None:
     with going(tmp_path, "preview: {spare_sources: 2}\nduration_s: 60\n") as now:
         for turn in range(12):

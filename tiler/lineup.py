@@ -17,7 +17,7 @@ from tiler.compose.layout import place_tiles
 from tiler.config.models import Config, Source
 from tiler.control import Control, Wanted
 from tiler.decode.feed import Hold, Shown
-from tiler.errors import mask_uri
+from tiler.errors import InputError, mask_uri
 from tiler.observe.metrics import RateMeter
 from tiler.observe.run import RunObserver
 from tiler.observe.streams import StreamSeen, TileSeen
@@ -124,6 +124,7 @@ class Lineup:
         self._config, self._stages, self._control = config, stages, control
         self._observer, self._exports = observer, exports
         self._changing = threading.Lock()
+        self._over = False
         names = stages.detector.class_names if stages.detector is not None else ()
         cameras = _cameras(config)
         trackers: Sequence[Tracker | None] = stages.trackers or [None] * len(stages.feeds)
@@ -150,6 +151,8 @@ class Lineup:
             InputError: there is no place, the id was taken before, or an output cannot take its tracks.
         """
         with self._changing, ExitStack() as undo:
+            if self._over:
+                raise InputError("the run has ended")
             place = self._control.reserve(source.id)
             undo.callback(self._control.release, place)
             undo.callback(self._exports.leave, place)
@@ -200,7 +203,9 @@ class Lineup:
         self._control.release(stream.index)
 
     def close(self) -> None:
-        """Close the feeds of all; may be called twice."""
+        """Close the feeds of all, and take no more; may be called twice."""
+        with self._changing:
+            self._over = True
         for stream in self._streams:
             if stream is not None:
                 stream.feed.close()

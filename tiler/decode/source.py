@@ -105,7 +105,7 @@ class SourceReader(Closing):
             source, uri, stream, threads: as for `open_decoder`.
             live: the mosaic follows the wall clock: files are paced by their timestamps,
                 and only the newest frame is kept.
-            late: the source joins a run that goes on.
+            late: the source joins a run that goes on, and that goes on whatever becomes of it.
             opener: opens the decoder.
 
         Raises:
@@ -118,7 +118,7 @@ class SourceReader(Closing):
         self.info: StreamInfo | None = None
         self.endless = False
         self.remote = is_live(source.model_copy(update={"realtime": False}))
-        self._live = live
+        self._live, self._late = live, late
         self._open: Callable[[], Decoder] = lambda: opener(source, uri, stream, threads)
         self._where = mask_uri(uri)
         self._decoder: Decoder | None = None
@@ -205,8 +205,12 @@ class SourceReader(Closing):
                 self.failure = error
                 self.counts.errors += 1
                 logger.warning("stream ended early: %s", error)
-        except BaseException as error:  # raised again where the frames are taken
-            self._bug = error
+        except BaseException as error:
+            if not self._late:  # raised again where the frames are taken
+                self._bug = error
+            else:  # whatever somebody adds must not end the run
+                self.failure = StageError("decode", f"{type(error).__name__}: {error}", stream=self.source.id)
+                logger.exception("stream %s ended by a failure of its own", self.source.id)
         finally:
             if self._decoder is not None:
                 self._decoder.close()
