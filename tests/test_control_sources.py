@@ -1,14 +1,17 @@
-"""Sources that come and go, as far as tiles, layouts and places are concerned: no run, no pictures."""
+"""Sources that come and go, as far as tiles, layouts and places are concerned: no run."""
 
 from __future__ import annotations
 
 from fractions import Fraction
 
+import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from test_control import picture
 
+from tiler.compose.cpu import CpuCompositor
 from tiler.compose.layout import numbered_tiles
 from tiler.config.models import AudioConfig, Config, MosaicConfig, PreviewConfig, Source, Tile
 from tiler.control import Control
@@ -163,6 +166,24 @@ def test_titles_and_pauses_of_who_comes_and_goes() -> None:
         control.pause("gate")
 
 
+def test_the_mosaic_of_other_sources_is_that_of_their_config_everywhere() -> None:
+    """No ring buffer keeps a piece of a tile that has gone."""
+    control = Control(config(3, gap_px=8, border_px=6))
+    pictures = {f"s{i}": picture(i, 60 + 40 * i) for i in range(3)} | {"gate": picture(3, 220, size=(36, 64))}
+    with CpuCompositor(control.wanted.config, 2) as compositor:
+        for step in (lambda: add(control, "gate"), lambda: control.remove("s1"), lambda: control.arrange("spotlight"),
+                     lambda: control.remove("s0"), lambda: control.remove("gate")):  # fmt: skip
+            step()
+            wanted = control.wanted.config
+            sources = [pictures[source.id] for source in wanted.sources]
+            compositor.arrange(wanted)
+            with CpuCompositor(wanted, 1) as fresh:
+                expected = [plane.copy() for plane in fresh.compose(0, sources).planes]
+            for tick in range(6):  # more than there are buffers in the ring
+                for plane, other in zip(compositor.compose(tick, sources).planes, expected, strict=True):
+                    assert np.array_equal(plane, other)
+
+
 class ComingAndGoing(RuleBasedStateMachine):
     """Whatever people do, the tiles are those of the sources, and a place has one source."""
 
@@ -218,6 +239,11 @@ class ComingAndGoing(RuleBasedStateMachine):
     @rule(number=st.integers(0, 6))
     def promote(self, number: int) -> None:
         assert self._try(self.control.promote, number) == (number < len(numbered_tiles(self.control.wanted.config)))
+
+    @rule(which=st.integers(0, 9), label=st.one_of(st.none(), st.text(max_size=5)), titles=st.booleans())
+    def rename(self, which: int, label: str | None, titles: bool) -> None:
+        assert self._try(self.control.rename, sorted(self.names)[which % len(self.names)], label)
+        self.control.overlay(titles=titles)
 
     @rule(layout=st.sampled_from(["configured", "grid", "spotlight", "pip"]))
     def arrange(self, layout: str) -> None:
