@@ -129,6 +129,10 @@ def test_the_last_source_stays_and_changes_come_slowly(tmp_path: Path) -> None:
         talk(run, test)
 
 
+REFUSE = """(() => { window.fetched = window.fetch; window.fetch = (path, options) => options?.method === 'DELETE'
+  ? Promise.resolve(new Response('{"error": "not now"}', { status: 409 })) : window.fetched(path, options); })()"""
+
+
 @pytest.mark.skipif(PROGRAM is None, reason="no chromium here: apt-get install chromium")
 def test_a_source_is_added_and_removed_on_the_page(tmp_path: Path) -> None:
     with clip_server(tmp_path / "clips") as server, served(tmp_path, "{port: 0, spare_sources: 1}") as run:
@@ -160,6 +164,12 @@ def test_a_source_is_added_and_removed_on_the_page(tmp_path: Path) -> None:
             assert await page.evaluate(f"document.querySelector('{button}').textContent") == "Really?"
             await page.evaluate("new Promise((done) => setTimeout(done, 600))")
             assert await page.evaluate("document.querySelectorAll('#sources li').length") == 5
+            await page.evaluate(REFUSE)
+            await page.click(button)
+            await page.until("document.querySelector('#sources li:nth-child(5) .failure').textContent === 'not now'")
+            await page.evaluate("window.fetch = window.fetched")
+            await page.click(button)
+            await page.evaluate("new Promise((done) => setTimeout(done, 600))")
             await page.click(button)
             await page.until("document.querySelectorAll('#sources li').length === 4")
             await page.until(f"!{yellow}")
