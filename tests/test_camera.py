@@ -217,7 +217,7 @@ def test_before_anybody_is_known_the_middle_is_shown() -> None:
 
 
 def test_a_source_is_decoded_large_enough_for_the_view() -> None:
-    assert DecodeSizes(config(width=640, height=180), None)(0, (1920, 1080), 1) == (640, 360)  # type: ignore[arg-type]
+    assert DecodeSizes(config(width=640, height=180), None)("a", (1920, 1080), 1) == (640, 360)  # type: ignore[arg-type]
 
 
 # A run, and the config

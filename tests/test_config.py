@@ -138,6 +138,15 @@ def test_paths_start_from_the_folder_of_the_file(tmp_path: Path) -> None:
     assert loaded.resolve("rtsp://h/x") == "rtsp://h/x"
 
 
+def test_room_for_sources_is_within_what_a_run_can_have(tmp_path: Path) -> None:
+    sources = ", ".join(f"{{id: s{i}, uri: 'rtsp://host/{i}'}}" for i in range(40))
+    text = f"sources: [{sources}]\npreview: {{spare_sources: %d}}\n"
+    assert load(write(tmp_path, text % 24)).config.places == 64
+    assert findings(tmp_path, text % 25) == [
+        "2: preview.spare_sources: a run has at most 64 sources; accepted here: 0 to 24"
+    ]
+
+
 def shipped(repository: Path) -> list[Path]:
     return sorted((repository / "configs").glob("*.yaml"))
 
@@ -152,6 +161,8 @@ def test_shipped_configs_are_valid_and_check_prints_their_plan(repository: Path)
             assert source.id in result.output
         assert "detector  person-nano: 640x384 fp32" in result.output
         assert "tracker   bytetrack, reid auto: remembers who is away for 30 s" in result.output
+    result = CliRunner().invoke(main, ["check", str(paths[0]), "--set", "preview.spare_sources=3"])
+    assert "3 more may be added while a live run goes on" in result.output
     result = CliRunner().invoke(main, ["check", str(paths[0]), "--set", "tracker.reid=off"])
     assert "tracker   bytetrack, reid off: by motion alone" in result.output
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tiler.compose.cpu import CpuCompositor
 from tiler.compose.layout import numbered_tiles
 from tiler.config.models import Config, MosaicConfig, OverlayConfig, SlotsConfig, Source, Tile, ViewConfig
-from tiler.control import Control, Holds
-from tiler.decode.feed import Shown
+from tiler.control import Control
+from tiler.decode.feed import Hold, Shown
 from tiler.errors import InputError
 from tiler.types import Frame, State, TileInput, Tracks
 
@@ -119,16 +119,17 @@ def test_a_new_title_and_back() -> None:
 
 
 def test_a_paused_source_keeps_its_picture_and_goes_on_with_the_newest() -> None:
-    holds = Holds(config(2))
+    hold = Hold()
     frames = [picture(0, luma).frame for luma in (10, 20, 30)]
 
-    def apply(i: int, paused: frozenset[str]) -> Shown:
-        return holds.apply([Shown(frames[i], True, State.LIVE), Shown(None, False, State.WAITING)], paused)[0]
+    def apply(i: int, paused: bool) -> Shown:
+        return hold.apply(Shown(frames[i], True, State.LIVE), paused)
 
-    assert apply(0, frozenset()) == Shown(frames[0], True, State.LIVE)
-    assert apply(1, frozenset({"s0", "s1"})) == Shown(frames[1], False, State.PAUSED)
-    assert apply(2, frozenset({"s0", "s1"})) == Shown(frames[1], False, State.PAUSED)
-    assert apply(2, frozenset()) == Shown(frames[2], True, State.LIVE)
+    assert hold.apply(Shown(None, False, State.WAITING), True) == Shown(None, False, State.WAITING)
+    assert apply(0, False) == Shown(frames[0], True, State.LIVE)
+    assert apply(1, True) == Shown(frames[1], False, State.PAUSED)
+    assert apply(2, True) == Shown(frames[1], False, State.PAUSED)
+    assert apply(2, False) == Shown(frames[2], True, State.LIVE)
 
 
 def test_a_rearranged_mosaic_is_the_mosaic_of_the_new_config_everywhere() -> None:

@@ -239,7 +239,7 @@ def test_pictures_that_nvdec_scales_are_near_the_area_average(
     pictures = [wavy(number, *size, pix_fmt) for number in range(12)]
     options = H264 if codec == "libx264" else None
     path = write(tmp_path / "a.mp4", pictures, codec=codec, pix_fmt=pix_fmt, size=size, options=options)
-    decoder = nvdec(path, slots=13, needed=lambda stream, size, aspect: target)
+    decoder = nvdec(path, slots=13, needed=lambda source, size, aspect: target)
     assert decoder.info.decoder.endswith(f" at {target[0]}x{target[1]}")
     assert decoder.info.size == size
     found = list(frames_of(decoder))
@@ -261,7 +261,7 @@ def test_a_size_that_changes_is_scaled_anew(tmp_path: Path, nvdec: Any) -> None:
     parts = [write(tmp_path / f"{w}.hevc", 8, size=(w, h), codec="libx265") for w, h in ((640, 360), (1280, 720))]
     joined = tmp_path / "joined.hevc"
     joined.write_bytes(b"".join(part.read_bytes() for part in parts))
-    found = list(frames_of(nvdec(joined, slots=9, needed=lambda stream, size, aspect: (size[0] // 2, size[1] // 2))))
+    found = list(frames_of(nvdec(joined, slots=9, needed=lambda source, size, aspect: (size[0] // 2, size[1] // 2))))
     assert numbers(found) == [*range(8), *range(8)]
     assert [frame.picture_size for frame in found] == [(640, 360)] * 8 + [(1280, 720)] * 8
     assert [frame.plane_size for frame in found] == [(320, 180)] * 8 + [(640, 360)] * 8

@@ -16,7 +16,7 @@ from tiler.types import Frame
 pytest_plugins = ("fakes.decode_fixtures",)
 
 
-def halved(stream: int, size: tuple[int, int], aspect: Fraction) -> tuple[int, int]:
+def halved(source: str, size: tuple[int, int], aspect: Fraction) -> tuple[int, int]:
     return size[0] // 4 * 2, size[1] // 4 * 2
 
 
@@ -59,15 +59,15 @@ def test_nvdec_gives_out_what_is_needed(tmp_path: Path, gpu: Gpu, codec: str, pi
 
 
 def test_a_picture_on_its_side_is_scaled_as_it_is_stored(tmp_path: Path, gpu: Gpu) -> None:
-    asked: list[tuple[int, tuple[int, int], Fraction]] = []
+    asked: list[tuple[str, tuple[int, int], Fraction]] = []
 
-    def needed(stream: int, size: tuple[int, int], aspect: Fraction) -> tuple[int, int]:
-        asked.append((stream, size, aspect))
+    def needed(source: str, size: tuple[int, int], aspect: Fraction) -> tuple[int, int]:
+        asked.append((source, size, aspect))
         return 96, 160
 
     path = write(tmp_path / "a.mp4", 3, size=(400, 240), rotation=-90, sample_aspect=Fraction(16, 11))
     found = read_all(gpu.open(path, needed=needed))
-    assert asked == [(1, (240, 400), Fraction(11, 16))]
+    assert asked == [("cam", (240, 400), Fraction(11, 16))]
     assert_scaled(found, cpu_frames(path), [(160, 96)] * 3)
     assert found[0].plane_size == (96, 160)
 
@@ -76,7 +76,7 @@ def test_a_size_that_changes_is_scaled_anew(tmp_path: Path, gpu: Gpu) -> None:
     sizes = [(320, 192), (404, 268), (160, 96), (320, 192)]
     wanted = {(320, 192): (160, 96), (404, 268): (202, 134), (160, 96): (160, 96)}
     joined = of_sizes(tmp_path, *sizes)
-    found = read_all(gpu.open(joined, slots=14, needed=lambda stream, size, aspect: wanted[size]))
+    found = read_all(gpu.open(joined, slots=14, needed=lambda source, size, aspect: wanted[size]))
     expected = cpu_frames(joined)
     assert_scaled(found[:14], expected[:14], [wanted[size] for size in sizes[:2] for _ in range(7)])
     assert_same(found[14:21], expected[14:21])
@@ -87,7 +87,7 @@ def test_a_size_that_changes_is_scaled_anew(tmp_path: Path, gpu: Gpu) -> None:
 
 def test_what_is_needed_whole_is_not_touched(tmp_path: Path, gpu: Gpu) -> None:
     path = write(tmp_path / "a.webm", 5, codec="libvpx-vp9", size=(201, 133))
-    decoder = gpu.open(path, needed=lambda stream, size, aspect: size)
+    decoder = gpu.open(path, needed=lambda source, size, aspect: size)
     assert decoder.info.decoder == "nvdec vp9"
     assert decoder.info.plane_size is None
     assert_same(read_all(decoder), cpu_frames(path))
@@ -115,4 +115,4 @@ def test_nvdec_that_does_not_scale_is_refused(tmp_path: Path, gpu: Gpu, monkeypa
         gpu.open(path, needed=halved)
     monkeypatch.undo()
     with pytest.raises(RefusedError, match="Resize dimensions must be lower"):
-        gpu.open(path, needed=lambda stream, size, aspect: (size[0], size[1] + 2))
+        gpu.open(path, needed=lambda source, size, aspect: (size[0], size[1] + 2))

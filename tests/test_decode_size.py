@@ -38,7 +38,7 @@ def config_of(count: int = 1, **keys: Any) -> Config:
 
 
 def size_of(config: Config, model: Any = None, size: tuple[int, int] = FULL_HD, stream: int = 0) -> tuple[int, int]:
-    return DecodeSizes(config, model)(stream, size, SQUARE)
+    return DecodeSizes(config, model)(f"s{stream}", size, SQUARE)
 
 
 def tiles_of(*tiles: dict[str, Any], **keys: Any) -> Config:
@@ -67,6 +67,10 @@ def tiles_of(*tiles: dict[str, Any], **keys: Any) -> Config:
 )
 def test_the_size_is_what_the_largest_use_takes(config: Config, model: Any, expected: tuple[int, int]) -> None:
     assert size_of(config, model) == expected
+
+
+def test_a_source_that_came_later_is_decoded_as_it_is() -> None:
+    assert size_of(config_of(16), NANO, stream=16) == FULL_HD
 
 
 def test_a_source_that_no_tile_shows_is_decoded_for_the_detector() -> None:
@@ -123,7 +127,7 @@ def test_no_use_of_a_picture_is_left_with_too_few_samples(
 ) -> None:
     config = tiles_of(*tiles)
     model: Any = SimpleNamespace(input_size=inputs, input=InputSpec()) if detects else None
-    found = DecodeSizes(config, model)(0, size, aspect)
+    found = DecodeSizes(config, model)("s0", size, aspect)
     if found == size:
         return
     assert found[0] % 2 == found[1] % 2 == 0
@@ -191,7 +195,7 @@ def test_a_tile_shows_the_same_whatever_the_decoder_scaled(
     """Slopes lose nothing by scaling: a shift of a sample or two would be seen."""
     config = tiles_of(tile, mosaic={"width": 160, "height": 160})
     large = smooth(size, rotation=rotation, sample_aspect=aspect)
-    needed = DecodeSizes(config, None)(0, large.picture_size, large.picture_aspect)
+    needed = DecodeSizes(config, None)("s0", large.picture_size, large.picture_aspect)
     assume(needed != large.picture_size)
     small = shrunk(large, *(needed if rotation % 180 == 0 else needed[::-1]))
     assert small.plane_size == needed

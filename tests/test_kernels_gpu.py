@@ -166,7 +166,7 @@ def test_more_primitives_than_a_block_lists_at_once() -> None:
 
 
 def test_a_rearranged_mosaic_is_that_of_a_new_compositor() -> None:
-    """More tiles than before too, which the ring's tables have no room for."""
+    """More tiles than before too, which the ring's tables have no room for, and fewer, of fewer sources."""
     from tiler.compose.cuda import RING, CudaCompositor
 
     rng = np.random.default_rng(4)
@@ -176,15 +176,15 @@ def test_a_rearranged_mosaic_is_that_of_a_new_compositor() -> None:
     twins = [device_twin(rng, one) for one in shown]
     with CudaCompositor(first, 0, Copies(), ("person",)) as compositor:
         compositor.compose(0, twins).ready.synchronize()
-        for layout in ("grid", "spotlight", "pip"):
+        for layout, count in (("grid", 4), ("spotlight", 3), ("pip", 4)):
             mosaic = MosaicConfig(width=1280, height=720, layout=layout, gap_px=3)  # type: ignore[arg-type]
-            config = Config(sources=sources, mosaic=mosaic, overlay=OverlayConfig(clock=layout == "pip"))
+            config = Config(sources=sources[:count], mosaic=mosaic, overlay=OverlayConfig(clock=layout == "pip"))
             compositor.arrange(config)
             for tick in range(1, RING + 2):
-                made = compositor.compose(tick, twins, "12:34:56")
+                made = compositor.compose(tick, twins[:count], "12:34:56")
                 made.ready.synchronize()
                 with CpuCompositor(config, 2, ("person",)) as fresh:
-                    expected = [plane.copy() for plane in fresh.compose(tick, shown, "12:34:56").planes]
+                    expected = [plane.copy() for plane in fresh.compose(tick, shown[:count], "12:34:56").planes]
                 expect_equal(expected, [plane.get() for plane in made.planes])
 
 

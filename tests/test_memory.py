@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tiler.config.models import Config, MosaicConfig, Source
+from tiler.config.models import Config, MosaicConfig, PreviewConfig, Source
 from tiler.engines.registry import load_model
 from tiler.errors import InputError
 from tiler.memory import SURFACES, Picture, plan_memory, surface_bytes
@@ -58,6 +58,13 @@ def test_a_plan_within_the_cap_leaves_the_pool_what_is_not_taken_outside_it() ->
     plan = plan_memory(small, [Picture(1280, 720), None], None, 8 * GB)
     plan.check(small)
     assert 0 < plan.pool_bytes < plan.cap_bytes
+
+
+def test_a_spare_place_takes_what_a_source_takes_that_nobody_knows() -> None:
+    model = load_model("person-nano", Path())
+    spare = config(2, preview=PreviewConfig(spare_sources=3))
+    plan = plan_memory(spare, [Picture(640, 360)] * 2, model, 24 * GB)
+    assert plan == plan_memory(config(5), [Picture(640, 360)] * 2 + [None] * 3, model, 24 * GB)
 
 
 def test_the_cap_itself_is_capped() -> None:

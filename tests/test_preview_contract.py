@@ -43,7 +43,7 @@ class Pictures:
 
 def test_the_api_holds_what_its_document_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Allowance, "take", lambda self, peer: True)  # or nearly all answers were: too many requests
-    preview = f"{{port: 0, token: {TOKEN}, recordings: rec}}"
+    preview = f"{{port: 0, token: {TOKEN}, recordings: rec, spare_sources: 2}}"
     with served(tmp_path, preview, "outputs: [{clip: 'clip-{time}.mp4'}]\n") as run:
         command = [
             *(sys.executable, "-m", "schemathesis.cli", "run", f"{run.server.url}openapi.json"),

@@ -193,6 +193,18 @@ def test_all_streams_share_one_call() -> None:
     assert faces.closed >= 1
 
 
+def test_nobody_of_a_source_that_has_left_is_known_in_the_one_that_comes_into_its_place() -> None:
+    story = Story()
+    story.tell({1: (10, 200), 2: (12, 600)}, 60)
+    story.tell({2: (12, 600)}, 40)
+    before = replace(story.reid.duties[0])
+    duty = story.reid.begin(0)
+    assert story.tell({1: (12, 600)}, 12) == {12: 1}
+    assert story.tell({1: (12, 600), 2: (10, 200)}, 60) == {12: 1, 10: 2}  # or 10 would come back as 1
+    assert (duty.returned, duty.pictures) == (0, 72)
+    assert before.pictures == 100
+
+
 stories = st.lists(
     st.dictionaries(st.integers(1, 8), st.tuples(st.integers(0, 5), st.floats(0, 500)), max_size=5), max_size=50
 )

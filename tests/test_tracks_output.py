@@ -135,3 +135,30 @@ def test_an_unwritable_path_is_refused(tmp_path: Path) -> None:
     (tmp_path / "link.jsonl").symlink_to(tmp_path / "nowhere" / "t.jsonl")
     with pytest.raises(InputError, match="cannot be written"):
         open_tracks(tmp_path / "link.jsonl", [("plaza", 0)], CLASSES)
+
+
+@pytest.mark.parametrize(("name", "files"), [("t.jsonl", ["t.jsonl"]), ("t.txt", ["t.gate.txt", "t.plaza.txt"])])
+def test_a_stream_that_joins_is_written_under_its_own_name(tmp_path: Path, name: str, files: list[str]) -> None:
+    with open_tracks(tmp_path / name, [("plaza", 0)], CLASSES, slots={0: ("left",)}, more=True) as writer:
+        writer.write(0, 0, PICTURE, SIZE)
+        writer.join(3, "gate")
+        writer.write(3, 0, PICTURE, SIZE)
+        writer.leave(0)
+        writer.leave(0)
+        writer.write(3, 1, PICTURE, SIZE)
+    assert sorted(path.name for path in tmp_path.iterdir()) == files
+    last = (tmp_path / files[0]).read_text().splitlines()[-1]
+    assert last.startswith('{"stream": "gate", "frame": 1' if name == "t.jsonl" else "2,4,")
+    assert '"slot"' not in last
+
+
+def test_a_stream_that_joins_replaces_no_file_even_if_others_may(tmp_path: Path) -> None:
+    (tmp_path / "t.gate.txt").write_text("precious")
+    with open_tracks(tmp_path / "t.txt", [("plaza", 0)], CLASSES, more=True, overwrite=True) as writer:
+        with pytest.raises(InputError, match=r"t\.gate\.txt: exists"):
+            writer.join(3, "gate")
+        writer.leave(3)
+        writer.join(3, "yard")
+        writer.write(3, 0, PICTURE, SIZE)
+    assert (tmp_path / "t.gate.txt").read_text() == "precious"
+    assert (tmp_path / "t.yard.txt").read_text() != ""

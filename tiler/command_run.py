@@ -47,7 +47,7 @@ def execute(loaded: Any, *, report: Path | None = None, overwrite: bool = False,
         with runner, _signals(runner.stop, stopped, lambda: _save_clip(runner)):
             page = _open_preview(loaded, runner, observer) if loaded.config.preview is not None else None
             try:
-                with Progress(loaded.config, observer, _total_ticks(loaded.config, built.feeds)) as progress:
+                with Progress(observer, _total_ticks(loaded.config, built.feeds)) as progress:
                     runner.start()
                     if browser and page is not None:
                         _open_browser(page.url)

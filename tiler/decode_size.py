@@ -43,19 +43,21 @@ class DecodeSizes:
             LayoutError: the layout is refused.
         """
         tiles = place_tiles(config)
-        self._tiles = [[tile for tile in tiles if tile.source == i] for i in range(len(config.sources))]
+        self._tiles = {s.id: [tile for tile in tiles if tile.source == i] for i, s in enumerate(config.sources)}
         self._model = model
 
-    def __call__(self, stream: int, picture_size: tuple[int, int], picture_aspect: Fraction) -> tuple[int, int]:
+    def __call__(self, source: str, picture_size: tuple[int, int], picture_aspect: Fraction) -> tuple[int, int]:
         """(width, height) to decode at, upright: even, or the source's own.
 
         Args:
-            stream: index of the source in the config.
+            source: its id; of one that the config does not have, nobody knows where it will be shown.
             picture_size: width and height, picture pixels.
             picture_aspect: width : height of a picture pixel.
         """
         width, height = picture_size
-        scales = [fit_picture(tile, picture_size, picture_aspect).scale for tile in self._tiles[stream]]
+        if source not in self._tiles:
+            return picture_size
+        scales = [fit_picture(tile, picture_size, picture_aspect).scale for tile in self._tiles[source]]
         if self._model is not None:
             box = letterbox(picture_size, picture_aspect, self._model.input_size, self._model.input.align)
             scales.append((box.width / width, box.height / height))

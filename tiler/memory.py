@@ -44,7 +44,7 @@ class Picture(NamedTuple):
 
 
 UNKNOWN = Picture(1920, 1088)
-"""Assumed of a live source that was not reached yet."""
+"""Assumed of a live source that was not reached yet, and of one that may be added."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +112,13 @@ def plan_memory(
     """Count the device memory of a config.
 
     Args:
-        config: the whole config.
+        config: the whole config; its spare places count as sources.
         pictures: of each source; None where unknown.
         model: the detector, None for `detector: none`.
         total_bytes: memory of the device.
     """
-    known = [picture or UNKNOWN for picture in pictures]
+    spare = config.places - len(config.sources)
+    known = [picture or UNKNOWN for picture in (*pictures, *[None] * spare)]
     stored = sum(surface_bytes(p.width, p.height, p.sixteen_bit) for p in known)
     decoded = sum(surface_bytes(*(p.plane_size or (p.width, p.height)), p.sixteen_bit) for p in known)
     mosaic = surface_bytes(config.mosaic.width, config.mosaic.height)
@@ -129,10 +130,10 @@ def plan_memory(
         ("encoder", _ENCODER_PICTURES * mosaic),
     ]
     if model is not None:
-        tensor = len(pictures) * 3 * model.input_size[0] * model.input_size[1] * 2
+        tensor = len(known) * 3 * model.input_size[0] * model.input_size[1] * 2
         items.append((f"detector's input ({TENSORS} batches)", TENSORS * tensor))
         items.append((_NETWORK_ITEM, 4 * model.path.stat().st_size + _ACTIVATIONS * tensor))
-        items.append(("candidate boxes", len(pictures) * _CANDIDATES))
+        items.append(("candidate boxes", len(known) * _CANDIDATES))
     return MemoryPlan(tuple(items), total_bytes, config.vram_fraction)
 
 

@@ -14,22 +14,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tiler.compose.layout import place_tiles
 from tiler.config.loader import LoadedConfig
 from tiler.config.models import Config, DetectorConfig
-from tiler.control import Control, Holds
+from tiler.control import Control, Wanted
 from tiler.decode.feed import Shown
 from tiler.errors import RunError, StageError
 from tiler.infer.base import Answer
-from tiler.observe.metrics import RateMeter
-from tiler.observe.run import RunObserver, TileSeen
+from tiler.lineup import Lineup, Stream
+from tiler.observe.run import RunObserver
 from tiler.output.outputs import Outputs
 from tiler.stages import STAGES, Stages
-from tiler.track.camera import Camera
 from tiler.track.reid import Sight
-from tiler.track.slots import Slots
-from tiler.track.trails import Trails
-from tiler.types import CLOCK_HZ, Appearance, Detections, Follow, Mosaic, Packet, TileInput, Tracks
+from tiler.types import CLOCK_HZ, Appearance, Detections, Mosaic, Packet, TileInput
 from tiler.worker import Channel, Worker
 
 if TYPE_CHECKING:
@@ -42,16 +38,18 @@ __all__ = ["STAGES", "Run", "Tick"]
 
 @dataclass(slots=True)
 class Tick:
-    """One tick on its way: filled in stage by stage."""
+    """One tick on its way: filled in stage by stage. `streams`, `shown`, `numbers` and `tiles` go together, one entry
+    for each source that was in the run when it began."""
 
     index: int
     pts: int
     began_s: float
     clock: str
+    wanted: Wanted
+    streams: Sequence[Stream]
     shown: Sequence[Shown]
     numbers: Sequence[int]
-    config: Config
-    streams: tuple[int, ...] = ()
+    asked: tuple[int, ...] = ()
     answer: Answer | None = None
     detections: dict[int, Detections] = field(default_factory=dict)
     tiles: list[TileInput] = field(default_factory=list)
@@ -87,29 +85,22 @@ class Run:
         self._stages = stages
         self._observer = observer
         self.control = Control(self._config)
-        self._holds = Holds(self._config)
         self._arranged = self._config
         self._stop = threading.Event()
         self._analysed = isinstance(self._config.detector, DetectorConfig)
         self._every = self._config.detector.every if isinstance(self._config.detector, DetectorConfig) else 1
-        count = len(self._config.sources)
-        self._seen = [0] * count
-        self._rates = [RateMeter() for _ in range(count)]
-        self._trails = [Trails(self._config.overlay.trail_s) for _ in range(count)]
-        self._tracks = [Tracks.empty() for _ in range(count)]
         names = stages.detector.class_names if stages.detector is not None else ()
-        self._slots = [Slots(source.slots, names) if source.slots else None for source in self._config.sources]
-        self._cameras = _cameras(self._config)
         with ExitStack() as opened:
             self._sound = _open_sound(loaded, opened)
             self.outputs = opened.enter_context(Outputs(
                 loaded, names, stages.encoder.request_keyframe, lambda: observer.stage("output"),
                 self._sound.format if self._sound is not None else None, overwrite=overwrite,
             ))  # fmt: skip
+            self.lineup = Lineup(self._config, stages, self.control, observer, self.outputs)
+            opened.callback(self.lineup.close)
             self._opened = opened.pop_all()
         observer.outputs = self.outputs
         observer.sound = self._sound
-        observer.reid = stages.reid.duties if stages.reid is not None else ()
         gathered, prepared, inferred, tracked = (Channel[Tick](1) for _ in range(4))
         composed = Channel[Tick](1, observer.encoder_wait.add)
         analysis = [
@@ -149,34 +140,25 @@ class Run:
             pts = round(index * tick)
             began_s = time.monotonic()
             wanted = self.control.wanted
+            streams = self.lineup.at(wanted)
             with self._observer.stage("decode"):
-                shown = self._holds.apply([feed.at(pts) for feed in self._stages.feeds], wanted.paused)
-            if last is None and self._over():
+                shown = [s.hold.apply(s.feed.at(pts), s.seen.source.id in wanted.paused) for s in streams]
+            if last is None and _over(streams):
                 return
-            numbers = [feed.index for feed in self._stages.feeds]
-            yield Tick(index, pts, began_s, _clock_text(live, pts // CLOCK_HZ), shown, numbers, wanted.config)
+            numbers = [stream.feed.index for stream in streams]
+            yield Tick(index, pts, began_s, _clock_text(live, pts // CLOCK_HZ), wanted, streams, shown, numbers)
             index += 1
-
-    def _over(self) -> bool:
-        """Every source that can end has ended, and one can."""
-        feeds = self._stages.feeds
-        endless = [feed.reader.endless or feed.reader.source.loop for feed in feeds]
-        if all(endless):
-            return all(feed.finished and not feed.reader.endless for feed in feeds)
-        return all(feed.finished for feed, never in zip(feeds, endless, strict=True) if not never)
 
     def _prepare(self, tick: Tick) -> Tick:
         """Letterbox the pictures that are new and due for detection, and submit them in one batch."""
         due = []
-        for shown in tick.shown:
-            if shown.frame is not None and shown.new:
-                if self._seen[shown.frame.stream] % self._every == 0:
-                    due.append(shown.frame)
-                self._seen[shown.frame.stream] += 1
+        for stream, shown in zip(tick.streams, tick.shown, strict=True):
+            if shown.frame is not None and shown.new and stream.is_due(self._every):
+                due.append(shown.frame)
         if due and self._stages.preprocessor is not None and self._stages.detector is not None:
             with self._observer.stage("preprocess"):
                 batch = self._stages.preprocessor.prepare(due)
-                tick.streams, tick.answer = batch.streams, self._stages.detector.submit(batch)
+                tick.asked, tick.answer = batch.streams, self._stages.detector.submit(batch)
         return tick
 
     def _infer(self, tick: Tick) -> Tick:
@@ -184,61 +166,51 @@ class Run:
         if tick.answer is not None:
             with self._observer.stage("infer"):
                 found = tick.answer()
-            tick.detections = dict(zip(tick.streams, found, strict=True))
+            tick.detections = dict(zip(tick.asked, found, strict=True))
             tick.answer = None
         return tick
 
     def _track(self, tick: Tick) -> Tick:
         """Each stream on its own; then all that compose needs to know of it."""
         with self._observer.stage("track"):
+            self.lineup.see_off(tick.wanted.seated)
             if self._analysed:
                 self._follow(tick)
-            for stream, shown in enumerate(tick.shown):
-                if shown.frame is not None and shown.new:
-                    self._rates[stream].add(shown.frame.pts)
-                elif shown.frame is None:
-                    self._tracks[stream] = Tracks.empty(tick.pts)
-                tracks = self._tracks[stream]
-                now = shown.frame.pts if shown.frame is not None else tick.pts
-                history = self._trails[stream].rows(tracks.pts)
-                rate = self._rates[stream].rate(now)
-                crops = {}
-                if shown.frame is not None:
-                    size = shown.frame.picture_size
-                    crops = {key: camera.look(tracks, size, tick.pts) for key, camera in self._cameras[stream].items()}
-                tick.tiles.append(TileInput(shown.frame, tracks, shown.state, rate, history, crops))
-                age_s = tick.began_s - shown.frame.arrival_s if shown.frame is not None else None
-                self._observer.tiles[stream] = TileSeen(shown.state, rate, age_s)
+            tick.tiles = [
+                stream.tile(shown, tick.pts, tick.began_s)
+                for stream, shown in zip(tick.streams, tick.shown, strict=True)
+            ]
         return tick
 
     def _follow(self, tick: Tick) -> None:
         """Who is where by motion, who they are by their looks, in one batch for all streams, and which of the cast."""
-        new = [shown.frame for shown in tick.shown if shown.frame is not None and shown.new]
-        trackers, found = self._stages.trackers, tick.detections
-        followed = [trackers[frame.stream].update(found.get(frame.stream), frame.pts) for frame in new]
+        every = zip(tick.streams, tick.shown, tick.numbers, strict=True)
+        new = [(stream, now.frame, number) for stream, now, number in every if now.frame is not None and now.new]
+        found, reid = tick.detections, self._stages.reid
+        followed = [stream.track(found.get(frame.stream), frame.pts) for stream, frame, _ in new]
         looks: list[Appearance | None] = [None] * len(new)
-        if (reid := self._stages.reid) is not None:
-            casts = [self._slots[frame.stream] for frame in new]
-            wanted = [cast.wanted if cast is not None else frozenset() for cast in casts]
-            detected = [frame.stream in found for frame in new]
-            looks[:] = reid.look(list(map(Sight, new, followed, detected, wanted)))
-        for frame, tracks, seen in zip(new, followed, looks, strict=True):
-            stream, slots = frame.stream, self._slots[frame.stream]
-            if slots is not None:
-                tracks = slots.update(tracks, seen, width_px=frame.picture_size[0])
-                self._observer.cast(stream, tracks, slots.revised)
-            if reid is not None and seen is not None:
-                tracks = reid.recognise(stream, tracks, seen)
-            self._tracks[stream] = tracks
-            self._trails[stream].add(tracks)
-            self._observer.tracks[stream] = len(tracks)
-            self.outputs.put_tracks(stream, tick.numbers[stream], tracks, frame.picture_size)
+        if reid is not None:
+            seen = []
+            for (stream, frame, _), tracks in zip(new, followed, strict=True):
+                if stream.seen.reid is None:
+                    stream.seen.reid = reid.begin(stream.index)
+                wanted = stream.slots.wanted if stream.slots is not None else frozenset()
+                seen.append(Sight(frame, tracks, frame.stream in found, wanted))
+            looks[:] = reid.look(seen)
+        for (stream, frame, number), tracks, known in zip(new, followed, looks, strict=True):
+            if stream.slots is not None:
+                tracks = stream.slots.update(tracks, known, width_px=frame.picture_size[0])
+                stream.seen.cast(tracks, stream.slots.revised)
+            if reid is not None and known is not None:
+                tracks = reid.recognise(stream.index, tracks, known)
+            stream.follow(tracks)
+            self.outputs.put_tracks(stream.index, number, tracks, frame.picture_size)
 
     def _compose(self, tick: Tick) -> Tick:
         with self._observer.stage("compose"):
-            if tick.config is not self._arranged:
-                self._stages.compositor.arrange(tick.config)
-                self._arranged = tick.config
+            if tick.wanted.config is not self._arranged:
+                self._stages.compositor.arrange(tick.wanted.config)
+                self._arranged = tick.wanted.config
             tick.mosaic = self._stages.compositor.compose(tick.index, tick.tiles, tick.clock)
         tick.tiles.clear()
         return tick
@@ -289,8 +261,7 @@ class Run:
         poll()
 
     def _finish(self) -> None:
-        for feed in self._stages.feeds:
-            feed.close()
+        self.lineup.close()
         for worker in self._workers:
             worker.join(_JOIN_S)
         failure = next((w for w in self._workers if w.failure is not None), None)
@@ -334,13 +305,13 @@ def _open_sound(loaded: LoadedConfig, opened: ExitStack) -> Sound | None:
     return sound
 
 
-def _cameras(config: Config) -> list[dict[Follow, Camera]]:
-    """Of each source, the views that follow somebody; tiles that show the same share one."""
-    cameras: list[dict[Follow, Camera]] = [{} for _ in config.sources]
-    for tile in place_tiles(config):
-        if tile.follow is not None:
-            cameras[tile.source].setdefault(tile.follow, Camera(*tile.follow))
-    return cameras
+def _over(streams: Sequence[Stream]) -> bool:
+    """Every source that can end has ended, and one can."""
+    feeds = [stream.feed for stream in streams]
+    endless = [feed.reader.endless or feed.reader.source.loop for feed in feeds]
+    if all(endless):
+        return all(feed.finished and not feed.reader.endless for feed in feeds)
+    return all(feed.finished for feed, never in zip(feeds, endless, strict=True) if not never)
 
 
 def _clock_text(live: bool, seconds: int) -> str:

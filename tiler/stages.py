@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from tiler import cuda
 from tiler.compose.base import Compositor
 from tiler.config.loader import LoadedConfig
-from tiler.config.models import Config, DetectorConfig
+from tiler.config.models import Config, DetectorConfig, Source
 from tiler.decode.feed import LiveFeed, OfflineFeed
 from tiler.decode.source import Opener, SourceReader, open_decoder
 from tiler.encode.base import Encoder
@@ -114,14 +114,54 @@ def _check_cpu(config: Config, stage: Literal["decode", "infer", "encode"], back
         )
 
 
+class Entrance:
+    """Where sources come in and go out: opens their feeds, each with a share of the threads."""
+
+    def __init__(
+        self, loaded: LoadedConfig, threads: int, opener: Opener, forget: Callable[[int], None] = lambda index: None
+    ) -> None:
+        """
+        Args:
+            loaded: the config.
+            threads: of the whole run.
+            opener: opens a source's decoder.
+            forget: frees what `opener` keeps for a place.
+        """
+        self._loaded = loaded
+        self._opener = opener
+        self._forget = forget
+        # One thread a stream is enough when there are several; a lone one may use them all.
+        self._threads = max(1, threads // loaded.config.places)
+
+    def open(self, source: Source, index: int, *, late: bool = False) -> Feed:
+        """The feed of a source in a place; see `SourceReader`.
+
+        Raises:
+            InputError: a file cannot be opened.
+        """
+        config = self._loaded.config
+        reader = SourceReader(
+            source, self._loaded.resolve(source.uri), index, self._threads, live=config.live, late=late,
+            opener=self._opener,
+        )  # fmt: skip
+        return LiveFeed(reader, config.mosaic) if config.live else OfflineFeed(reader)
+
+    def close(self, feed: Feed, index: int) -> None:
+        """Close a feed and wait until its place is empty: for as long as FFmpeg waits for a network at most."""
+        feed.close()
+        feed.reader.wait()
+        self._forget(index)
+
+
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """The running parts of one run, in the order of the flow.
+    """The running parts of one run, in the order of the flow; feeds and trackers of the sources that it begins with.
 
     With `detector: none` there are no `trackers`; `preprocessor`, `detector` and `reid` are None. With
     `tracker: {reid: off}` the last is None, too.
     """
 
+    entrance: Entrance
     feeds: tuple[Feed, ...]
     preprocessor: Preprocessor | None
     detector: Detector | None
@@ -170,27 +210,33 @@ def build(loaded: LoadedConfig, *, opener: Opener | None = None, warm: bool = Tr
         opened.append(compositor.close)
         encoder = X264Encoder(config.mosaic, config.encoder, threads)
         opened.append(encoder.close)
-        feeds = open_feeds(loaded, threads, opener or open_decoder, opened)
+        entrance = Entrance(loaded, threads, opener or open_decoder)
+        feeds = open_feeds(entrance, config, opened)
     except BaseException:
         for close in reversed(opened):
             close()
         raise
+    choices = choose(loaded)
     return Stages(
-        tuple(feeds), preprocessor, detector, trackers, reid, compositor, encoder, choose(loaded), Copies()
+        entrance, tuple(feeds), preprocessor, detector, trackers, reid, compositor, encoder, choices, Copies()
     )
 
 
-def open_feeds(loaded: LoadedConfig, threads: int, opener: Opener, opened: list[Callable[[], None]]) -> list[Feed]:
-    """A reader and a feed for each source; how to close them again is put into `opened` as they open."""
-    config = loaded.config
+def open_feeds(entrance: Entrance, config: Config, opened: list[Callable[[], None]]) -> list[Feed]:
+    """The feed of each source; how to close them again is put into `opened` as they open."""
     feeds: list[Feed] = []
     for index, source in enumerate(config.sources):
-        # One thread a stream is enough when there are several; a lone one may use them all.
-        per_stream = max(1, threads // len(config.sources))
-        reader = SourceReader(source, loaded.resolve(source.uri), index, per_stream, live=config.live, opener=opener)
-        opened.append(reader.close)
-        feeds.append(LiveFeed(reader, config.mosaic) if config.live else OfflineFeed(reader))
+        feeds.append(entrance.open(source, index))
+        opened.append(feeds[-1].close)
     return feeds
+
+
+def new_tracker(config: Config) -> Tracker:
+    """The tracker of one source, of a config with a detector: the host's, on every device."""
+    from tiler.track.bytetrack import ByteTracker
+
+    assert isinstance(config.detector, DetectorConfig)
+    return ByteTracker(config.tracker, config.detector.score)
 
 
 def _build_analysis(
@@ -203,10 +249,9 @@ def _build_analysis(
     from tiler.engines.registry import load_model
     from tiler.infer.cpu import OrtDetector
     from tiler.preprocess.cpu import CpuPreprocessor
-    from tiler.track.bytetrack import ByteTracker
 
     model = load_model(config.detector.model, loaded.folder)
-    streams = len(config.sources)
+    streams = config.places
     detector = OrtDetector(
         model,
         config.detector,
@@ -215,7 +260,7 @@ def _build_analysis(
         min_score=min(config.tracker.low_score, config.detector.score),
     )
     preprocessor = CpuPreprocessor(model.input_size, model.input, streams, threads)
-    return preprocessor, detector, tuple(ByteTracker(config.tracker, config.detector.score) for _ in range(streams))
+    return preprocessor, detector, tuple(new_tracker(config) for _ in config.sources)
 
 
 def _open_reid(config: Config) -> ReId | None:
@@ -224,4 +269,4 @@ def _open_reid(config: Config) -> ReId | None:
     from tiler.track.appearance import CpuEmbedder
     from tiler.track.reid import ReId
 
-    return ReId(CpuEmbedder(), len(config.sources), config.tracker)
+    return ReId(CpuEmbedder(), config.places, config.tracker)

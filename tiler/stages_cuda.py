@@ -26,9 +26,9 @@ from tiler.infer.network_cuda import open_network
 from tiler.memory import SURFACES, Picture, plan_memory
 from tiler.observe.copies import Copies
 from tiler.preprocess.cuda import CudaPreprocessor
-from tiler.stages import Choice, Feed, Stages, open_feeds, refuse_cpu, tracker_name
+from tiler.stages import Choice, Entrance, Feed, Stages, new_tracker, open_feeds, refuse_cpu, tracker_name
 from tiler.track.appearance_cuda import CudaEmbedder
-from tiler.track.bytetrack import ByteTracker
+from tiler.track.base import Tracker
 from tiler.track.reid import ReId
 
 _SWITCH_S = 0.0005
@@ -63,7 +63,8 @@ def build_cuda(loaded: LoadedConfig, index: int, threads: int) -> Stages:
             model = load_model(config.detector.model, loaded.folder)
         needed = DecodeSizes(config, model) if config.scaled_decode else None
         opener = CudaOpener(index, copies, SURFACES, may_use_cpu(config, "decode"), needed)
-        feeds: list[Feed] = open_feeds(loaded, threads, opener, opened)
+        entrance = Entrance(loaded, threads, opener, opener.forget)
+        feeds: list[Feed] = open_feeds(entrance, config, opened)
         infos = [feed.reader.info for feed in feeds]
         pictures = [Picture(*info.size, info.sixteen_bit, info.plane_size) if info else None for info in infos]
         plan = plan_memory(config, pictures, model, total_memory(index))
@@ -71,15 +72,15 @@ def build_cuda(loaded: LoadedConfig, index: int, threads: int) -> Stages:
         pool.set_limit(size=plan.pool_bytes)
         choices = [_decode_choice(index, opener, feeds)]
         preprocessor, detector, infer = None, None, None
-        trackers: tuple[ByteTracker, ...] = ()
+        trackers: tuple[Tracker, ...] = ()
         reid = None
         if model is not None and isinstance(config.detector, DetectorConfig):
             preprocessor, detector, infer = _open_analysis(config, model, index, threads, copies)
             opened += [preprocessor.close, detector.close]
-            trackers = tuple(ByteTracker(config.tracker, config.detector.score) for _ in feeds)
+            trackers = tuple(new_tracker(config) for _ in feeds)
             choices += [Choice("preprocess", f"cuda:{index}", "CUDA kernel", "one launch for all streams"), infer]
             if config.tracker.reid != "off":
-                reid = ReId(CudaEmbedder(index, copies), len(feeds), config.tracker)
+                reid = ReId(CudaEmbedder(index, copies), config.places, config.tracker)
                 opened.append(reid.close)
             choices.append(Choice("track", "cpu", tracker_name(config, index), "host by design"))
         compositor = CudaCompositor(config, index, copies, detector.class_names if detector else ())
@@ -99,7 +100,9 @@ def build_cuda(loaded: LoadedConfig, index: int, threads: int) -> Stages:
             share = f"vram_fraction: {config.vram_fraction:g}"
             raise InputError(f"GPU memory: {error} ({share}); fewer or smaller sources need less") from error
         raise
-    return Stages(tuple(feeds), preprocessor, detector, trackers, reid, compositor, encoder, tuple(choices), copies)
+    return Stages(
+        entrance, tuple(feeds), preprocessor, detector, trackers, reid, compositor, encoder, tuple(choices), copies
+    )
 
 
 def may_use_cpu(config: Config, stage: Any) -> bool:
@@ -121,7 +124,7 @@ def _open_analysis(
 ) -> tuple[CudaPreprocessor, Detector, Choice]:
     """Preprocessor and detector on one stream: what the first writes there the second reads."""
     assert isinstance(config.detector, DetectorConfig)
-    streams = len(config.sources)
+    streams = config.places
     stream = cupy.cuda.Stream(non_blocking=True)
     min_score = min(config.tracker.low_score, config.detector.score)
     try:

@@ -68,7 +68,7 @@ class Frame:
     """One decoded 4:2:0 picture.
 
     Attributes:
-        stream: index of the source in the config, from 0.
+        stream: place of the source in the run: its index in the config, from 0; added ones have others.
         pts: time of the picture in 1/90000 s, 0 at the start of the source.
         y: luma (H, W), uint8, or uint16 with the value in the high bits as in P016
             (`sample >> 8` is the 8-bit value). Rows may be padded (any row stride).
@@ -290,7 +290,7 @@ class Mosaic:
     Attributes:
         tick: index of the tick, from 0; its time is tick / fps.
         planes: (y, u, v): I420 on the CPU; u and v are the two halves of NV12 on CUDA.
-        sources: pts of the frame in each source's tile, or None for a slate.
+        sources: pts of the frame in each source's tile, or None for a slate; in the order of the config in force.
         nv12: CUDA: the same memory as one C-contiguous (H * 3 / 2, W) uint8 array.
         ready: CUDA: event after which the memory holds the picture.
     """

@@ -20,7 +20,7 @@ from tools.chromium import Page, chromium
 _CONFIG = """
 mosaic: {width: 1280, height: 720, fps: 15}
 encoder: {profile: low_latency, bitrate: 16M}
-preview: {port: 0, recordings: recordings}
+preview: {port: 0, recordings: recordings, spare_sources: 2}
 sources:
   - {id: plaza, uri: "sample://plaza", label: Plaza}
   - {id: duo, uri: "sample://duo", label: Duo}

@@ -26,7 +26,7 @@ class Compositor(Protocol):
         ...
 
     def arrange(self, config: Config) -> None:
-        """Compose by another config from the next call on: other layout, titles or overlay, nothing else.
+        """Compose by another config from the next call on: other sources, layout, titles or overlay, nothing else.
 
         Raises:
             InputError: the layout is refused; nothing is changed.

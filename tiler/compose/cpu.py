@@ -87,7 +87,7 @@ class CpuCompositor(Closing):
         self._lay_out()
 
     def arrange(self, config: Config) -> None:
-        """Take another layout, titles or overlay; see `Compositor`."""
+        """Take other sources, layout, titles or overlay; see `Compositor`."""
         self._scene.arrange(config)
         self._lay_out()
 

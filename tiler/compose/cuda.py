@@ -101,7 +101,8 @@ class CudaCompositor(Closing):
         self._size = self._scene.size
         with self._device:
             self._stream = cupy.cuda.Stream(non_blocking=True)
-            self._ring = [_Turn(self._size, len(self._scene.tiles) + 1) for _ in range(RING)]
+            most = len(self._scene.tiles) + config.places - len(config.sources)  # tiles of sources that may be added
+            self._ring = [_Turn(self._size, most + 1) for _ in range(RING)]
             self._colours = cupy.asarray(COLOURS)
             self._tables = cupy.zeros(1, cupy.int32)
             self._atlas = cupy.zeros((1, 1), cupy.uint8)
@@ -111,7 +112,7 @@ class CudaCompositor(Closing):
         self._lay_out()
 
     def arrange(self, config: Config) -> None:
-        """Take another layout, titles or overlay; see `Compositor`."""
+        """Take other sources, layout, titles or overlay; see `Compositor`."""
         self._scene.arrange(config)
         self._lay_out()
 
@@ -176,9 +177,9 @@ class CudaCompositor(Closing):
                 pack_picture(row, self._planes_of(tile.frame), mode)
         spans = [(tile.under, tile.over, tile.end) for tile in drawn]
         table[:, UNDER : END + 1] = [*spans, (spans[-1][2], spans[-1][2], len(rows))]
-        if len(rows) > turn.capacity or len(turn.table) != len(table):
-            turn.reserve(len(table), max(turn.capacity, 2 * len(rows)))
-        turn.table[...] = table
+        if len(rows) > turn.capacity or len(table) > len(turn.table):
+            turn.reserve(max(len(table), len(turn.table)), max(turn.capacity, 2 * len(rows)))
+        turn.table[: len(table)] = table
         pack_rows(rows, turn.rows[: len(rows)])
         return len(rows)
 

@@ -71,7 +71,7 @@ class Scene:
         self._show(place_tiles(config))
 
     def arrange(self, config: Config) -> None:
-        """Take another layout, other titles or another overlay, for the same sources and size of mosaic.
+        """Take other sources, another layout, other titles or another overlay, for the same size of mosaic.
 
         Raises:
             InputError: the layout is refused; nothing is changed.

@@ -14,7 +14,7 @@ from tiler.compose.layout import LayoutError, place_tiles
 from tiler.config import document as yaml_document
 from tiler.config.document import Document, dotted, parse, parse_scalar
 from tiler.config.explain import explain, nearest
-from tiler.config.models import Config, DetectorConfig, PreviewConfig, Source, is_live, is_loopback
+from tiler.config.models import MAX_SOURCES, Config, DetectorConfig, PreviewConfig, Source, is_live, is_loopback
 from tiler.config.outputs import (
     TRACKS_SUFFIXES,
     VIDEO_SUFFIXES,
@@ -323,6 +323,9 @@ def _check_preview(loaded: LoadedConfig, report: _Findings) -> None:
         loaded.resolve(preview.recordings or "")
     except (ValueError, RuntimeError, OSError) as error:
         report.at(("preview", "recordings"), str(error))
+    if loaded.config.places > MAX_SOURCES:
+        most = MAX_SOURCES - len(loaded.config.sources)
+        report.at(("preview", "spare_sources"), f"a run has at most {MAX_SOURCES} sources; accepted here: 0 to {most}")
     if not is_loopback(preview.host) and preview.token is None and not preview.behind_proxy:
         report.at(
             ("preview", "host"),

@@ -258,6 +258,12 @@ class PreviewConfig(Model):
     recordings: str | None = Field(
         None, min_length=1, description="folder for recordings that the page starts; without it there are none"
     )
+    spare_sources: int = Field(
+        0, ge=0, le=32, description="places for sources that are added while a live run goes on, planned for as all are"
+    )
+
+
+MAX_SOURCES = 64
 
 
 class Config(Model):
@@ -281,7 +287,7 @@ class Config(Model):
     duration_s: float | None = Field(None, gt=0, description="stop after this many seconds of mosaic; "
                                                              "when absent, when every file has ended")
     mosaic: MosaicConfig = MosaicConfig()
-    sources: Annotated[list[Source], Field(min_length=1, max_length=64)]
+    sources: Annotated[list[Source], Field(min_length=1, max_length=MAX_SOURCES)]
     tiles: Annotated[list[Tile], Field(min_length=1, max_length=256)] | None = Field(
         None, description="one tile per source, in order, when absent"
     )
@@ -297,6 +303,11 @@ class Config(Model):
     def live(self) -> bool:
         """True when the mosaic follows the wall clock: a camera, a URL or `realtime: true`."""
         return any(is_live(source) for source in self.sources)
+
+    @property
+    def places(self) -> int:
+        """Sources that a run of this config has room for: its own and the spare ones."""
+        return len(self.sources) + (self.preview.spare_sources if self.preview is not None else 0)
 
 
 def is_live(source: Source) -> bool:
@@ -324,10 +335,7 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-MEDIA_SUFFIXES = frozenset(
-    f".{name}"
-    for name in (
-        *("mp4", "mov", "m4v", "mkv", "webm", "avi", "flv", "mpg", "mpeg", "wmv"),
-        *("jpg", "jpeg", "png", "webp", "bmp", "gif"),
-    )
-)
+IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"))
+MEDIA_SUFFIXES = IMAGE_SUFFIXES | {
+    *(".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".flv", ".mpg", ".mpeg", ".wmv")
+}

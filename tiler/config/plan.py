@@ -57,25 +57,25 @@ class Plan:
         tensors = 0
         if self.model is not None:
             width, height = self.model.input_size
-            tensors = TENSORS * len(self.sources) * 3 * width * height * 4
+            tensors = TENSORS * self.loaded.config.places * 3 * width * height * 4
         return (frames + mosaics + tensors) / 1e6
 
     def device_memory(self, total_bytes: int) -> MemoryPlan:
         """The plan of a CUDA device that has `total_bytes`."""
         pictures = [
-            Picture(*plan.size, plan.sixteen_bit, self._plane_size(index, plan)) if plan.size else None
-            for index, plan in enumerate(self.sources)
+            Picture(*plan.size, plan.sixteen_bit, self._plane_size(plan)) if plan.size else None
+            for plan in self.sources
         ]
         return plan_memory(self.loaded.config, pictures, self.model, total_bytes)
 
-    def _plane_size(self, index: int, plan: SourcePlan) -> tuple[int, int] | None:
+    def _plane_size(self, plan: SourcePlan) -> tuple[int, int] | None:
         """The size that NVDEC shall decode a source at, if it can: what it cannot is known at run time only."""
         from tiler.decode.keyframe import CODECS
         from tiler.decode_size import DecodeSizes
 
         if not self.loaded.config.scaled_decode or plan.size is None or plan.codec not in CODECS:
             return None
-        return DecodeSizes(self.loaded.config, self.model)(index, plan.size, Fraction(1))
+        return DecodeSizes(self.loaded.config, self.model)(plan.source.id, plan.size, Fraction(1))
 
     def render(self) -> str:
         """The plan as lines of plain text."""
@@ -91,6 +91,8 @@ class Plan:
             if slots := plan.source.slots:
                 of = f", {slots.class_name} only" if slots.class_name else ""
                 lines.append(f"  {'':<12} slots by {slots.mode}{of}: {', '.join(slots.names)}")
+        if spare := config.places - len(config.sources):
+            lines.append(f"  {spare} more may be added while a live run goes on")
         tiles = place_tiles(config)
         lines += ["", f"mosaic  {mosaic.width}x{mosaic.height} at {float(mosaic.fps):g} fps, clock {self._clock()}"]
         lines += ["  " + row for row in draw_layout(tiles, (mosaic.width, mosaic.height), 64).splitlines()]

@@ -35,8 +35,8 @@ class StreamInfo:
     plane_size: tuple[int, int] | None = None
 
 
-Needed = Callable[[int, tuple[int, int], Fraction], tuple[int, int]]
-"""Stream, size in picture pixels, aspect of one -> the size in which the run needs its pictures, never a larger one."""
+Needed = Callable[[str, tuple[int, int], Fraction], tuple[int, int]]
+"""Id of a source, size in picture pixels, aspect of one -> the size in which the run needs its pictures, no larger."""
 
 
 class UndecodableError(InputError):

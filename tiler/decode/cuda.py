@@ -13,7 +13,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from pathlib import Path
+
+import cupy
 
 from tiler.config.models import Source
 from tiler.decode.base import Decoder, Needed, UndecodableError
@@ -22,7 +23,7 @@ from tiler.decode.keyframe import RefusedError
 from tiler.decode.nvdec_cuda import NvdecDecoder
 from tiler.decode.pyav_cuda import PyavCudaDecoder
 from tiler.decode.source import QUEUE_DEPTH
-from tiler.decode.still import STILL_SUFFIXES, StillDecoder
+from tiler.decode.still import StillDecoder, image_file
 from tiler.decode.surfaces_cuda import SurfaceRing
 from tiler.decode.upload_cuda import UploadDecoder
 from tiler.errors import InputError
@@ -82,9 +83,8 @@ class CudaOpener:
             from tiler.samples import resolve  # renders the sample when it is asked for first
 
             uri = str(resolve(uri).path)
-        path = Path(uri.removeprefix("file://"))
-        if path.suffix.lower() in STILL_SUFFIXES and "://" not in str(path):
-            return self._uploading(StillDecoder(source, path, stream), stream, STILL_SLOTS)
+        if (image := image_file(uri)) is not None:
+            return self._uploading(StillDecoder(source, image, stream), stream, STILL_SLOTS)
         ladder: list[tuple[str, Callable[[], Decoder]]] = [
             (NVDEC, lambda: self._nvdec(source, uri, stream)),
             (PYAV_CUDA, lambda: PyavCudaDecoder(source, uri, stream, self._device)),
@@ -112,6 +112,14 @@ class CudaOpener:
                 "to decode it on the CPU, list decode in allow_cpu"
             )
         return self._uploading(PyavDecoder(source, uri, stream, threads), stream, self._slots)
+
+    def forget(self, stream: int) -> None:
+        """The source has left: free its surfaces. What comes into its place has others, as many as it needs."""
+        with self._lock:
+            ring = self._rings.pop(stream, None)
+        if ring is not None:
+            with cupy.cuda.Device(self._device):
+                ring.close()
 
     def _nvdec(self, source: Source, uri: str, stream: int) -> Decoder:
         return NvdecDecoder(source, uri, stream, self._ring(stream, self._slots), self._device, self._needed)

@@ -372,7 +372,7 @@ def open_container(source: Source, uri: str) -> InputContainer:
     file_format = options.pop("format", "v4l2" if uri.startswith("/dev/video") else "") or None
     if uri.startswith(("rtsp://", "rtsps://")):
         options.setdefault("rtsp_transport", "tcp")  # UDP loses packets under load
-    if Path(uri).is_file():
+    if "://" not in uri and Path(uri).is_file():
         uri, timeout = f"file:{uri}", None  # a colon in a file name is not a protocol
     container: InputContainer = av.open(
         uri, "r", format=file_format, options=options, timeout=timeout, **_ANY_METADATA

@@ -26,6 +26,24 @@ class Shown(NamedTuple):
     state: State
 
 
+class Hold:
+    """Keeps the picture of a source while it is paused. One thread uses it."""
+
+    def __init__(self) -> None:
+        self._kept: Shown | None = None
+
+    def apply(self, now: Shown, paused: bool) -> Shown:
+        """What to show: `now`, or while paused what was shown when that began."""
+        if not paused:
+            self._kept = None
+            return now
+        kept = self._kept or now
+        if kept.frame is None:
+            return kept
+        self._kept = kept
+        return Shown(kept.frame, False, State.PAUSED)
+
+
 @dataclass(frozen=True, slots=True)
 class FeedCounts:
     """What became of a source's frames.

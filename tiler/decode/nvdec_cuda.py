@@ -199,9 +199,9 @@ class NvdecDecoder(DemuxedDecoder[NvPicture]):
         if self._needed is None:
             return look.width, look.height
         if look.rotation in (90, 270):
-            height, width = self._needed(self._stream, (look.height, look.width), 1 / look.sample_aspect)
+            height, width = self._needed(self._source.id, (look.height, look.width), 1 / look.sample_aspect)
             return width, height
-        return self._needed(self._stream, (look.width, look.height), look.sample_aspect)
+        return self._needed(self._source.id, (look.width, look.height), look.sample_aspect)
 
     def _begun(self, nvdec: NvdecSession, packet: VideoPacket) -> list[NvPicture]:
         """The first packet of a decoder: the CPU has decoded it, so whatever NVDEC objects to is not the data."""

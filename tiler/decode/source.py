@@ -13,14 +13,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from tiler.closing import Closing
 from tiler.config.models import Source, is_live
 from tiler.decode.base import Decoder, StreamInfo, UndecodableError
 from tiler.decode.clock import LiveClock
 from tiler.decode.cpu import DEFAULT_FPS, PyavDecoder
-from tiler.decode.still import STILL_SUFFIXES, StillDecoder
+from tiler.decode.still import StillDecoder, image_file
 from tiler.errors import InputError, StageError, mask_uri
 from tiler.types import CLOCK_HZ, Frame
 
@@ -42,7 +41,7 @@ def open_decoder(source: Source, uri: str, stream: int, threads: int) -> Decoder
     Args:
         source: the source's entry in the config.
         uri: its uri, relative paths resolved.
-        stream: index of the source in the config.
+        stream: place of the source, see `Frame.stream`.
         threads: for FFmpeg; 0 leaves it to FFmpeg.
 
     Raises:
@@ -52,9 +51,8 @@ def open_decoder(source: Source, uri: str, stream: int, threads: int) -> Decoder
         from tiler.samples import resolve  # renders the sample when it is asked for first
 
         uri = str(resolve(uri).path)
-    path = Path(uri.removeprefix("file://"))
-    if path.suffix.lower() in STILL_SUFFIXES and "://" not in str(path):
-        return StillDecoder(source, path, stream)
+    if (image := image_file(uri)) is not None:
+        return StillDecoder(source, image, stream)
     return PyavDecoder(source, uri, stream, threads)
 
 
@@ -79,12 +77,14 @@ class SourceReader(Closing):
     """Pulls the frames of one source on a thread of its own.
 
     A file is opened by the constructor, so that a wrong one is reported before the run
-    starts. A live source (see `config.models.is_live`) is opened by the thread, and again
-    whenever it breaks: after `reconnect_s`, then half as long again each time, at most 30 s.
+    starts; with `late`, by the thread, so that nobody has to wait for it. A live source
+    (see `config.models.is_live`) is opened by the thread, and again whenever it breaks:
+    after `reconnect_s`, then half as long again each time, at most 30 s.
 
     Attributes:
         counts: see ReaderCounts; written by the thread.
         failure: why the stream broke, None while it has not.
+        outage: why a live source is away and looked for, None while it is there.
         info: of the decoder; None before a live source was first reached.
         endless: nothing more may come, and yet what is shown stays (an image).
     """
@@ -97,6 +97,7 @@ class SourceReader(Closing):
         threads: int,
         *,
         live: bool,
+        late: bool = False,
         opener: Opener = open_decoder,
     ) -> None:
         """
@@ -104,6 +105,7 @@ class SourceReader(Closing):
             source, uri, stream, threads: as for `open_decoder`.
             live: the mosaic follows the wall clock: files are paced by their timestamps,
                 and only the newest frame is kept.
+            late: the source joins a run that goes on, and that goes on whatever becomes of it.
             opener: opens the decoder.
 
         Raises:
@@ -112,10 +114,11 @@ class SourceReader(Closing):
         self.source = source
         self.counts = ReaderCounts()
         self.failure: StageError | None = None
+        self.outage: str | None = None
         self.info: StreamInfo | None = None
         self.endless = False
         self.remote = is_live(source.model_copy(update={"realtime": False}))
-        self._live = live
+        self._live, self._late = live, late
         self._open: Callable[[], Decoder] = lambda: opener(source, uri, stream, threads)
         self._where = mask_uri(uri)
         self._decoder: Decoder | None = None
@@ -125,7 +128,7 @@ class SourceReader(Closing):
         self._changed = threading.Condition()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"tiler-decode-{source.id}", daemon=True)
-        if not self.remote:
+        if not self.remote and not late:
             self._use(self._open())
 
     def start(self) -> None:
@@ -154,6 +157,11 @@ class SourceReader(Closing):
         """Nothing more will come (and everything was taken)."""
         with self._changed:
             return self._finished and not self._frames
+
+    def wait(self) -> None:
+        """Until the thread of a closed reader has ended: nothing of the source is in use any more."""
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def close(self) -> None:
         """Stop within a second; may be called twice.
@@ -197,8 +205,12 @@ class SourceReader(Closing):
                 self.failure = error
                 self.counts.errors += 1
                 logger.warning("stream ended early: %s", error)
-        except BaseException as error:  # raised again where the frames are taken
-            self._bug = error
+        except BaseException as error:
+            if not self._late:  # raised again where the frames are taken
+                self._bug = error
+            else:  # whatever somebody adds must not end the run
+                self.failure = StageError("decode", f"{type(error).__name__}: {error}", stream=self.source.id)
+                logger.exception("stream %s ended by a failure of its own", self.source.id)
         finally:
             if self._decoder is not None:
                 self._decoder.close()
@@ -214,8 +226,10 @@ class SourceReader(Closing):
 
     def _play(self) -> None:
         """A file: from its start to its end, or round and round."""
-        decoder = self._decoder
-        assert decoder is not None
+        try:
+            decoder = self._decoder or self._use(self._open())
+        except InputError as error:
+            raise StageError("decode", str(error), stream=self.source.id) from error
         offset = 0
         began_s: float | None = None
         while not self._stop.is_set():
@@ -259,7 +273,7 @@ class SourceReader(Closing):
                 decoder = self._use(self._open())
                 for frame in self._frames_of(decoder):
                     if out:
-                        out = False
+                        out, self.outage = False, None
                         self.counts.reconnects += self.counts.read > 1  # not when it first came up late
                         logger.info("stream %s: back (%s)", self.source.id, self._where)
                     wait_s = self.source.reconnect_s
@@ -274,6 +288,7 @@ class SourceReader(Closing):
                 self._decoder.close()
             if self._stop.is_set():
                 return
+            self.outage = why
             if not out:
                 out = True
                 self.counts.errors += 1

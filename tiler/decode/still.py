@@ -17,8 +17,14 @@ from tiler.decode.picture import PlaneMaker, colour_of
 from tiler.errors import InputError
 from tiler.types import Frame
 
-STILL_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp"))
+_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp"))
 MAX_SIDE_PX = 16384
+
+
+def image_file(uri: str) -> Path | None:
+    """The path of an image file; None for anything else, an image of a web server among it."""
+    path = uri.removeprefix("file://")
+    return Path(path) if "://" not in path and Path(path).suffix.lower() in _SUFFIXES else None
 
 
 class StillDecoder(Closing):

@@ -12,6 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -137,4 +138,7 @@ class SurfaceRing:
         if self._shape is not None:
             self.stream.synchronize()  # memory in the pool is anybody's: no copy into it may be on its way
             self._shape = None
-            self._free = SimpleQueue()
+            free, self._free = self._free, SimpleQueue()
+            with suppress(Empty):  # a lease keeps the queue, which must not keep the others
+                while True:
+                    free.get_nowait()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -14,9 +14,6 @@ from rich.text import Text
 
 from tiler.observe.run import RunObserver
 
-if TYPE_CHECKING:
-    from tiler.config.models import Config
-
 _FIRST_LINE_S = 1.0
 _LINE_EVERY_S = 5.0
 
@@ -24,14 +21,12 @@ _LINE_EVERY_S = 5.0
 class Progress:
     """Shows a run on stderr; `update` is called a few times a second."""
 
-    def __init__(self, config: Config, observer: RunObserver, total: int | None) -> None:
+    def __init__(self, observer: RunObserver, total: int | None) -> None:
         """
         Args:
-            config: sources' ids and titles.
             observer: what to show.
             total: ticks of the whole run, None when unknown.
         """
-        self._config = config
         self._observer = observer
         self._total = total
         self._console = Console(stderr=True)
@@ -67,7 +62,7 @@ class Progress:
         if self._total and (left_s := seen.left_s(self._total)) is not None:
             parts.append(f"ETA {left_s:.0f} s")
         parts.append(f"encoder waits p95 {seen.encoder_wait.percentile_ms(95):.1f} ms")
-        parts.append(f"drops {seen.dropped_ticks + sum(row['dropped'] for row in seen.streams())}")
+        parts.append(f"drops {seen.dropped_ticks + sum(stream.report()['dropped'] for stream in seen.streams)}")
         rows = [output.report() for output in seen.outputs]
         lost = [row for row in rows if row["state"] != "up" and row["error"]]
         if lost:
@@ -83,11 +78,13 @@ class Progress:
         table = Table(box=None, pad_edge=False)
         for column in ("stream", "fps", "frames", "skipped", "repeated", "dropped", "tracks", ""):
             table.add_column(column, justify="left" if column in ("stream", "") else "right")
-        for source, row in zip(self._config.sources, self._observer.streams(), strict=True):
-            elapsed = self._observer.elapsed_s
+        for stream in self._observer.streams:
+            if stream.removed:
+                continue
+            row, elapsed = stream.report(), self._observer.elapsed_s
             rate = row["read"] / elapsed if elapsed else 0.0
             table.add_row(
-                source.title,
+                stream.source.title,
                 f"{rate:.1f}",
                 *(str(row[key]) for key in ("read", "skipped", "repeated", "dropped", "tracks_now")),
                 row["failure"] or "",

@@ -8,12 +8,13 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tiler import __version__
 from tiler.observe.copies import Copies
 from tiler.observe.metrics import Timing
-from tiler.types import Packet, State, Tracks
+from tiler.observe.streams import Reports, StreamSeen
+from tiler.types import Packet
 
 if TYPE_CHECKING:
     from tiler.config.models import Config
@@ -27,26 +28,6 @@ _PACKAGES = (
 
 _TICKS_KEPT = 1024
 """Ticks whose beginning is remembered; no encoder holds so many pictures."""
-
-
-class TileSeen(NamedTuple):
-    """What a source showed at a tick.
-
-    Attributes:
-        state: how it was shown.
-        fps: pictures a second that came lately.
-        age_s: seconds from the decoder to the tick; None without a picture.
-    """
-
-    state: State = State.WAITING
-    fps: float = 0.0
-    age_s: float | None = None
-
-
-class Reports(Protocol):
-    """An output or another part, as far as it is shown."""
-
-    def report(self) -> dict[str, Any]: ...
 
 
 class Encodes(Protocol):
@@ -68,13 +49,9 @@ class RunObserver:
         frames: pictures of the mosaic that left the encoder.
         bytes: their size.
         dropped_ticks: pictures of the mosaic left out because the run was behind (live).
-        tracks: people (or other things) followed now, by stream.
-        tiles: what each source showed last.
-        slots: of each stream, the pictures in which each slot was seen; empty without slots.
-        revised: of each stream, how often names went over; see `Slots.revised`.
+        streams: what is seen of every source that is or was in the run, in the order in which they came.
         outputs: where the packets and tracks go.
         sound: of one source, beside the pictures; None without.
-        reid: how much was looked at whom, by stream; empty without.
         encoder_wait: how long composed pictures waited for the encoder.
         latency: from the tick to its packet.
     """
@@ -85,17 +62,12 @@ class RunObserver:
         self._choices = {choice.stage: choice for choice in choices}
         self._timings = {choice.stage: Timing() for choice in choices}
         self._timings.setdefault("track", Timing())
-        self._feeds = feeds
         self._encoder = encoder
         self._copies = copies or Copies()
         self.frames = self.bytes = self.dropped_ticks = 0
-        self.tracks = [0] * len(feeds)
-        self.tiles = [TileSeen()] * len(feeds)
-        self.slots = [dict.fromkeys(s.slots.names, 0) if s.slots else {} for s in config.sources]
-        self.revised = [0] * len(feeds)
+        self.streams = tuple(StreamSeen(*both) for both in zip(config.sources, feeds, strict=False))
         self.outputs: Iterable[Reports] = ()
         self.sound: Reports | None = None
-        self.reid: Sequence[Reports] = ()
         self.encoder_wait, self.latency = Timing(), Timing()
         self._began: dict[int, float] = {}
         self._start_s = self._first_s = self._end_s = 0.0
@@ -130,15 +102,6 @@ class RunObserver:
         if began_s is not None:
             self.latency.add(time.monotonic() - began_s)
 
-    def cast(self, stream: int, tracks: Tracks, revised: int) -> None:
-        """Who of the cast a picture shows, and how often names were exchanged until then."""
-        counts = self.slots[stream]
-        names = list(counts)
-        for slot in tracks.slot.tolist():
-            if slot >= 0:
-                counts[names[slot]] += 1
-        self.revised[stream] = revised
-
     @property
     def elapsed_s(self) -> float:
         return (self._end_s or time.monotonic()) - self._start_s if self._start_s else 0.0
@@ -152,34 +115,6 @@ class RunObserver:
         """Seconds until `total` pictures, at the pace since the first one: it may have waited for a compiler."""
         passed_s = time.monotonic() - self._first_s
         return max(0.0, (total - self.frames) * passed_s / (self.frames - 1)) if self.frames > 1 else None
-
-    def streams(self) -> list[dict[str, Any]]:
-        """What became of each source's frames."""
-        rows = []
-        duties: Sequence[Reports | None] = self.reid or [None] * len(self.tracks)
-        for index, (source, feed, tracks, duty) in enumerate(
-            zip(self._config.sources, self._feeds, self.tracks, duties, strict=True)
-        ):
-            counts = feed.counts
-            failure = feed.reader.failure
-            rows.append(
-                {
-                    "id": source.id,
-                    "read": counts.read,
-                    "skipped": counts.skipped,
-                    "repeated": counts.repeated,
-                    "dropped": counts.dropped,
-                    "reconnects": counts.reconnects,
-                    "errors": counts.errors,
-                    "tracks_now": tracks,
-                    "decoder": feed.reader.info.decoder if feed.reader.info else None,
-                    "failure": str(failure) if failure else None,
-                    **({"reid": duty.report()} if duty is not None else {}),
-                }
-            )
-            if source.slots:
-                rows[-1] |= {"slots": dict(self.slots[index]), "slots_revised": self.revised[index]}
-        return rows
 
     def report(self) -> dict[str, Any]:
         """The run as plain data, ready for JSON."""
@@ -200,7 +135,7 @@ class RunObserver:
             "clock": "live" if self._config.live else "offline",
             "dropped_ticks": self.dropped_ticks,
             "bytes": self.bytes,
-            "streams": self.streams(),
+            "streams": [seen.report() for seen in self.streams],
             "stages": stages,
             "end_to_end": self.latency.summary(),
             "encoder": {

@@ -59,7 +59,9 @@ class Outputs(Closing):
             for output in config.outputs:
                 if isinstance(output, TracksOutput):
                     path = Path(loaded.resolve(output.tracks))
-                    text = open_tracks(path, streams, class_names, slots=slots, overwrite=overwrite)
+                    text = open_tracks(
+                        path, streams, class_names, slots=slots, more=config.places > len(streams), overwrite=overwrite
+                    )
                     self._tracks.append(TracksOutlet(text, str(path)))
                     opened.callback(self._tracks[-1].close)
                     continue
@@ -85,6 +87,20 @@ class Outputs(Closing):
         """Give the tracks of a picture to every output of tracks; never fails. See `TrackWriter.write`."""
         for outlet in self._tracks:
             outlet.put(stream, frame_index, tracks, picture_size)
+
+    def join(self, stream: int, name: str) -> None:
+        """Let the outputs of tracks take one more stream; see `TrackWriter.join`.
+
+        Raises:
+            InputError: one of them cannot.
+        """
+        for outlet in self._tracks:
+            outlet.join(stream, name)
+
+    def leave(self, stream: int) -> None:
+        """Nothing more comes of a stream; see `TrackWriter.leave`."""
+        for outlet in self._tracks:
+            outlet.leave(stream)
 
     @property
     def gone(self) -> bool:

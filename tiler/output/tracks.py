@@ -8,7 +8,7 @@
 `frame` counts from 0, `pts` is in 1/90000 s, boxes are in picture pixels. A stream with slots
 has "slot": NAME in each track, or null. `.txt` holds what the MOTChallenge tools read, one line per
 track: frame from 1, id, left, top, width, height, score, -1, -1, -1; a file per stream (NAME.ID.txt)
-when there are several. Of a stream with slots it holds the cast: the id is the slot's place in
+when there are, or may be, several. Of a stream with slots it holds the cast: the id is the slot's place in
 `names`, from 1, and tracks without a slot are left out.
 
 The text depends on the tracks alone: equal runs write equal bytes.
@@ -18,10 +18,11 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import numpy as np
 
@@ -41,11 +42,12 @@ Format = Callable[[str, int, Tracks, tuple[int, int], Sequence[str], Sequence[st
 
 
 class TrackWriter(Closing):
-    """Writes the tracks of all streams. Made by `open_tracks`; used by one thread at a time."""
+    """Writes the tracks of all streams. Made by `open_tracks`. One thread writes; others let streams come and go."""
 
     def __init__(
         self,
-        streams: Mapping[int, tuple[str, Path]],
+        streams: Mapping[int, str],
+        path_of: Callable[[str], Path],
         class_names: Sequence[str],
         text: Format,
         slots: Mapping[int, Sequence[str]] | None = None,
@@ -53,26 +55,67 @@ class TrackWriter(Closing):
         """Create the files.
 
         Args:
-            streams: id and file of each stream index; streams may share a file.
+            streams: id of each stream index.
+            path_of: the file of a stream with this id; streams may share one.
             slots: names of the slots of the streams that have some.
 
         Raises:
             InputError: a file cannot be written.
         """
+        self._changing = threading.Lock()
+        self._path_of = path_of
         self._class_names = class_names
         self._text = text
         self._slots = dict(slots or {})
         self._files: dict[Path, TextIO] = {}
-        for _, path in streams.values():
-            try:
-                if path not in self._files:
-                    self._files[path] = path.open("w", encoding="utf-8", newline="\n")
-            except OSError as error:
-                self.close()
-                raise InputError(f"output {path}: cannot be written: {error.strerror}") from error
-        self._streams = dict(streams)
-        self._paths = tuple(self._files)
+        self._streams: dict[int, tuple[str, Path]] = {}
+        self._paths: list[Path] = []
+        try:
+            for stream, name in streams.items():
+                self._take(stream, name, *self._open(name, "w"))
+        except InputError:
+            self.close()
+            raise
         self._flushed_s = time.monotonic()
+
+    def _open(self, name: str, mode: str) -> tuple[Path, TextIO]:
+        path = self._path_of(name)
+        try:
+            return path, self._files.get(path) or cast(TextIO, path.open(mode, encoding="utf-8", newline="\n"))
+        except FileExistsError:
+            raise InputError(f"output {path}: exists, and is not replaced by what is added to a run") from None
+        except OSError as error:
+            raise InputError(f"output {path}: cannot be written: {error.strerror}") from error
+
+    def _take(self, stream: int, name: str, path: Path, file: TextIO) -> None:
+        if path not in self._files:
+            self._files[path] = file
+            self._paths.append(path)
+        self._streams[stream] = name, path
+
+    def join(self, stream: int, name: str) -> None:
+        """Take the tracks of one more stream, without slots. A file of its own is made anew: none is replaced.
+
+        Raises:
+            InputError: it exists or cannot be written.
+        """
+        path, file = self._open(name, "x")
+        with self._changing:
+            self._take(stream, name, path, file)
+
+    def leave(self, stream: int) -> None:
+        """Nothing more comes of a stream: finish its file, unless others share it. May be called twice.
+
+        Raises:
+            StageError: the disk did not take the last lines.
+        """
+        last: dict[Path, TextIO] = {}
+        with self._changing:
+            self._slots.pop(stream, None)
+            _, path = self._streams.pop(stream, ("", None))
+            if path in self._files and all(path != other for _, other in self._streams.values()):
+                last = {path: self._files.pop(path)}
+        self._finish(last)
 
     def write(self, stream: int, frame_index: int, tracks: Tracks, picture_size: tuple[int, int]) -> None:
         """Write the tracks of one picture.
@@ -85,16 +128,17 @@ class TrackWriter(Closing):
         Raises:
             StageError: the disk does not take it.
         """
-        name, path = self._streams[stream]
-        try:
-            slots = self._slots.get(stream, ())
-            self._files[path].write(self._text(name, frame_index, tracks, picture_size, self._class_names, slots))
-            if time.monotonic() - self._flushed_s >= _FLUSH_S:
-                for file in self._files.values():
-                    file.flush()
-                self._flushed_s = time.monotonic()
-        except OSError as error:
-            raise StageError("output", f"{path}: {error.strerror}", name) from error
+        with self._changing:
+            name, path = self._streams[stream]
+            try:
+                slots = self._slots.get(stream, ())
+                self._files[path].write(self._text(name, frame_index, tracks, picture_size, self._class_names, slots))
+                if time.monotonic() - self._flushed_s >= _FLUSH_S:
+                    for file in self._files.values():
+                        file.flush()
+                    self._flushed_s = time.monotonic()
+            except OSError as error:
+                raise StageError("output", f"{path}: {error.strerror}", name) from error
 
     @property
     def size_bytes(self) -> int:
@@ -107,7 +151,11 @@ class TrackWriter(Closing):
         Raises:
             StageError: the disk did not take the last lines.
         """
-        files, self._files = self._files, {}
+        with self._changing:
+            files, self._files = self._files, {}
+            self._finish(files)
+
+    def _finish(self, files: Mapping[Path, TextIO]) -> None:
         failed = []
         for path, file in files.items():
             try:
@@ -129,6 +177,22 @@ class TracksOutlet:
         self._writer = writer
         self._pictures = self._dropped = 0
         self._closed = False
+
+    def join(self, stream: int, name: str) -> None:
+        """See `TrackWriter.join`.
+
+        Raises:
+            InputError: its file exists or cannot be written.
+        """
+        if not self.stopped:
+            self._writer.join(stream, name)
+
+    def leave(self, stream: int) -> None:
+        """See `TrackWriter.leave`; never raises."""
+        try:
+            self._writer.leave(stream)
+        except StageError as error:
+            self._fail(error)
 
     def put(self, stream: int, frame_index: int, tracks: Tracks, picture_size: tuple[int, int]) -> None:
         """See `TrackWriter.write`; never raises."""
@@ -189,6 +253,7 @@ def open_tracks(
     class_names: Sequence[str],
     *,
     slots: Mapping[int, Sequence[str]] | None = None,
+    more: bool = False,
     overwrite: bool = False,
 ) -> TrackWriter:
     """Open a writer of tracks; the suffix of `path` says which.
@@ -198,6 +263,7 @@ def open_tracks(
         streams: (id, index) of each stream that will be written.
         class_names: by class_id; a class without a name is written as its number.
         slots: names of the slots of the streams, by index, that have some.
+        more: other streams may join.
         overwrite: replace files that exist.
 
     Raises:
@@ -206,14 +272,15 @@ def open_tracks(
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise InputError(f"output {path}: tracks need a name that ends in {' or '.join(SUFFIXES)}")
-    per_stream = suffix == ".txt" and len(streams) > 1
-    targets = {
-        index: (name, path.with_name(f"{path.stem}.{name}{path.suffix}") if per_stream else path)
-        for name, index in streams
-    }
-    for target in sorted({target for _, target in targets.values()}):
+    per_stream = suffix == ".txt" and (more or len(streams) > 1)
+
+    def path_of(name: str) -> Path:
+        return path.with_name(f"{path.stem}.{name}{path.suffix}") if per_stream else path
+
+    for target in sorted({path_of(name) for name, _ in streams}):
         check_writable(target, overwrite=overwrite)
-    return TrackWriter(targets, class_names, _mot_text if suffix == ".txt" else _json_line, slots)
+    names = {index: name for name, index in streams}
+    return TrackWriter(names, path_of, class_names, _mot_text if suffix == ".txt" else _json_line, slots)
 
 
 def _json_line(

@@ -39,6 +39,20 @@ class SourceRequest(_Model):
     paused: bool | None = Field(None, description="hold its picture, or let it go on")
 
 
+class AddRequest(_Model):
+    """A source to add."""
+
+    id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")] = Field(
+        description="no source of this run has, or had, the same"
+    )
+    uri: Annotated[str, StringConstraints(min_length=1, max_length=2048)] = Field(
+        description="rtsp, rtsps, rtmp, rtmps, http, https, udp, tcp or rtp URL, or sample://NAME"
+    )
+    label: Annotated[str, StringConstraints(max_length=64)] | None = Field(
+        None, description="title of its tile; the id when absent"
+    )
+
+
 class RecordingRequest(_Model):
     """Start or stop recording."""
 
@@ -80,7 +94,7 @@ class SourceAnswer(_Model):
     reconnects: int
     errors: int
     decoder: str | None
-    failure: str | None
+    failure: str | None = Field(description="why it broke, or why a URL is not there now")
     paused: bool
 
 
@@ -139,6 +153,7 @@ class StateAnswer(_Model):
     tiles: list[TileAnswer]
     overlay: dict[str, bool]
     sources: list[SourceAnswer]
+    spare: int | None = Field(description="sources that may be added; null when this run takes none")
     stages: dict[str, StageAnswer]
     cpu_fallback: list[str] = Field(description="stages on the CPU")
     encoder: str

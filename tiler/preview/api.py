@@ -1,4 +1,4 @@
-"""The control API: JSON in, JSON out, and the OpenAPI document made of the same table.
+"""The control API: JSON in, JSON out.
 
 A change lands at the next tick. What takes long or touches the disk is done on a thread of its own, one after the
 other, so that no handler holds the video up.
@@ -10,29 +10,28 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Literal
 
 from aiohttp import web
-from pydantic import BaseModel, ValidationError
-from pydantic.json_schema import models_json_schema
+from pydantic import ValidationError
 
-from tiler import __version__
 from tiler.compose.layout import numbered_tiles
+from tiler.config.added import added_source
 from tiler.config.models import Config
 from tiler.config.outputs import ClipOutput
 from tiler.control import Control
 from tiler.errors import InputError, StageError, mask_uri
+from tiler.lineup import Lineup
 from tiler.observe.run import RunObserver
 from tiler.preview.access import Allowance, problem
 from tiler.preview.answers import (
+    AddRequest,
     ClipAnswer,
     LayoutRequest,
     MosaicAnswer,
     OutputAnswer,
     OverlayRequest,
-    Problem,
     RecordingRequest,
     ReportAnswer,
     SourceAnswer,
@@ -41,63 +40,33 @@ from tiler.preview.answers import (
     StateAnswer,
     TileAnswer,
 )
+from tiler.preview.openapi import MAX_NUMBER, SNAPSHOT, SOURCE, TILE, Operation, document
 from tiler.preview.recording import Recorder
 from tiler.preview.snapshot import snapshot
 from tiler.preview.viewers import Audience
 
 _OVERLAY = tuple(OverlayRequest.model_fields)
-_MAX_NUMBER = 4  # digits of a tile's number
-_Handler = Callable[[web.Request, Any], Awaitable[web.StreamResponse]]
-_REFUSALS = {
-    400: "not the JSON or the parameters that are accepted", 401: "a token is needed", 403: "another web page asks",
-    404: "there is no such thing", 409: "it cannot be done now", 413: "too large", 415: "not JSON",
-    429: "too many requests",
-}  # fmt: skip
-_TILE = {
-    "name": "tile", "in": "path", "required": True, "description": "number of a tile, from 0",
-    "schema": {"type": "integer", "minimum": 0, "maximum": 10**_MAX_NUMBER - 1},
-}  # fmt: skip
-_SOURCE = {
-    "name": "source", "in": "path", "required": True, "description": "id of a source",
-    "schema": {"type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$"},
-}  # fmt: skip
-_SNAPSHOT = (
-    {
-        "name": "format", "in": "query", "description": "of the file", "required": False,
-        "schema": {"type": "string", "enum": ["png", "jpeg"], "default": "png"},
-    },
-    {**_TILE, "in": "query", "required": False, "description": "only this tile"},
-)  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class _Operation:
-    method: str
-    path: str
-    name: str
-    summary: str
-    handle: _Handler
-    body: type[BaseModel] | None = None
-    answer: type[BaseModel] | None = None
-    parameters: tuple[dict[str, Any], ...] = ()
+_TOO_MANY_MOVES = "too many sources come and go: one in two seconds"
 
 
 class Api:
     """The handlers. All run on the server's thread."""
 
     def __init__(
-        self, config: Config, control: Control, observer: RunObserver, audience: Audience, recorder: Recorder,
-        request_keyframe: Callable[[], None], webrtc: str | None,
+        self, config: Config, control: Control, lineup: Lineup, observer: RunObserver, audience: Audience,
+        recorder: Recorder, request_keyframe: Callable[[], None], webrtc: str | None,
     ) -> None:  # fmt: skip
         """
         Args:
             config: as the run began.
-            control, observer, audience, recorder: what the handlers work on.
+            control, lineup, observer, audience, recorder: what the handlers work on.
             request_keyframe: makes the next picture an IDR picture.
             webrtc: why WebRTC cannot be used; None when it can.
         """
         assert config.preview is not None
-        self._control, self._observer, self._audience, self._recorder = control, observer, audience, recorder
+        self._control, self._lineup, self._observer = control, lineup, observer
+        self._audience, self._recorder = audience, recorder
+        self._clock: Literal["live", "offline"] = "live" if config.live else "offline"
         self._request_keyframe = request_keyframe
         self._webrtc, self._max_viewers = webrtc, config.preview.max_viewers
         self._locked = config.preview.token is not None
@@ -105,25 +74,30 @@ class Api:
         self._pictures, self._disk = ThreadPoolExecutor(1, "tiler-snapshot"), ThreadPoolExecutor(1, "tiler-disk")
         self._waiting = 0
         self._files, self._decodes = Allowance(burst=10, per_s=0.5), Allowance(burst=10, per_s=2)
+        self._moves = Allowance(burst=10, per_s=0.5)
         get, put, post, patch = "GET", "PUT", "POST", "PATCH"
         self._operations = (
-            _Operation(get, "/api/state", "state", "All that the page shows", self._state, answer=StateAnswer),
-            _Operation(get, "/api/report", "report", "The run's numbers", self._report, answer=ReportAnswer),
-            _Operation(put, "/api/layout", "layout", "Place the tiles anew", self._layout, LayoutRequest, StateAnswer),
-            _Operation(post, "/api/tiles/{tile}/promote", "promote", "Show a tile large: it changes places with the "
-                       "largest one", self._promote, None, StateAnswer, (_TILE,)),
-            _Operation(patch, "/api/overlay", "overlay", "Show or hide parts of the overlay", self._overlay,
-                       OverlayRequest, StateAnswer),
-            _Operation(patch, "/api/sources/{source}", "source", "Rename, pause or resume a source", self._source,
-                       SourceRequest, StateAnswer, (_SOURCE,)),
-            _Operation(post, "/api/keyframe", "keyframe", "Make the next picture a keyframe", self._keyframe,
-                       None, StateAnswer),
-            _Operation(put, "/api/recording", "recording", "Start or stop recording, in the folder of the config",
-                       self._record, RecordingRequest, StateAnswer),
-            _Operation(post, "/api/clip", "clip", "Write the last seconds, kept by a `clip` output", self._save_clip,
-                       None, ClipAnswer),
-            _Operation(get, "/api/snapshot", "snapshot", "The newest picture, or a tile of it, as a file",
-                       self._snapshot, parameters=_SNAPSHOT),
+            Operation(get, "/api/state", "state", "All that the page shows", self._state, answer=StateAnswer),
+            Operation(get, "/api/report", "report", "The run's numbers", self._report, answer=ReportAnswer),
+            Operation(put, "/api/layout", "layout", "Place the tiles anew", self._layout, LayoutRequest, StateAnswer),
+            Operation(post, "/api/tiles/{tile}/promote", "promote", "Show a tile large: it changes places with the "
+                      "largest one", self._promote, None, StateAnswer, (TILE,)),
+            Operation(patch, "/api/overlay", "overlay", "Show or hide parts of the overlay", self._overlay,
+                      OverlayRequest, StateAnswer),
+            Operation(patch, "/api/sources/{source}", "source", "Rename, pause or resume a source", self._source,
+                      SourceRequest, StateAnswer, (SOURCE,)),
+            Operation(post, "/api/sources", "add", "Add a source; its tile waits for the first picture", self._add,
+                      AddRequest, StateAnswer),
+            Operation("DELETE", "/api/sources/{source}", "remove", "Remove a source and its tiles", self._remove,
+                      None, StateAnswer, (SOURCE,)),
+            Operation(post, "/api/keyframe", "keyframe", "Make the next picture a keyframe", self._keyframe,
+                      None, StateAnswer),
+            Operation(put, "/api/recording", "recording", "Start or stop recording, in the folder of the config",
+                      self._record, RecordingRequest, StateAnswer),
+            Operation(post, "/api/clip", "clip", "Write the last seconds, kept by a `clip` output", self._save_clip,
+                      None, ClipAnswer),
+            Operation(get, "/api/snapshot", "snapshot", "The newest picture, or a tile of it, as a file",
+                      self._snapshot, parameters=SNAPSHOT),
         )  # fmt: skip
 
     def routes(self) -> list[web.RouteDef]:
@@ -136,7 +110,7 @@ class Api:
         for pool in (self._pictures, self._disk):
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _checked(self, operation: _Operation) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    def _checked(self, operation: Operation) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(request: web.Request) -> web.StreamResponse:
             body = None
             if operation.body is not None:
@@ -167,10 +141,11 @@ class Api:
         wanted, seen = self._control.wanted, self._observer
         config, report = wanted.config, seen.report()
         mosaic, stages = config.mosaic, report["stages"]
+        rows = {now.source.id: (row, now.tile) for row, now in zip(report["streams"], seen.streams, strict=False)}
         return StateAnswer(
             mosaic=MosaicAnswer(
                 width=mosaic.width, height=mosaic.height, fps=float(mosaic.fps), codec=config.encoder.codec,
-                clock="live" if config.live else "offline",
+                clock=self._clock,
             ),
             layout=wanted.layout,
             tiles=[
@@ -187,8 +162,10 @@ class Api:
                     **{key: row[key] for key in ("read", "skipped", "repeated", "dropped", "reconnects", "errors",
                                                  "decoder")},
                 )
-                for source, row, now in zip(config.sources, report["streams"], seen.tiles, strict=True)
+                for source in config.sources
+                for row, now in (rows[source.id],)
             ],
+            spare=self._control.spare,
             stages={
                 name: StageAnswer(**{key: stage[key] for key in StageAnswer.model_fields})
                 for name, stage in stages.items()
@@ -269,6 +246,22 @@ class Api:
             self._control.pause(source, body.paused)
         return await self._state(request, None)
 
+    async def _add(self, request: web.Request, body: AddRequest) -> web.Response:
+        if not self._moves.take(""):
+            return problem(429, _TOO_MANY_MOVES)
+        source = added_source(body.id, body.uri, (body.label or "").strip() or None)
+        await asyncio.get_running_loop().run_in_executor(self._disk, self._lineup.add, source)
+        return await self._state(request, None)
+
+    async def _remove(self, request: web.Request, body: None) -> web.Response:
+        source = request.match_info["source"]
+        if source not in [s.id for s in self._control.wanted.config.sources]:
+            return problem(404, "there is no such source")
+        if not self._moves.take(""):
+            return problem(429, _TOO_MANY_MOVES)
+        await asyncio.get_running_loop().run_in_executor(self._disk, self._lineup.remove, source)
+        return await self._state(request, None)
+
     async def _keyframe(self, request: web.Request, body: None) -> web.Response:
         self._request_keyframe()
         return await self._state(request, None)
@@ -289,54 +282,9 @@ class Api:
     # The document
 
     async def _document(self, request: web.Request) -> web.Response:
-        return web.json_response(self.document())
-
-    def document(self) -> dict[str, Any]:
-        """OpenAPI 3.1."""
-        models = {m for o in self._operations for m in (o.body, o.answer) if m is not None} | {Problem}
-        ordered = sorted(models, key=lambda model: model.__name__)
-        _, schemas = models_json_schema(
-            [(model, "serialization") for model in ordered], ref_template="#/components/schemas/{model}"
-        )
-        paths: dict[str, dict[str, Any]] = {}
-        for operation in self._operations:
-            paths.setdefault(operation.path, {})[operation.method.lower()] = _described(operation)
-        return {
-            "openapi": "3.1.0",
-            "info": {"title": "tiler", "version": __version__, "description": "A change lands at the next tick."},
-            "paths": paths,
-            "components": {
-                "schemas": schemas["$defs"],
-                "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
-            },
-            "security": [{"token": []}] if self._locked else [],
-        }
-
-
-def _described(operation: _Operation) -> dict[str, Any]:
-    def content(model: type[BaseModel]) -> dict[str, Any]:
-        return {"application/json": {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}}
-
-    if operation.answer is not None:
-        good = content(operation.answer)
-    else:
-        binary = {"schema": {"type": "string", "format": "binary"}}
-        good = {"image/png": binary, "image/jpeg": binary}
-    described: dict[str, Any] = {
-        "operationId": operation.name,
-        "summary": operation.summary,
-        "responses": {
-            "200": {"description": "done", "content": good},
-            **{str(code): {"description": text, "content": content(Problem)} for code, text in _REFUSALS.items()},
-        },
-    }
-    if operation.parameters:
-        described["parameters"] = list(operation.parameters)
-    if operation.body is not None:
-        described["requestBody"] = {"required": True, "content": content(operation.body)}
-    return described
+        return web.json_response(document(self._operations, self._locked))
 
 
 def _number(text: str) -> int | None:
     """A tile's number as it stands in a URL; None when it is no such number."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MAX_NUMBER else None
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= MAX_NUMBER else None

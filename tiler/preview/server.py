@@ -83,8 +83,8 @@ class PreviewServer:
         self._asked_s = 0.0
         self._no_webrtc = _no_webrtc(config)
         self._api = Api(
-            config, run.control, observer, self._audience, Recorder(run.outputs, recordings), self._keyframe,
-            self._no_webrtc,
+            config, run.control, run.lineup, observer, self._audience, Recorder(run.outputs, recordings),
+            self._keyframe, self._no_webrtc,
         )  # fmt: skip
         self._files = {f"/{name}": data for name, data in _static().items()}
         self._loop, self._stop = asyncio.new_event_loop(), asyncio.Event()

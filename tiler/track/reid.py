@@ -93,21 +93,27 @@ class ReId:
 
     Args:
         embedder: looks at them; it is closed with this.
-        streams: how many there are.
+        streams: how many there may be at once.
         config: for how long somebody away is remembered.
     """
 
     def __init__(self, embedder: Embedder, streams: int, config: TrackerConfig) -> None:
         self._embedder = embedder
-        memory_s = max(config.memory_s, config.lost_s, GHOST_S)
-        self._streams = [_Stream(memory_s) for _ in range(streams)]
-        _Stream(memory_s).ask(Sight(_NO_PICTURE, Tracks.empty(), True))  # the first one must not wait for a compiler
+        self._memory_s = max(config.memory_s, config.lost_s, GHOST_S)
+        self._streams = [_Stream(self._memory_s) for _ in range(streams)]
+        # The first picture must not wait for a compiler.
+        _Stream(self._memory_s).ask(Sight(_NO_PICTURE, Tracks.empty(), True))
         lead(np.zeros((1, 1)), np.zeros(1, np.int64))
 
     @property
     def duties(self) -> list[Duty]:
         """Of each stream."""
         return [stream.duty for stream in self._streams]
+
+    def begin(self, stream: int) -> Duty:
+        """Another source's pictures come from now on: nobody of the last one's is known. How much is looked at whom."""
+        self._streams[stream] = _Stream(self._memory_s)
+        return self._streams[stream].duty
 
     def look(self, seen: Sequence[Sight]) -> list[Appearance]:
         """What is known of the looks of these tracks, row by row: one batch for some streams."""

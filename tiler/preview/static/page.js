@@ -9,6 +9,7 @@ const $ = (id) => document.getElementById(id);
 
 let state = null, rate = null, counted = { frames: 0, at: 0 }, reachable = true;
 let note = { text: "", good: false, untilMs: 0 };
+let sure = { source: null, fromMs: 0, untilMs: 0 }, refused = { source: null, text: "", untilMs: 0 };
 
 const asked = new URLSearchParams(location.search).get("way");
 const player = new Player($("screen"), Object.hasOwn(WAYS, asked) ? asked : undefined);
@@ -16,7 +17,7 @@ window.player = player;
 
 // The API
 
-async function call(method, path, body) {
+async function call(method, path, body, refuse = say) {
   const options = { method };
   if (body) Object.assign(options, { body: JSON.stringify(body), headers: { "Content-Type": "application/json" } });
   try {
@@ -29,7 +30,7 @@ async function call(method, path, body) {
     return answer;
   } catch (error) {
     if (error instanceof TypeError) reachable = false; // no answer at all
-    else say(error.message);
+    else refuse(error.message);
     showStream();
   }
 }
@@ -51,7 +52,25 @@ function promote(number) {
 
 const arrange = (layout) => call("PUT", "/api/layout", { layout });
 const toggle = (name) => state && call("PATCH", "/api/overlay", { [name]: !state.overlay[name] });
-const patch = (source, change) => call("PATCH", `/api/sources/${encodeURIComponent(source)}`, change);
+const pathOf = (source) => `/api/sources/${encodeURIComponent(source)}`;
+const patch = (source, change) => call("PATCH", pathOf(source), change);
+
+function remove(source) {
+  const now = performance.now();
+  if (isSure(source)) {
+    if (now < sure.fromMs) return; // a double click is one answer
+    sure.source = null;
+    call("DELETE", pathOf(source), null, (text) => {
+      refused = { source, text, untilMs: performance.now() + 6000 };
+      showSources();
+    });
+  } else {
+    sure = { source, fromMs: now + 500, untilMs: now + 5000 };
+  }
+  showSources();
+}
+
+const isSure = (source) => sure.source === source && performance.now() < sure.untilMs;
 
 // What is seen
 
@@ -148,8 +167,16 @@ function showSources() {
       find(".large").onclick = () => promote(tile.tile);
       find("a").href = `/api/snapshot?format=jpeg&tile=${tile.tile}`;
     }
-    find(".failure").textContent = source.failure ?? "";
+    find(".remove").hidden = state.sources.length < 2;
+    find(".remove").textContent = isSure(source.id) ? "Really?" : "Remove";
+    find(".remove").classList.toggle("on", isSure(source.id));
+    find(".remove").onclick = () => remove(source.id);
+    const said = refused.source === source.id && performance.now() < refused.untilMs ? refused.text : source.failure ?? "";
+    if (find(".failure").textContent !== said) find(".failure").textContent = said;
   });
+  $("add").hidden = state.spare === null;
+  $("add").querySelector("button").disabled = state.spare === 0;
+  $("room").textContent = state.spare ? `room for ${state.spare} more` : "all places are taken: remove a source first";
 }
 
 function showOutputs() {
@@ -218,6 +245,17 @@ $("clip").addEventListener("click", async () => {
   if (said?.files) say(`Saved ${said.files.join(", ")}`, true);
 });
 $("record").addEventListener("click", () => call("PUT", "/api/recording", { recording: state.recording.file === null }));
+
+$("add").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const form = event.target, failure = form.querySelector(".failure");
+  const body = Object.fromEntries([...new FormData(form)].map(([name, text]) => [name, text.trim()]));
+  failure.textContent = "";
+  const answer = await call("POST", "/api/sources", body, (text) => { failure.textContent = text; });
+  if (!answer) return;
+  form.reset();
+  say(`Added ${body.id}`, true);
+});
 
 function full() {
   if (document.fullscreenElement) document.exitFullscreen();
