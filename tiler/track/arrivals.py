@@ -83,7 +83,7 @@ class Arrivals:
         for track, vector in crops:
             if track not in self._said or not len(slots):
                 continue
-            (likeness,) = cosines(vector[None], galleries)
+            likeness = cosines(vector, galleries)
             rivals = np.where(np.eye(len(slots), dtype=np.bool_), -np.inf, likeness).max(axis=1).clip(_STRANGER)
             _, alike, rather = self._said[track]
             for said, than in ((alike, np.full(len(slots), _STRANGER)), (rather, rivals)):

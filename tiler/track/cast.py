@@ -365,7 +365,7 @@ class Cast:
             for track, vector in crops:
                 if track in taken and track not in own:
                     continue
-                (likeness,) = cosines(vector[None], galleries)
+                likeness = cosines(vector, galleries)
                 said = doubt.said.setdefault(track, np.zeros(len(doubt.slots)))
                 said[np.isin(doubt.slots, about)] += np.clip(SHARPNESS * (likeness - likeness.mean()), -MOST, MOST)
                 np.clip(said, -_MOST_SAID, _MOST_SAID, out=said)

@@ -8,6 +8,7 @@ from math import sqrt
 import numpy as np
 import numpy.typing as npt
 
+from tiler.kernels.looks_cpu import dots
 from tiler.types import APPEARANCE, Float32
 
 Float64 = npt.NDArray[np.float64]
@@ -51,8 +52,7 @@ def unit(vector: Float32 | Float64) -> Float64:
     return of_one
 
 
-def cosines(crops: Float32 | Float64, galleries: Iterable[Gallery]) -> Float64:
-    """(n, m): of n crops (rows of length 1) and m galleries."""
+def cosines(crop: Float32 | Float64, galleries: Iterable[Gallery]) -> Float64:
+    """(m,): of a crop (of length 1) and m galleries."""
     units = [gallery.unit for gallery in galleries]
-    found: Float64 = crops @ np.array(units).reshape(len(units), APPEARANCE).T
-    return found
+    return dots(crop.astype(np.float64), np.array(units).reshape(len(units), APPEARANCE))

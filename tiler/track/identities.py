@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tiler.kernels.assign_cpu import best_pairs, lead, total
+from tiler.kernels.looks_cpu import in_order
 from tiler.track.gallery import Gallery, cosines
 from tiler.track.meetings import Meeting, Meetings, Phase, Scene
 from tiler.types import CLOCK_HZ, Appearance, Float32, Int32, Tracks
@@ -150,8 +151,9 @@ class Identities:
         self._ids = self._order = None
         if self._id_of:
             self._ids = np.array([self.of(track) for track in there], np.int32)
-            if (self._ids[1:] < self._ids[:-1]).any():
-                self._order = np.argsort(self._ids)
+            ids = self._ids.tolist()
+            if ids != sorted(ids):
+                self._order = np.array(sorted(range(len(ids)), key=ids.__getitem__), np.int64)
 
     def _catch_up(self) -> None:
         """The pictures since the last change have shown the same people."""
@@ -166,9 +168,8 @@ class Identities:
         if (order := self._order) is None:
             return Tracks(tracks.pts, self._ids, tracks.xyxy, tracks.score, tracks.class_id, tracks.slot)
         return Tracks(
-            tracks.pts, self._ids[order], tracks.xyxy[order], tracks.score[order], tracks.class_id[order],
-            tracks.slot[order],
-        )  # fmt: skip
+            tracks.pts, *in_order(order, self._ids, tracks.xyxy, tracks.score, tracks.class_id, tracks.slot)
+        )
 
     def _meet(self, rows: dict[int, int], tracks: Tracks) -> None:
         """Take note of who is there."""
@@ -187,10 +188,9 @@ class Identities:
         """Add up what the crops of this picture say of a meeting."""
         met = {who: self._people[who] for who in map(self.of, sorted(meeting.tracks)) if self._knows(who)}
         here = sorted(meeting.tracks.intersection(seen))
-        alikes = cosines(looks.vectors[[seen[track] for track in here]], [person.gallery for person in met.values()])
-        for track, values in zip(here, alikes.tolist(), strict=True):
+        for track in here:
             crop = looks.vectors[seen[track]]
-            alike = dict(zip(met, values, strict=True))
+            alike = _likeness(crop, met)
             if track in self._new:
                 alike = {who: value + _THERE for who, value in alike.items()}
                 away = self._away(track, rows)
@@ -292,5 +292,5 @@ class Identities:
 
 def _likeness(crop: Float32 | Float64, people: dict[int, _Person]) -> dict[int, float]:
     """The cosine of a crop, or of a mean of some, of length 1, and the gallery of each."""
-    (values,) = cosines(crop[None], [person.gallery for person in people.values()]).tolist()
-    return dict(zip(people, values, strict=True))
+    values = cosines(crop, [person.gallery for person in people.values()])
+    return dict(zip(people, values.tolist(), strict=True))

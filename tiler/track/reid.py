@@ -20,6 +20,7 @@ import numpy as np
 
 from tiler.config.models import TrackerConfig
 from tiler.kernels.assign_cpu import lead
+from tiler.kernels.looks_cpu import boxes_of, dots, in_order, spread
 from tiler.kernels.meetings_cpu import LOOKED_COLUMNS, choose
 from tiler.track.base import Embedder
 from tiler.track.identities import Identities
@@ -101,9 +102,18 @@ class ReId:
         self._embedder = embedder
         self._memory_s = max(config.memory_s, config.lost_s, GHOST_S)
         self._streams = [_Stream(self._memory_s) for _ in range(streams)]
-        # The first picture must not wait for a compiler.
-        _Stream(self._memory_s).ask(Sight(_NO_PICTURE, Tracks.empty(), True))
+        self._vectors = np.zeros((0, APPEARANCE), np.float32)
+        self._compile()
+
+    def _compile(self) -> None:
+        """Now, as the first picture must not wait for it."""
+        nobody = Tracks.empty()
+        known, _ = _Stream(self._memory_s).ask(Sight(_NO_PICTURE, nobody, True))
         lead(np.zeros((1, 1)), np.zeros(1, np.int64))
+        spread(self._vectors, known, self._vectors, 0)
+        boxes_of(nobody.xyxy, known, 0)
+        dots(np.zeros(APPEARANCE), np.zeros((1, APPEARANCE)))
+        in_order(_NOBODY, nobody.track_id, nobody.xyxy, nobody.score, nobody.class_id, nobody.slot)
 
     @property
     def duties(self) -> list[Duty]:
@@ -116,13 +126,18 @@ class ReId:
         return self._streams[stream].duty
 
     def look(self, seen: Sequence[Sight]) -> list[Appearance]:
-        """What is known of the looks of these tracks, row by row: one batch for some streams."""
+        """What is known of the looks of these tracks, row by row: one batch for some streams. Valid until the next."""
         asked = [self._streams[now.frame.stream].ask(now) for now in seen]
         ends = list(accumulate(len(now.tracks) for now in seen))
-        vectors = np.zeros((ends[-1] if ends else 0, APPEARANCE), np.float32)
-        if crops := [(now.frame, now.tracks.xyxy[own]) for now, (own, n) in zip(seen, asked, strict=True) if n]:
-            vectors[np.concatenate([own for own, _ in asked])] = self._embedder.embed(crops)
-        return [Appearance(vectors[end - len(own) : end], own) for end, (own, _) in zip(ends, asked, strict=True)]
+        if ends and ends[-1] > len(self._vectors):
+            self._vectors = np.zeros((2 * ends[-1], APPEARANCE), np.float32)
+        told = list(zip(seen, ends, asked, strict=True))
+        if crops := [(now.frame, boxes_of(now.tracks.xyxy, own, n)) for now, _, (own, n) in told if n]:
+            found, begin = self._embedder.embed(crops), 0
+            for _, end, (own, n) in told:
+                spread(found[begin : begin + n], own, self._vectors, end - len(own))
+                begin += n
+        return [Appearance(self._vectors[end - len(own) : end], own) for _, end, (own, _) in told]
 
     def recognise(self, stream: int, tracks: Tracks, looks: Appearance) -> Tracks:
         """The tracks that were looked at under the ids of who they are, and in their order."""

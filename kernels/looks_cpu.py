@@ -1,0 +1,64 @@
+"""What is done with the looks of tracks, on the CPU: small steps that keep the interpreter.
+
+NumPy lets go of it for some of them (to sort, to take rows by a mask), and of many threads another has it then.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tiler.kernels.assign_cpu import Float64, Int64, compiled
+from tiler.types import Bool, Float32, Int32
+
+Columns = tuple[Int32, Float32, Float32, Int32, Int32]
+
+
+@compiled
+def boxes_of(xyxy: Float32, chosen: Bool, count: int) -> Float32:
+    """(count, 4) float32: the boxes, (n, 4), of the `count` rows that are chosen, (n,) bool."""
+    boxes, at = np.empty((count, 4), np.float32), 0
+    for i in range(chosen.shape[0]):
+        if chosen[i]:
+            for k in range(4):
+                boxes[at, k] = xyxy[i, k]
+            at += 1
+    return boxes
+
+
+@compiled
+def spread(found: Float32, known: Bool, vectors: Float32, first: int) -> None:
+    """Put the rows of `found` (k, m) where `known` (n,) bool says, into `vectors` from row `first` on."""
+    at = 0
+    for i in range(known.shape[0]):
+        if known[i]:
+            for k in range(found.shape[1]):
+                vectors[first + i, k] = found[at, k]
+            at += 1
+
+
+@compiled
+def dots(vector: Float64, others: Float64) -> Float64:
+    """(m,) float64: the dot product of a vector (k,) with each row of `others` (m, k)."""
+    products = np.empty(others.shape[0])
+    for i in range(others.shape[0]):
+        total = 0.0
+        for k in range(vector.shape[0]):
+            total += vector[k] * others[i, k]
+        products[i] = total
+    return products
+
+
+@compiled
+def in_order(
+    order: Int64, track_id: Int32, xyxy: Float32, score: Float32, class_id: Int32, slot: Int32
+) -> Columns:
+    """Columns of `Tracks` with their rows in this order, (n,) int64."""
+    n = order.shape[0]
+    ids, classes, slots = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.int32)
+    boxes, scores = np.empty((n, 4), np.float32), np.empty(n, np.float32)
+    for i in range(n):
+        row = order[i]
+        ids[i], classes[i], slots[i], scores[i] = track_id[row], class_id[row], slot[row], score[row]
+        for k in range(4):
+            boxes[i, k] = xyxy[row, k]
+    return ids, boxes, scores, classes, slots
