@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.kernel_on_host import compile_kernel, needs_compiler, pointer
@@ -126,7 +126,6 @@ def test_a_picture_that_the_decoder_scaled_down_keeps_its_boxes() -> None:
     assert np.array_equal(embedder.embed([(frame, boxes)]), embedder.embed([(scaled, 2 * boxes)]))
 
 
-@settings(deadline=None)
 @given(box=st.lists(st.floats(width=32), min_size=4, max_size=4), seed=st.integers(0, 9))
 def test_any_box_gives_a_unit_vector(box: list[float], seed: int) -> None:
     frame = random_frame(np.random.default_rng(seed), (31, 17))

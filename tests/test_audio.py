@@ -196,7 +196,7 @@ def test_damaged_sound_is_counted_and_the_pictures_are_whole(tmp_path: Path, cli
     pieces=st.lists(st.tuples(st.integers(-9000, 200_000), st.integers(1, 5000)), max_size=12),
     codec=st.sampled_from(["aac", "opus"]),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_whatever_comes_when_the_encoder_leaves_no_gap(pieces: list[tuple[int, int]], codec: str) -> None:
     encoder = SoundEncoder(codec, 64_000)
     packets = [packet for pts, count in pieces for packet in encoder.add(np.zeros((2, count), np.float32), pts)]

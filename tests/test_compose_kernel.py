@@ -142,7 +142,7 @@ def scenes(draw: st.DrawFn) -> dict[str, object]:
     }
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(scenes())
 def test_a_picture_is_the_reference_within_one_code_value(scene: dict[str, object]) -> None:
     rng = np.random.default_rng(scene["seed"])
@@ -290,7 +290,7 @@ def primitive_rows(draw: st.DrawFn) -> list[int]:
     return row
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(primitive_rows(), min_size=1, max_size=5), st.integers(1, 4))
 def test_primitives_are_exactly_those_of_the_note(rows: list[list[int]], bands: int) -> None:
     table = np.array(rows, np.int32)

@@ -50,7 +50,7 @@ def outcome(path: Path) -> None:
     assert place_tiles(loaded.config)
 
 
-@settings(max_examples=MUTATIONS // 2, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=MUTATIONS // 2, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_mutated_text(tmp_path_factory: pytest.TempPathFactory, valid: list[str], data: st.DataObject) -> None:
     text = data.draw(st.sampled_from(valid))
@@ -64,7 +64,7 @@ def test_mutated_text(tmp_path_factory: pytest.TempPathFactory, valid: list[str]
     outcome(path)
 
 
-@settings(max_examples=MUTATIONS // 2, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=MUTATIONS // 2, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_mutated_structure(tmp_path_factory: pytest.TempPathFactory, valid: list[str], data: st.DataObject) -> None:
     document = yaml.safe_load(data.draw(st.sampled_from(valid)))

@@ -269,4 +269,4 @@ class ComingAndGoing(RuleBasedStateMachine):
 
 
 TestComingAndGoing = ComingAndGoing.TestCase
-TestComingAndGoing.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+TestComingAndGoing.settings = settings(max_examples=100, stateful_step_count=30)

@@ -187,7 +187,7 @@ small_tile = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(small_tile, sources, aspects, rotations)
 def test_a_tile_shows_the_same_whatever_the_decoder_scaled(
     tile: dict[str, Any], size: tuple[int, int], aspect: Fraction, rotation: int
@@ -213,7 +213,7 @@ def test_a_tile_shows_the_same_whatever_the_decoder_scaled(
         assert np.abs(ours - theirs).max() <= 3
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(sources, aspects, rotations, st.sampled_from(["center", "top-left"]))
 def test_the_detectors_boxes_are_in_pixels_of_the_source(
     size: tuple[int, int], aspect: Fraction, rotation: int, align: str

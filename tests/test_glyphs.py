@@ -7,7 +7,7 @@ import unicodedata
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tiler.compose import glyphs
@@ -106,7 +106,6 @@ def test_shorten_keeps_what_fits():
 SHARED = Atlas(15)
 
 
-@settings(deadline=None)   # the first character of a font takes long: its map is read
 @given(st.text(max_size=40))
 def test_any_text_lies_inside_the_texture(text):
     atlas = SHARED

@@ -175,7 +175,7 @@ def test_unknown_class_is_refused_with_a_hint(tmp_path: Path) -> None:
         detect(path, whole(1), classes=["persn"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.tuples(st.integers(8, 4000), st.integers(8, 4000)),
     st.tuples(*[st.floats(0, 1)] * 4),

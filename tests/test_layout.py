@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tiler.compose.arrange import best_grid
@@ -48,7 +48,6 @@ def test_best_grid_shows_widescreen_pictures_largest(count, size, expected):
     assert best_grid(count, *size) == expected
 
 
-@settings(deadline=None)
 @given(
     count=st.integers(1, 64),
     layout=st.sampled_from(["grid", "spotlight"]),
@@ -97,7 +96,6 @@ def test_usual_spotlights_cover_the_whole_mosaic(count):
     assert {Fraction(tile.w, tile.h) for tile in placed[1:]} == {Fraction(16, 9)}
 
 
-@settings(deadline=None)
 @given(count=st.integers(1, 64), width=st.integers(320, 2048), height=st.integers(320, 2048))
 def test_pip_insets_stay_inside_and_apart_over_the_full_picture(count, width, height):
     width, height = 2 * width, 2 * height

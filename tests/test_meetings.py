@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tiler.track.meetings import DEEP, GHOST_S, PATIENCE_S, Meetings, Phase
@@ -119,7 +119,6 @@ def test_people_and_cars_do_not_meet() -> None:
 places = st.dictionaries(st.integers(1, 6), st.floats(0, 400), max_size=6)
 
 
-@settings(deadline=None)
 @given(st.lists(places, min_size=1, max_size=40))
 def test_each_track_is_in_one_meeting_at_most_and_its_phase_says_so(told: list[dict[int, float]]) -> None:
     meetings, shuffled = Meetings(), Meetings()
@@ -140,7 +139,6 @@ def test_each_track_is_in_one_meeting_at_most_and_its_phase_says_so(told: list[d
         assert np.array_equal(other.phase, scene.phase[order])
 
 
-@settings(deadline=None)
 @given(st.lists(places, min_size=1, max_size=20))
 def test_whatever_happened_is_over_once_everybody_has_long_been_alone(told: list[dict[int, float]]) -> None:
     story = Story()
@@ -151,7 +149,6 @@ def test_whatever_happened_is_over_once_everybody_has_long_been_alone(told: list
     assert list(story.meetings) == []
 
 
-@settings(deadline=None)
 @given(st.lists(st.lists(st.floats(width=32), min_size=4, max_size=4), max_size=5))
 def test_any_boxes_are_safe(boxes: list[list[float]]) -> None:
     meetings = Meetings()

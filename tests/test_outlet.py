@@ -86,7 +86,7 @@ def test_back_pressure_loses_nothing() -> None:
 
 
 @pytest.mark.parametrize("limits", [LIVE, NEWEST], ids=["live", "newest"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_a_slow_output_loses_whole_groups_only(limits: Policy, data: st.DataObject) -> None:
     gate = threading.Semaphore(0)

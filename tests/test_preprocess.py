@@ -115,7 +115,7 @@ def test_matches_the_reference(name: str, threads: int) -> None:
     np.testing.assert_allclose(batch.tensor[0], reference(frame, (96, 64), spec), atol=TOLERANCE)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     size=st.tuples(st.integers(1, 150), st.integers(1, 150)),
     target=st.tuples(st.integers(1, 4), st.integers(1, 4)),

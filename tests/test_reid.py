@@ -210,7 +210,7 @@ stories = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(stories, stories)
 def test_ids_are_unique_and_streams_beside_each_other_are_each_alone(one: list[Seen], two: list[Seen]) -> None:
     both, alone = ReId(Faces(blur=0), 2, TrackerConfig()), ReId(Faces(blur=0), 1, TrackerConfig())
@@ -231,7 +231,7 @@ def test_ids_are_unique_and_streams_beside_each_other_are_each_alone(one: list[S
             assert np.array_equal(tracks.xyxy, known[0].xyxy)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(stories, st.lists(st.floats(0, 4), min_size=50, max_size=50), st.floats(0.1, 3))
 def test_ids_stay_unique_while_people_are_forgotten(story: list[Seen], gaps_s: list[float], memory_s: float) -> None:
     """As a tracker gives ids: one that was not seen for `lost_s` is never used again."""

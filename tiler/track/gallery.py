@@ -55,4 +55,5 @@ def unit(vector: Float32 | Float64) -> Float64:
 def cosines(crop: Float32 | Float64, galleries: Iterable[Gallery]) -> Float64:
     """(m,): of a crop (of length 1) and m galleries."""
     units = [gallery.unit for gallery in galleries]
-    return dots(crop.astype(np.float64), np.array(units).reshape(len(units), APPEARANCE))
+    found: Float64 = dots(crop.astype(np.float64), np.array(units).reshape(len(units), APPEARANCE))
+    return found
