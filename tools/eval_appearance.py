@@ -93,6 +93,9 @@ def _histograms(histogram: Float32) -> Float64:
     return unit(histogram.astype(np.float64))
 
 
+ALL = 9.0
+"""More than any crop is covered by."""
+
 CONTESTANTS: dict[str, Callable[[Float32], Float64]] = {
     "learned, 128-D": _learned,
     "colour and texture histograms, 456-D": _histograms,
@@ -117,16 +120,22 @@ def look(folder: Path, video: Path) -> tuple[list[Seen], float]:
     return seen, 1000 * spent / max(crops, 1)
 
 
-def told_right(seen: list[Seen], name: str, gap: int, gallery: int, crops: int, most: float) -> tuple[int, int]:
-    """Right decisions, and all."""
-    rows: list[dict[int, Float64]] = [
-        {int(p): v for p, v, c in zip(s.person, s.vectors[name], s.covered, strict=True) if c <= most} for s in seen
-    ]
+def told_right(
+    seen: list[Seen], name: str, gap: int, gallery: int, crops: int, fed: float, asked: float
+) -> tuple[int, int]:
+    """Right decisions, and all: of crops covered by no more than `asked`, against galleries of those by `fed`."""
+
+    def clear(most: float) -> list[dict[int, Float64]]:
+        return [
+            {int(p): v for p, v, c in zip(s.person, s.vectors[name], s.covered, strict=True) if c <= most} for s in seen
+        ]
+
     right = total = 0
+    feeding, asking = clear(fed), clear(asked)
     for now in range(len(seen) - gap - crops + 1):
-        before = rows[max(0, now - gallery + 1) : now + 1]
-        after = rows[now + gap : now + gap + crops]
-        there = sorted(set(before[-1]).intersection(*after))
+        before = feeding[max(0, now - gallery + 1) : now + 1]
+        after = asking[now + gap : now + gap + crops]
+        there = sorted(set(seen[now].person.tolist()).intersection(set().union(*before), *after))
         mean = {p: unit(np.mean([frame[p] for frame in before if p in frame], axis=0)) for p in there}
         for a, b in itertools.combinations(there, 2):
             said = sum(float((frame[a] - frame[b]) @ (mean[a] - mean[b])) for frame in after)
@@ -147,15 +156,18 @@ def main(sequences: tuple[str, ...], gaps: tuple[int, ...], gallery: int, crops:
         folder, _, video = text.partition("=")
         seen, milliseconds = look(Path(folder), Path(video))
         click.echo(f"{Path(folder).name}: {len(seen)} frames, {milliseconds:.3f} ms a crop\n")
-        ways = [("one crop, all", 1, 1, 9.0), ("gallery, all", gallery, 1, 9.0), ("gallery, clear", gallery, 1, most),
-                (f"gallery, clear, sum of {crops}", gallery, crops, most)]
-        click.echo("| vectors | against | " + " | ".join(f"{gap} frames" for gap in gaps) + " |")
-        click.echo("| --- | --- |" + " ---: |" * len(gaps))
+        ways = [
+            ("all", "one crop", 1, 1, ALL, ALL), ("all", "gallery of all", gallery, 1, ALL, ALL),
+            ("all", "gallery of clear", gallery, 1, most, ALL), ("clear", "gallery of clear", gallery, 1, most, most),
+            (f"clear, sum of {crops}", "gallery of clear", gallery, crops, most, most),
+        ]  # fmt: skip
+        click.echo("| vectors | crops | against | " + " | ".join(f"{gap} frames" for gap in gaps) + " |")
+        click.echo("| --- | --- | --- |" + " ---: |" * len(gaps))
         for name in CONTESTANTS:
-            for way, frames, summed, limit in ways:
-                cells = [told_right(seen, name, gap, frames, summed, limit) for gap in gaps]
+            for which, against, frames, summed, fed, asked in ways:
+                cells = [told_right(seen, name, gap, frames, summed, fed, asked) for gap in gaps]
                 text = " | ".join(f"{100 * r / max(n, 1):.1f} % of {n}" for r, n in cells)
-                click.echo(f"| {name} | {way} | {text} |")
+                click.echo(f"| {name} | {which} | {against} | {text} |")
         click.echo()
 
 
