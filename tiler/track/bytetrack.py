@@ -28,8 +28,8 @@ from tiler.kernels.track_cpu import STATE_COLUMNS, TRACK_COLUMNS, update
 from tiler.types import CLOCK_HZ, Detections, Tracks
 
 _LOW_IOU = 0.5
-_TENTATIVE_SIMILARITY = 0.3
-"""Gates of steps 2 and 3, as published; `match_iou` is that of step 1."""
+_FIND_IOU = 0.3
+"""Gates of steps 2 (as published) and 3; `match_iou` is that of the others."""
 
 _NOTHING = Detections.empty()
 
@@ -47,7 +47,7 @@ class ByteTracker:
 
     def __init__(self, config: TrackerConfig, score: float) -> None:
         gate = config.match_iou
-        gates = (gate, max(gate, _LOW_IOU), max(gate, _TENTATIVE_SIMILARITY))
+        gates = (gate, max(gate, _LOW_IOU), max(gate, _FIND_IOU), gate)
         self._limits = np.array((min(config.low_score, score), score, config.new_score, *gates), np.float64)
         self._lost_ticks = round(config.lost_s * CLOCK_HZ)
         self._confirm = config.confirm
