@@ -211,7 +211,8 @@ def _associate(
     for step in range(STEPS):
         n = 0
         for i in range(count):
-            if partner[i] < 0 and (tracks[i, ID] > 0) == (step != _TENTATIVE) and (step != _LOW or tracks[i, LOST] == 0):
+            confirmed, lost = tracks[i, ID] > 0, tracks[i, LOST] == 1
+            if partner[i] < 0 and confirmed == (step != _TENTATIVE) and not (lost and step == _LOW):
                 rows[n] = i
                 n += 1
         m = 0
@@ -225,21 +226,21 @@ def _associate(
         gain = np.zeros((n, m))
         for a in range(n):
             i = rows[a]
-            lost = tracks[i, LOST] == 1 and pts > tracks[i, SEEN]
-            patience = 1 + (pts - tracks[i, SEEN]) / CLOCK_HZ if lost else 1.0
+            waits = tracks[i, LOST] == 1 and pts > tracks[i, SEEN]
+            patience = 1 + (pts - tracks[i, SEEN]) / CLOCK_HZ if waits else 1.0
             for b in range(m):
                 j = columns[b]
-                if tracks[i, CLASS] != keys[j, _CLASS]:
-                    continue
                 similarity = iou[i, j]
                 if step == _FIND:
                     high, higher = last[i, 3] - last[i, 1], boxes[j, 3] - boxes[j, 1]
                     if min(high, higher) < _SAME_HEIGHT * max(high, higher):
                         continue
                     similarity = max(_overlap(now, i, boxes, j, _BUFFER), _overlap(last, i, boxes, j, _BUFFER))
+                if similarity <= gate or tracks[i, CLASS] != keys[j, _CLASS]:
+                    continue
                 if step != _LOW:
                     similarity *= -keys[j, _SCORE]
-                if similarity > gate and (step == _HIGH or step == _TENTATIVE):
+                if step in (_HIGH, _TENTATIVE):
                     similarity *= math.sqrt(math.sqrt(_upright(now, i, boxes, j)))
                 if similarity > gate:
                     gain[a, b] = (similarity - gate) / patience
