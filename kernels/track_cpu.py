@@ -43,7 +43,7 @@ ID, CLASS, SEEN, HITS, LOST, TRACK_COLUMNS = range(6)
 LOW_SCORE, HIGH_SCORE, NEW_SCORE, GATE = range(4)
 
 # The steps of `tiler/track/bytetrack.py`, in their order.
-_HIGH, _LOW, _FIND, _TENTATIVE, STEPS = range(5)
+_HIGH, _LOW, _TENTATIVE, _FIND, STEPS = range(5)
 
 _BUFFER = 0.5
 _SAME_HEIGHT = 0.85

@@ -148,8 +148,9 @@ def assign(similarity: Float64, gate: float, patience: Float64) -> tuple[Indices
 
 
 _LOW_IOU = 0.5
-_FIND_IOU = 0.3
-"""Gates of steps 2 and 3; `match_iou` is that of the others."""
+_TENTATIVE_SIMILARITY = 0.3
+_FIND_SIMILARITY = 0.3
+"""Gates of steps 2, 3 and 4; `match_iou` is that of step 1."""
 
 _BUFFER = 0.5
 _SAME_HEIGHT = 0.85
@@ -229,8 +230,8 @@ class ReferenceTracker:
         steps = (
             (likeness, gate, confirmed, high),
             (iou, max(gate, _LOW_IOU), confirmed & ~tracks["lost"], ~high),
-            (near, max(gate, _FIND_IOU), confirmed, high),
-            (likeness, gate, ~confirmed, high),
+            (likeness, max(gate, _TENTATIVE_SIMILARITY), ~confirmed, high),
+            (near, max(gate, _FIND_SIMILARITY), confirmed, high),
         )
         partner = np.full(len(tracks), -1)
         free = np.ones(len(score), np.bool_)

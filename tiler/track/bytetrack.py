@@ -8,15 +8,15 @@ ECCV 2022. Each picture with detections is worked off in this order:
    heights in the picture overlap (a).
 2. Confirmed tracks seen at the last detection that got nothing take detections of a low
    score by IoU: a person half hidden scores low but has not gone.
-3. Confirmed tracks that got nothing are looked for further away among the high detections
+3. Tentative tracks take the high detections that are left by the similarity of 1, or end.
+4. Confirmed tracks that got nothing are looked for further away among the high detections
    that are left (b).
-4. Tentative tracks take the high detections that are left by the similarity of 1, or end.
 5. High detections nobody took begin tentative tracks, unless a track explains them (c).
    They get an id, and are shown, once seen `confirm` times in a row; those of the first
    picture are shown at once.
 
 A confirmed track that gets nothing is lost: predicted on, not shown, found again in steps
-1 and 3 until it has not been seen for `lost_s`. A claim is what a similarity exceeds its
+1 and 4 until it has not been seen for `lost_s`. A claim is what a similarity exceeds its
 gate by; that of a lost track counts half after a second (d). Detections of different
 classes never meet.
 
@@ -51,8 +51,9 @@ from tiler.kernels.track_cpu import STATE_COLUMNS, TRACK_COLUMNS, update
 from tiler.types import CLOCK_HZ, Detections, Tracks
 
 _LOW_IOU = 0.5
-_FIND_IOU = 0.3
-"""Gates of steps 2 (as published) and 3; `match_iou` is that of the others, and the least of all."""
+_TENTATIVE_SIMILARITY = 0.3
+_FIND_SIMILARITY = 0.3
+"""Gates of steps 2 and 3, as published, and 4; `match_iou` is that of step 1, and the least of all."""
 
 _NOTHING = Detections.empty()
 
@@ -70,7 +71,7 @@ class ByteTracker:
 
     def __init__(self, config: TrackerConfig, score: float) -> None:
         gate = config.match_iou
-        gates = (gate, max(gate, _LOW_IOU), max(gate, _FIND_IOU), gate)
+        gates = (gate, max(gate, _LOW_IOU), max(gate, _TENTATIVE_SIMILARITY), max(gate, _FIND_SIMILARITY))
         self._limits = np.array((min(config.low_score, score), score, config.new_score, *gates), np.float64)
         self._lost_ticks = round(config.lost_s * CLOCK_HZ)
         self._confirm = config.confirm
