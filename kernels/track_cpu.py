@@ -18,27 +18,37 @@ are sorted before anything is done with them, so their own order does not matter
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 
 from tiler.kernels.assign_cpu import best_pairs, box_iou, compiled
-from tiler.types import Float32, Int32
+from tiler.types import CLOCK_HZ, Float32, Int32
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 Shown = tuple[int, int, Int32, Float32, Float32, Int32]
 
-# Columns of `states`: Note [Filter], and the score of the last detection.
-X, V, XX, XV, VV, SCORE, STATE_COLUMNS = 0, 4, 8, 12, 16, 20, 21
+# Columns of `states`: Note [Filter], the score of the last detection, and its box x0, y0, x1, y1.
+X, V, XX, XV, VV, SCORE, BOX, STATE_COLUMNS = 0, 4, 8, 12, 16, 20, 21, 25
 
 # Columns of `tracks`. ID: 0 while tentative. SEEN: pts of the last detection. HITS: detections in a
 # row since the track began. LOST: 1 when the last run of the detector did not see it.
 ID, CLASS, SEEN, HITS, LOST, TRACK_COLUMNS = range(6)
 
 # `limits`: scores that a detection needs, to count at all, to be high, and to begin a track; and the
-# similarity that a pair must exceed in each of the three steps.
+# similarity that a pair must exceed in each step.
 LOW_SCORE, HIGH_SCORE, NEW_SCORE, GATE = range(4)
+
+# The steps of `tiler/track/bytetrack.py`, in their order.
+_HIGH, _LOW, _TENTATIVE, _FIND, STEPS = range(5)
+
+_BUFFER = 0.5
+_SAME_HEIGHT = 0.85
+"""To find a lost track again boxes grow by this much of their size on each side, and the lower of the two heights is at
+least so much of the other."""
 
 _FRAME_S = 1 / 30
 _POSITION_STD = 1 / 20
@@ -150,13 +160,44 @@ def _sort(xyxy: Float32, score: Float32, class_id: Int32, low_score: float, keys
     return count
 
 
+@compiled
+def _overlap(a: Float64, i: int, b: Float64, j: int, buffer: float) -> float:
+    """IoU of the corner boxes `a[i]` and `b[j]`, each grown by `buffer` of its size on each side."""
+    wide_a, high_a = buffer * (a[i, 2] - a[i, 0]), buffer * (a[i, 3] - a[i, 1])
+    wide_b, high_b = buffer * (b[j, 2] - b[j, 0]), buffer * (b[j, 3] - b[j, 1])
+    w = min(a[i, 2] + wide_a, b[j, 2] + wide_b) - max(a[i, 0] - wide_a, b[j, 0] - wide_b)
+    h = min(a[i, 3] + high_a, b[j, 3] + high_b) - max(a[i, 1] - high_a, b[j, 1] - high_b)
+    if not (w > 0 and h > 0):
+        return 0.0
+    grown = (1 + 2 * buffer) * (1 + 2 * buffer)
+    both = (a[i, 2] - a[i, 0]) * (a[i, 3] - a[i, 1]) + (b[j, 2] - b[j, 0]) * (b[j, 3] - b[j, 1])
+    overlap: float = w * h / (grown * both - w * h)
+    return overlap
+
+
+@compiled
+def _upright(a: Float64, i: int, b: Float64, j: int) -> float:
+    """IoU of the vertical extents of the corner boxes `a[i]` and `b[j]`, which overlap."""
+    shared = min(a[i, 3], b[j, 3]) - max(a[i, 1], b[j, 1])
+    overlap: float = shared / (max(a[i, 3], b[j, 3]) - min(a[i, 1], b[j, 1]))
+    return overlap
+
+
 @njit(inline="always")
 def _associate(
-    states: Float64, tracks: Int64, count: int, keys: Float64, boxes: Float64, limits: Float64, partner: Int64
+    states: Float64,
+    tracks: Int64,
+    count: int,
+    pts: int,
+    keys: Float64,
+    boxes: Float64,
+    limits: Float64,
+    partner: Int64,
 ) -> None:
-    """The three steps of `tiler/track/bytetrack.py`.
+    """The four steps of `tiler/track/bytetrack.py`.
 
     Args:
+        pts: of the picture.
         keys, boxes: the sorted detections and their corners.
         partner: (count + detections,) takes the detection of each track, then the track of each
             detection; -1 for none.
@@ -164,32 +205,73 @@ def _associate(
     found = boxes.shape[0]
     for k in range(count + found):
         partner[k] = -1
-    iou = box_iou(corners(states, count), boxes)
+    now, last = corners(states, count), states[:, BOX : BOX + 4]
+    iou = box_iou(now, boxes)
     rows, columns = np.empty(count, np.int64), np.empty(found, np.int64)
-    for step in range(3):
+    for step in range(STEPS):
         n = 0
         for i in range(count):
-            if partner[i] < 0 and (tracks[i, ID] > 0) == (step < 2) and (step != 1 or tracks[i, LOST] == 0):
+            confirmed, lost = tracks[i, ID] > 0, tracks[i, LOST] == 1
+            if partner[i] < 0 and confirmed == (step != _TENTATIVE) and not (lost and step == _LOW):
                 rows[n] = i
                 n += 1
         m = 0
         for j in range(found):
-            if partner[count + j] < 0 and (-keys[j, _SCORE] >= limits[HIGH_SCORE]) == (step != 1):
+            if partner[count + j] < 0 and (-keys[j, _SCORE] >= limits[HIGH_SCORE]) == (step != _LOW):
                 columns[m] = j
                 m += 1
-        gain = np.empty((n, m))
+        if n == 0 or m == 0:
+            continue
+        gate = limits[GATE + step]
+        gain = np.zeros((n, m))
         for a in range(n):
+            i = rows[a]
+            waits = tracks[i, LOST] == 1 and pts > tracks[i, SEEN]
+            patience = 1 + (pts - tracks[i, SEEN]) / CLOCK_HZ if waits else 1.0
             for b in range(m):
-                i, j = rows[a], columns[b]
-                weight = 1.0 if step == 1 else -keys[j, _SCORE]
-                excess = iou[i, j] * weight - limits[GATE + step]
-                gain[a, b] = excess if excess > 0 and tracks[i, CLASS] == keys[j, _CLASS] else 0.0
+                j = columns[b]
+                similarity = iou[i, j]
+                if step == _FIND:
+                    high, higher = last[i, 3] - last[i, 1], boxes[j, 3] - boxes[j, 1]
+                    if min(high, higher) < _SAME_HEIGHT * max(high, higher):
+                        continue
+                    similarity = max(_overlap(now, i, boxes, j, _BUFFER), _overlap(last, i, boxes, j, _BUFFER))
+                if similarity <= gate or tracks[i, CLASS] != keys[j, _CLASS]:
+                    continue
+                if step != _LOW:
+                    similarity *= -keys[j, _SCORE]
+                if step in (_HIGH, _TENTATIVE):
+                    similarity *= math.sqrt(math.sqrt(_upright(now, i, boxes, j)))
+                if similarity > gate:
+                    gain[a, b] = (similarity - gate) / patience
         pairs = best_pairs(gain)
         for a in range(n):
             if pairs[a] >= 0:
                 i, j = rows[a], columns[pairs[a]]
                 partner[i] = j
                 partner[count + j] = i
+
+
+@compiled
+def _apart(keys: Float64, boxes: Float64, partner: Int64, count: int, j: int) -> float:
+    """What Soft-NMS leaves of the score of detection `j`: less half the IoU with the one that a track took and that
+    overlaps it most; `partner` as in `_associate`."""
+    most = 0.0
+    for other in range(boxes.shape[0]):
+        if partner[count + other] >= 0 and keys[other, _CLASS] == keys[j, _CLASS]:
+            most = max(most, _overlap(boxes, other, boxes, j, 0.0))
+    left: float = -keys[j, _SCORE] * (1 - most / 2)
+    return left
+
+
+@compiled
+def _see(states: Float64, tracks: Int64, row: int, keys: Float64, j: int, pts: int) -> None:
+    """Note when, where and how surely detection `j` was seen."""
+    states[row, SCORE] = -keys[j, _SCORE]
+    for k in range(4):
+        states[row, BOX + k] = keys[j, _BOX + k]
+    tracks[row, SEEN] = pts
+    tracks[row, LOST] = 0
 
 
 @compiled
@@ -229,7 +311,7 @@ def update(
         lost_ticks: a track not seen for longer than this ends.
         detected: False when the detector did not run; then there are no detections.
         xyxy, score, class_id: as in `Detections`.
-        limits: (GATE + 3,) float64.
+        limits: (GATE + STEPS,) float64.
         first_hits: detections in a row that a track begins with.
         confirm: detections in a row with which it gets an id.
 
@@ -257,7 +339,7 @@ def update(
                 measured[j, k] = boxes[j, k] + size / 2
                 measured[j, 2 + k] = size
         partner = np.empty(count + found, np.int64)
-        _associate(states, tracks, count, keys, boxes, limits, partner)
+        _associate(states, tracks, count, pts, keys, boxes, limits, partner)
         gone = 0
         for row in range(count):
             j = partner[row]
@@ -268,10 +350,8 @@ def update(
             _move(states, tracks, row, at)
             if j >= 0:
                 correct(states, at, measured, j)
-                states[at, SCORE] = -keys[j, _SCORE]
-                tracks[at, SEEN] = pts
+                _see(states, tracks, at, keys, j, pts)
                 tracks[at, HITS] += 1
-                tracks[at, LOST] = 0
             else:
                 states[at, V + 2] = 0.0  # it stops growing and shrinking
                 states[at, V + 3] = 0.0
@@ -279,15 +359,14 @@ def update(
         first = count
         count -= gone
         for j in range(found):
-            free, points = partner[first + j] < 0, -keys[j, _SCORE]
-            if free and points >= limits[HIGH_SCORE] and points >= limits[NEW_SCORE]:
+            if partner[first + j] >= 0 or -keys[j, _SCORE] < max(limits[HIGH_SCORE], limits[NEW_SCORE]):
+                continue
+            if _apart(keys, boxes, partner, first, j) >= limits[NEW_SCORE]:
                 begin(states, count, measured, j)
-                states[count, SCORE] = points
+                _see(states, tracks, count, keys, j, pts)
                 tracks[count, ID] = 0
                 tracks[count, CLASS] = np.int64(keys[j, _CLASS])
-                tracks[count, SEEN] = pts
                 tracks[count, HITS] = first_hits
-                tracks[count, LOST] = 0
                 count += 1
         for row in range(count):
             if tracks[row, ID] == 0 and tracks[row, HITS] >= confirm:

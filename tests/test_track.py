@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
-from track_parts import BoxFilter, assign, box_iou, from_corners, ticks
+from track_parts import SCORE, BoxFilter, Row, assign, box_iou, from_corners, ids, person, see, ticks, tracker
 from track_reference import ReferenceTracker, ReferenceTrails
 
 from tiler.config.models import TrackerConfig
@@ -15,28 +15,6 @@ from tiler.kernels.assign_cpu import best_pairs
 from tiler.track.bytetrack import ByteTracker
 from tiler.track.trails import Trails
 from tiler.types import CLOCK_HZ, Detections, Tracks
-
-SCORE = 0.35
-Row = tuple[float, float, float, float, float, int]
-"""x0, y0, x1, y1, score, class_id."""
-
-
-def tracker(**config: float) -> ByteTracker:
-    return ByteTracker(TrackerConfig.model_validate(config), SCORE)
-
-
-def see(*rows: Row) -> Detections:
-    table = np.array(rows, np.float64).reshape(-1, 6)
-    xyxy, score = table[:, :4].astype(np.float32), table[:, 4].astype(np.float32)
-    return Detections(xyxy, score, table[:, 5].astype(np.int32))
-
-
-def person(x: float, y: float = 100.0, score: float = 0.9, class_id: int = 0) -> Row:
-    return (x, y, x + 40, y + 100, score, class_id)
-
-
-def ids(tracks: Tracks) -> list[int]:
-    return [int(track_id) for track_id in tracks.track_id]
 
 
 def assert_equal(a: Tracks, b: Tracks) -> None:

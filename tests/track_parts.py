@@ -1,13 +1,15 @@
-"""The tracker's compiled parts one by one, in arrays, for tests of each alone."""
+"""The tracker, what it sees and shows in a few words, and its compiled parts one by one, for tests of each alone."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
+from tiler.config.models import TrackerConfig
 from tiler.kernels import assign_cpu, track_cpu
 from tiler.kernels.track_cpu import STATE_COLUMNS, Float64, V
-from tiler.types import CLOCK_HZ
+from tiler.track.bytetrack import ByteTracker
+from tiler.types import CLOCK_HZ, Detections, Tracks
 
 Mask = npt.NDArray[np.bool_]
 
@@ -16,6 +18,29 @@ def from_corners(xyxy: Float64) -> Float64:
     """(n, 4) corners x0, y0, x1, y1 as (n, 4) cx, cy, w, h."""
     size = xyxy[:, 2:] - xyxy[:, :2]
     return np.concatenate((xyxy[:, :2] + size / 2, size), axis=1)
+
+
+SCORE = 0.35
+Row = tuple[float, float, float, float, float, int]
+"""x0, y0, x1, y1, score, class_id."""
+
+
+def tracker(**config: float) -> ByteTracker:
+    return ByteTracker(TrackerConfig.model_validate(config), SCORE)
+
+
+def see(*rows: Row) -> Detections:
+    table = np.array(rows, np.float64).reshape(-1, 6)
+    xyxy, score = table[:, :4].astype(np.float32), table[:, 4].astype(np.float32)
+    return Detections(xyxy, score, table[:, 5].astype(np.int32))
+
+
+def person(x: float, y: float = 100.0, score: float = 0.9, class_id: int = 0) -> Row:
+    return (x, y, x + 40, y + 100, score, class_id)
+
+
+def ids(tracks: Tracks) -> list[int]:
+    return [int(track_id) for track_id in tracks.track_id]
 
 
 class BoxFilter:

@@ -107,8 +107,25 @@ def box_iou(a: Float64, b: Float64) -> Float64:
     return iou
 
 
-def assign(similarity: Float64, gate: float) -> tuple[Indices, Indices]:
-    """The pairs (row, column) that maximise the total of similarity - gate.
+def buffered_iou(a: Float64, b: Float64, buffer: float) -> Float64:
+    """`box_iou` of boxes that were grown by `buffer` of their size on each side."""
+
+    def grow(boxes: Float64) -> Float64:
+        margin = buffer * (boxes[:, 2:] - boxes[:, :2])
+        return np.concatenate((boxes[:, :2] - margin, boxes[:, 2:] + margin), axis=1)
+
+    return box_iou(grow(a), grow(b))
+
+
+def upright(a: Float64, b: Float64) -> Float64:
+    """IoU of the vertical extents of corner boxes a (n, 4) and b (m, 4): (n, m), 0 or more."""
+    shared = np.minimum(a[:, None, 3], b[None, :, 3]) - np.maximum(a[:, None, 1], b[None, :, 1])
+    overlap: Float64 = shared / (np.maximum(a[:, None, 3], b[None, :, 3]) - np.minimum(a[:, None, 1], b[None, :, 1]))
+    return np.maximum(overlap, 0.0)
+
+
+def assign(similarity: Float64, gate: float, patience: Float64) -> tuple[Indices, Indices]:
+    """The pairs (row, column) that maximise the total of (similarity - gate) / patience.
 
     A pair at or below the gate is never made, nor does it stand in the way of another:
     the sum runs over what exceeds the gate, which is the same as a linear assignment
@@ -116,6 +133,7 @@ def assign(similarity: Float64, gate: float) -> tuple[Indices, Indices]:
 
     Args:
         similarity: (n, m), higher is better.
+        patience: (n,), 1 or more.
 
     Returns:
         Rows and columns, equally long, rows ascending.
@@ -123,7 +141,7 @@ def assign(similarity: Float64, gate: float) -> tuple[Indices, Indices]:
     if similarity.size == 0:
         none = np.empty(0, np.intp)
         return none, none
-    gain = np.maximum(similarity - gate, 0.0)
+    gain = np.maximum(similarity - gate, 0.0) / patience[:, None]
     rows, columns = linear_sum_assignment(gain, maximize=True)
     made = gain[rows, columns] > 0
     return rows[made], columns[made]
@@ -131,7 +149,11 @@ def assign(similarity: Float64, gate: float) -> tuple[Indices, Indices]:
 
 _LOW_IOU = 0.5
 _TENTATIVE_SIMILARITY = 0.3
-"""Gates of steps 2 and 3, as published; `match_iou` is that of step 1."""
+_FIND_SIMILARITY = 0.3
+"""Gates of steps 2, 3 and 4; `match_iou` is that of step 1."""
+
+_BUFFER = 0.5
+_SAME_HEIGHT = 0.85
 
 _EXTENT = 1e6
 """Coordinates are clamped to this many pixels: sums and squares of them stay exact enough."""
@@ -144,6 +166,7 @@ _TRACK = np.dtype(
         ("seen", np.int64),  # pts of the last detection
         ("hits", np.int32),  # detections in a row since the track began
         ("lost", np.bool_),  # the last run of the detector did not see it
+        ("box", np.float64, 4),  # of the last detection
     ]
 )
 
@@ -192,9 +215,15 @@ class ReferenceTracker:
     def _associate(self, detections: Detections, pts: int) -> None:
         xyxy, score, class_id = _canonical(detections, min(self._config.low_score, self._high_score))
         tracks = self._tracks
-        iou = box_iou(self._filter.corners(), xyxy)
-        iou[tracks["class_id"][:, None] != class_id[None, :]] = 0.0
-        likeness = iou * score
+        now = self._filter.corners()
+        same = tracks["class_id"][:, None] == class_id[None, :]
+        iou = box_iou(now, xyxy) * same
+        likeness = iou * score * np.sqrt(np.sqrt(upright(now, xyxy)))
+        near = np.maximum(buffered_iou(now, xyxy, _BUFFER), buffered_iou(tracks["box"], xyxy, _BUFFER)) * same * score
+        heights, offered_heights = (boxes[:, 3] - boxes[:, 1] for boxes in (tracks["box"], xyxy))
+        lower, higher = (pick.outer(heights, offered_heights) for pick in (np.minimum, np.maximum))
+        near[lower < _SAME_HEIGHT * higher] = 0.0
+        patience = 1 + tracks["lost"] * np.maximum(pts - tracks["seen"], 0) / CLOCK_HZ
         confirmed = tracks["id"] > 0
         high = score >= self._high_score
         gate = self._config.match_iou
@@ -202,11 +231,12 @@ class ReferenceTracker:
             (likeness, gate, confirmed, high),
             (iou, max(gate, _LOW_IOU), confirmed & ~tracks["lost"], ~high),
             (likeness, max(gate, _TENTATIVE_SIMILARITY), ~confirmed, high),
+            (near, max(gate, _FIND_SIMILARITY), confirmed, high),
         )
         partner = np.full(len(tracks), -1)
         free = np.ones(len(score), np.bool_)
         for similarity, step_gate, candidates, offered in steps:
-            rows, columns = _among(similarity, step_gate, candidates & (partner < 0), offered & free)
+            rows, columns = _among(similarity, step_gate, patience, candidates & (partner < 0), offered & free)
             partner[rows] = columns
             free[columns] = False
 
@@ -215,11 +245,14 @@ class ReferenceTracker:
         self._filter.correct(rows, from_corners(xyxy[columns]))
         tracks["seen"][rows] = pts
         tracks["score"][rows] = score[columns]
+        tracks["box"][rows] = xyxy[columns]
         tracks["hits"][rows] += 1
         tracks["lost"] = ~seen
         self._filter.hold_size(~seen)
         self._keep(confirmed | seen)
-        new = free & high & (score >= self._config.new_score)
+        explained = box_iou(xyxy[~free], xyxy) * (class_id[~free][:, None] == class_id[None, :])
+        apart = score * (1 - explained.max(axis=0, initial=0.0) / 2)
+        new = free & high & (apart >= self._config.new_score)
         self._begin(xyxy[new], score[new], class_id[new], pts)
         self._confirm()
 
@@ -227,6 +260,7 @@ class ReferenceTracker:
         born = np.zeros(len(xyxy), _TRACK)
         born["class_id"] = class_id
         born["score"] = score
+        born["box"] = xyxy
         born["seen"] = pts
         born["hits"] = 1 if self._detected else self._config.confirm
         self._tracks = np.concatenate((self._tracks, born))
@@ -256,10 +290,14 @@ class ReferenceTracker:
         )
 
 
-def _among(similarity: Float64, gate: float, rows: Mask, columns: Mask) -> tuple[Indices, Indices]:
+def _among(
+    similarity: Float64, gate: float, patience: Float64, rows: Mask, columns: Mask
+) -> tuple[Indices, Indices]:
     """`assign` among the rows and columns that are True, in indices of the whole matrix."""
     row_indices, column_indices = np.flatnonzero(rows), np.flatnonzero(columns)
-    taken_rows, taken_columns = assign(similarity[np.ix_(row_indices, column_indices)], gate)
+    taken_rows, taken_columns = assign(
+        similarity[np.ix_(row_indices, column_indices)], gate, patience[row_indices]
+    )
     return row_indices[taken_rows], column_indices[taken_columns]
 
 

@@ -172,7 +172,7 @@ class TrackerConfig(Model):
 
     kind: Literal["bytetrack"] = Field("bytetrack", description="the method")
     low_score: Unit = Field(0.1, description="detections from here to detector.score only continue a track")
-    new_score: Unit = Field(0.45, description="score that a detection needs to begin a track")
+    new_score: Unit = Field(0.6, description="score that a detection needs to begin a track")
     match_iou: Unit = Field(0.2, description="lowest overlap at which a detection continues a track")
     lost_s: float = Field(1.5, gt=0, le=60, description="seconds a lost track waits to be found again")
     confirm: int = Field(2, ge=1, le=30, description="detections in a row before a new track is shown")

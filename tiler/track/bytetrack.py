@@ -4,19 +4,42 @@ Zhang et al., "ByteTrack: Multi-Object Tracking by Associating Every Detection B
 ECCV 2022. Each picture with detections is worked off in this order:
 
 1. Confirmed tracks, lost ones too, take detections of a high score; the similarity is
-   IoU with the predicted box times score.
+   IoU with the predicted box times score, times the fourth root of how much their
+   heights in the picture overlap (a).
 2. Confirmed tracks seen at the last detection that got nothing take detections of a low
    score by IoU: a person half hidden scores low but has not gone.
-3. Tentative tracks take the high detections that are left, or end.
-4. High detections nobody took begin tentative tracks. They get an id, and are shown, once
-   seen `confirm` times in a row; those of the first picture are shown at once.
+3. Tentative tracks take the high detections that are left by the similarity of 1, or end.
+4. Confirmed tracks that got nothing are looked for further away among the high detections
+   that are left (b).
+5. High detections nobody took begin tentative tracks, unless a track explains them (c).
+   They get an id, and are shown, once seen `confirm` times in a row; those of the first
+   picture are shown at once.
 
-A confirmed track that gets nothing is lost: predicted on, not shown, found again in step 1
-until it has not been seen for `lost_s`. Detections of different classes never meet.
+A confirmed track that gets nothing is lost: predicted on, not shown, found again in steps
+1 and 4 until it has not been seen for `lost_s`. A claim is what a similarity exceeds its
+gate by; that of a lost track counts half after a second (d). Detections of different
+classes never meet.
 
 Unlike the published code, time is counted in seconds of the picture's pts, so that
 dropped frames, variable frame rates and detection on every k-th picture change nothing;
-sizes are tracked as (w, h); tracks are rows of arrays; and ids are dense.
+sizes are tracked as (w, h); tracks are rows of arrays; and ids are dense. What is added:
+
+(a) Vertical overlap: who stands further back stands higher in the picture, and people of
+    different height differ at the top. After the height-modulated IoU of Hybrid-SORT
+    (Yang et al., AAAI 2024); the root leaves it a weak cue, as boxes of detectors that see
+    only half a person need it.
+(b) Recovery: the prediction of who is hidden goes astray, and who stopped is where they
+    were. The IoU is that with the predicted box or with the last one seen, the higher
+    (observation-centric recovery of OC-SORT, Cao et al., CVPR 2023), of boxes that were
+    grown by half their size on each side (buffered IoU of C-BIoU, Yang et al., WACV 2023).
+    As that reaches far, the detection must be as tall as the track was, to 15 %.
+(c) Doubles: a second box on somebody who is tracked begins a second track, and the id
+    goes to and fro between the two. Half the IoU with what a track took is taken off its
+    score (Soft-NMS, Bodla et al., ICCV 2017) before `new_score` is asked for.
+(d) Who was just seen comes first, as in the cascade of DeepSORT (Wojke et al., 2017), but
+    by degrees: where two meet and one is hidden, the one in view keeps the detection.
+
+docs/bench/tracking.md has what each is worth, and what was tried in vain.
 """
 
 from __future__ import annotations
@@ -29,7 +52,8 @@ from tiler.types import CLOCK_HZ, Detections, Tracks
 
 _LOW_IOU = 0.5
 _TENTATIVE_SIMILARITY = 0.3
-"""Gates of steps 2 and 3, as published; `match_iou` is that of step 1."""
+_FIND_SIMILARITY = 0.3
+"""Gates of steps 2 and 3, as published, and 4; `match_iou` is that of step 1, and the least of all."""
 
 _NOTHING = Detections.empty()
 
@@ -47,7 +71,7 @@ class ByteTracker:
 
     def __init__(self, config: TrackerConfig, score: float) -> None:
         gate = config.match_iou
-        gates = (gate, max(gate, _LOW_IOU), max(gate, _TENTATIVE_SIMILARITY))
+        gates = (gate, max(gate, _LOW_IOU), max(gate, _TENTATIVE_SIMILARITY), max(gate, _FIND_SIMILARITY))
         self._limits = np.array((min(config.low_score, score), score, config.new_score, *gates), np.float64)
         self._lost_ticks = round(config.lost_s * CLOCK_HZ)
         self._confirm = config.confirm
