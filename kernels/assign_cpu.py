@@ -12,6 +12,8 @@ Int64 = npt.NDArray[np.int64]
 compiled = njit(cache=True, no_cfunc_wrapper=True)
 """The interpreter lock is kept: a call of some 10 us that gave it up would queue behind every other thread to get it
 back. Without a wrapper for callers in C: there are none, and it takes a while to compile."""
+inner = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
+"""For what compiled functions alone call."""
 
 
 @compiled

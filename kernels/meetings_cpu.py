@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tiler.kernels.assign_cpu import Float64, Int64, compiled
+from tiler.kernels.assign_cpu import Float64, Int64, compiled, inner
 from tiler.kernels.cover_cpu import covers
 from tiler.types import Bool, Float32, Int32
 
@@ -37,7 +37,7 @@ CLEAR, EDGE, NEW_PAUSE, WANTED_PAUSE, NEW_CROPS, ALONG, PAUSE = range(7)
 Met = tuple[int, int, Int64, Float64, Bool, Int64, Int64]
 
 
-@compiled
+@inner
 def _row_of(members: Int64, count: int, track: int) -> int:
     for k in range(count):
         if members[k, TRACK] == track:
@@ -45,13 +45,13 @@ def _row_of(members: Int64, count: int, track: int) -> int:
     return -1
 
 
-@compiled
+@inner
 def _put(boxes: Float32, at: int, others: Float32, of: int) -> None:
     for k in range(4):
         boxes[at, k] = others[of, k]
 
 
-@compiled
+@inner
 def _meeting_of(meetings: Int64, number: int) -> int:
     for k in range(meetings.shape[0]):
         if meetings[k, NUMBER] == number:
@@ -182,7 +182,7 @@ def meet(
     return kept, last_number, phase, most, deep, joined[:joins], hid[:hides]
 
 
-@compiled
+@inner
 def _goes_on(
     members: Int64,
     row_of: Int64,
@@ -309,7 +309,7 @@ def choose(
     return at - count, crops, chosen
 
 
-@compiled
+@inner
 def _among(tracks: Int64, track: int) -> bool:
     found = False
     for k in range(tracks.shape[0]):
