@@ -157,7 +157,7 @@ def run_with(clips: Path, slots: str, more: str = "") -> dict[str, Any]:  # noqa
 def test_a_run_names_its_cast_in_export_and_report(clips: Path) -> None:  # noqa: F811
     report = run_with(clips, "{names: [one, two]}")
     lines = [json.loads(line) for line in (clips.parent / "out.jsonl").read_text("utf-8").splitlines()]
-    named_rows = [row for line in lines if line["stream"] == "a" for row in line["tracks"]]
+    named_rows = [row for line in lines if line["stream"] == "a" for row in line["tracks"] if row["slot"]]
     assert {row["slot"] for row in named_rows} == {"one"}
     a, b = report["streams"]
     assert a["slots"] == {"one": len(named_rows), "two": 0}

@@ -77,7 +77,7 @@ _LEAD = 9.0
 """A pairing is sure when it leads by this: five crops of one person, or three of two."""
 _PATIENCE_S = 1.0
 _ARRIVAL_S = 0.5
-"""Who comes within this time of the first is sorted from left to right with them."""
+"""Who comes within this time of the first is sorted from left to right with them; until then none has a name."""
 
 
 @dataclass(eq=False)
@@ -161,6 +161,7 @@ class Cast:
         if self._looking:
             held |= {k for k, row in enumerate(pairs.tolist())
                      if row >= 0 and self._arrivals.waits(int(ids[row]), k, pts)}  # fmt: skip
+        held |= self._may_move(pairs, pts)
         self.wanted = frozenset(int(ids[pairs[k]]) for k in held if pairs[k] >= 0)
         if looks is not None:
             self._feed(held, shared, pairs, looks, order)
@@ -254,6 +255,11 @@ class Cast:
         for slot, gallery in zip(slots, [self._galleries[k] for k in left_to_right], strict=True):
             self._galleries[slot] = gallery
         return pairs
+
+    def _may_move(self, pairs: Int64, pts: int) -> set[int]:
+        """Slots of those who have just come first, while others may come and be sorted with them."""
+        lately = (pairs >= 0) & (pts - self._first <= _ARRIVAL_S * CLOCK_HZ) & bool((self._seen < 0).any())
+        return set(np.flatnonzero(lately).tolist())
 
     def _move(self, ids: Int64, boxes: Float64, pairs: Int64, pts: int) -> None:
         """Each slot goes to its track."""
