@@ -26,7 +26,7 @@ from tiler.types import Packet
 TOKEN = "correct-horse-battery"
 SETTINGS = """
 [checks.negative_data_rejection]
-expected-statuses = [400, 404, 409, 413]   # 413: what it makes up may be too large to be looked at
+expected-statuses = [400, 404, 409, 413, 415]   # 413: what it makes up may be too large to be looked at
 """
 
 
