@@ -139,9 +139,10 @@ class Api:
     def state(self) -> StateAnswer:
         """The run now."""
         wanted, seen = self._control.wanted, self._observer
+        shown = {stream.source.id: stream.tile for stream in seen.streams}  # before what is counted: it was read then
         config, report = wanted.config, seen.report()
         mosaic, stages = config.mosaic, report["stages"]
-        rows = {now.source.id: (row, now.tile) for row, now in zip(report["streams"], seen.streams, strict=False)}
+        rows = {row["id"]: row for row in report["streams"]}
         return StateAnswer(
             mosaic=MosaicAnswer(
                 width=mosaic.width, height=mosaic.height, fps=float(mosaic.fps), codec=config.encoder.codec,
@@ -163,7 +164,7 @@ class Api:
                                                  "decoder")},
                 )
                 for source in config.sources
-                for row, now in (rows[source.id],)
+                for row, now in ((rows[source.id], shown[source.id]),)
             ],
             spare=self._control.spare,
             stages={
