@@ -42,6 +42,7 @@ class CudaEmbedder:
             self._host_places = _pinned((_CAPACITY, PLACE_COLUMNS), np.int64)
             self._host_boxes = _pinned((_CAPACITY, 4), np.float32)
             self._host_vectors = _pinned((_CAPACITY, VECTOR), np.float32)
+            self._arrived = cupy.cuda.Event(block=True, disable_timing=True)  # the host sleeps meanwhile
             self._stream.synchronize()
         copies.add("appearance model", "up", self._tables.nbytes + self._matrix.nbytes)
 
@@ -64,7 +65,8 @@ class CudaEmbedder:
             self._copy(self._boxes, self._host_boxes, count, up=True)
             appearance(self._places, self._boxes, self._tables, self._matrix, self._vectors, count)
             self._copy(self._vectors, self._host_vectors, count, up=False)
-        self._stream.synchronize()
+        enqueue_cuda.record(self._arrived, self._stream)
+        self._arrived.synchronize()
         vectors: Float32 = self._host_vectors[:count]
         return vectors
 
