@@ -232,5 +232,5 @@ def test_axis_tables_stay_inside_and_sum_to_one(samples: int, outputs: int, half
     first, weights = axis_table(samples, extent, outputs)
     assert first.min() >= 0
     assert first.max() + len(weights) <= samples
-    np.testing.assert_allclose(weights.sum(axis=0), 1, atol=1e-5)
+    np.testing.assert_allclose(weights.sum(axis=0, dtype=np.float64), 1, atol=1e-5)
     assert weights.min() >= 0

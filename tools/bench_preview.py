@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import os
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -130,13 +129,14 @@ def viewers(rounds: int, window_s: float, write: Path | None) -> None:
     report.say("| | ticks | tick late p50 | p99 ms | packet late p50 | p99 ms |")
     report.say("| --- | ---: | ---: | ---: | ---: | ---: |")
     for kind in late:
-        cells = [f"{_percentile(rows, 50):.2f} | {_percentile(rows, 99):.2f}" for rows in (late[kind], out[kind])]
+        cells = [f"{p:.2f}" for rows in (late, out) for p in np.percentile(np.concatenate(rows[kind]), [50, 99])]
         report.say(f"| {kind} | {sum(map(len, late[kind]))} | {' | '.join(cells)} |")
     for what, rows in (("tick", late), ("packet", out)):
-        before, after = (_percentile(rows[kind], 99) for kind in rows)
-        report.say(f"\n{what}: p99 changes by {(after / before - 1) * 100:+.1f} % (medians of {rounds} windows each)")
+        change, least, most = _change(*rows.values())
+        report.say(f"\n{what}: p99 changes by {change:+.1f} % (90 of 100 draws: {least:+.1f} to {most:+.1f})")
         for kind, windows in rows.items():
-            report.say(f"  {kind}: {', '.join(f'{np.percentile(window, 99):.2f}' for window in windows)}")
+            p99s = [float(np.percentile(window, 99)) for window in windows]
+            report.say(f"  {kind}: {min(p99s):.2f} to {max(p99s):.2f} ms in {rounds} windows of {window_s:g} s")
     report.say(f"\nticks left out in the whole run: {dropped}")
     report.write(write)
 
@@ -146,8 +146,19 @@ def _late_ms(seen: list[tuple[int, float]], since: int) -> list[float]:
     return [(at_s - index / FPS - first_s) * 1000 for index, at_s in seen[since:]]
 
 
-def _percentile(windows: list[list[float]], percent: float) -> float:
-    return statistics.median(float(np.percentile(window, percent)) for window in windows)
+def _change(before: list[list[float]], after: list[list[float]]) -> tuple[float, float, float]:
+    """By how many percent the p99 of all windows changes, and where that lies in 90 of 100 draws of as many windows."""
+    rng, changes = np.random.default_rng(0), []
+    for _ in range(2000):
+        drawn = [[windows[i] for i in rng.integers(len(windows), size=len(windows))] for windows in (before, after)]
+        changes.append(_change_of_p99(*drawn))
+    least, most = np.percentile(changes, [5, 95])
+    return _change_of_p99(before, after), float(least), float(most)
+
+
+def _change_of_p99(before: list[list[float]], after: list[list[float]]) -> float:
+    p99 = [np.percentile(np.concatenate(windows), 99) for windows in (before, after)]
+    return float(p99[1] / p99[0] - 1) * 100
 
 
 @contextlib.contextmanager
