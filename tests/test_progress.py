@@ -8,6 +8,7 @@ import pytest
 
 from tiler.config.models import Config, Source
 from tiler.observe import run
+from tiler.observe.progress import Progress
 from tiler.types import Packet
 
 
@@ -27,3 +28,27 @@ def test_the_time_that_is_left_follows_the_pace_and_not_the_wait_for_the_first_p
     now_s -= 0.1
     assert observer.left_s(300) == pytest.approx(28.9)
     assert observer.left_s(11) == 0
+
+
+def test_a_line_tells_pace_latency_queue_and_drops(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now_s = 100.0
+    monkeypatch.setattr(run.time, "monotonic", lambda: now_s)
+    observer = run.RunObserver(
+        Config(sources=[Source(id="a", uri="x")]), (), (), SimpleNamespace(name="x264", sessions=1)
+    )
+    observer.started()
+    with Progress(observer, 200) as progress:
+        for tick in range(100):
+            observer.submitted(tick, now_s)
+            now_s += 0.1 if tick >= 98 else 0.04 if tick >= 90 else 0.02
+            observer.delivered(Packet(b"", tick, tick, True))
+        observer.encoder_wait.add(0.003)
+        observer.dropped_ticks = 7
+        progress.update()
+    line = capsys.readouterr().err
+    assert "mosaic 100/200 frames" in line
+    assert "latency p50/95/99 20/40/100 ms" in line
+    assert "encoder waits p95 3.0 ms" in line
+    assert "drops 7" in line

@@ -27,7 +27,6 @@ mosaic: {{width: 1280, height: 720, grid: [2, 1]}}
 sources:
   - {{id: plaza, uri: "sample://plaza"}}
   - {{id: duo, uri: "sample://duo"}}
-tracker: {{new_score: 0.6}}
 encoder: {{driver: x264}}
 outputs: [{{tracks: {device}.jsonl}}]
 """

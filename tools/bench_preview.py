@@ -163,8 +163,8 @@ def _change_of_p99(before: list[list[float]], after: list[list[float]]) -> float
 
 @contextlib.contextmanager
 def _live_run(folder: Path) -> Iterator[tuple[str, _Timed]]:
-    """Four 360p scenes at their own speed, in this process as in `tiler run`."""
-    scenes = [f"sample://plaza?size=640x360&seconds={10 + 0.23 * seed:.2f}&seed={seed}" for seed in range(4)]
+    """Four 180p scenes at their own speed, in this process as in `tiler run`."""
+    scenes = [f"sample://plaza?size=320x180&seconds={10 + 0.23 * seed:.2f}&seed={seed}" for seed in range(4)]
     sources = "\n".join(f"  - {{id: s{i}, uri: '{uri}', realtime: true, loop: true}}" for i, uri in enumerate(scenes))
     config = folder / "c.yaml"
     config.write_text(
