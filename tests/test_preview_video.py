@@ -63,7 +63,7 @@ def test_a_delta_frame_has_no_head() -> None:
 def test_a_snapshot_is_the_newest_picture_in_its_colours(kind: str) -> None:
     from PIL import Image
 
-    group = [Coded(packet, 0.0) for packet in encoded(20, profile="quality", bitrate="8M", gop_s=2)]
+    group = [Coded(packet, 0.0, 0.0) for packet in encoded(20, profile="quality", bitrate="8M", gop_s=2)]
     picture = Image.open(io.BytesIO(snapshot(group, "h264", None, kind)))
     assert picture.size == (320, 192)
     rgb = np.asarray(picture.convert("RGB")).astype(int)
@@ -82,7 +82,7 @@ def test_no_snapshot_before_the_first_picture() -> None:
 
 
 def coded(index: int, *, keyframe: bool = False, size: int = 10) -> Coded:
-    return Coded(Packet(bytes(size), index, index, keyframe), 0.0)
+    return Coded(Packet(bytes(size), index, index, keyframe), 0.0, 0.0)
 
 
 class Clock:

@@ -163,7 +163,11 @@ def _change_of_p99(before: list[list[float]], after: list[list[float]]) -> float
 
 @contextlib.contextmanager
 def _live_run(folder: Path) -> Iterator[tuple[str, _Timed]]:
-    """Four 180p scenes at their own speed, in this process as in `tiler run`."""
+    """Four 180p scenes at their own speed, in this process as in `tiler run`.
+
+    Small, and of lengths that keep their keyframes apart, as those of cameras are: four decoded at once take both
+    cores of a small machine, and a tick waits for that longer than for any viewer.
+    """
     scenes = [f"sample://plaza?size=320x180&seconds={10 + 0.23 * seed:.2f}&seed={seed}" for seed in range(4)]
     sources = "\n".join(f"  - {{id: s{i}, uri: '{uri}', realtime: true, loop: true}}" for i, uri in enumerate(scenes))
     config = folder / "c.yaml"

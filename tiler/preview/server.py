@@ -111,7 +111,8 @@ class PreviewServer:
         """See `Output.write`; waits until the loop has handed the packet to every viewer's queue."""
         began_s = self._observer.began_s(packet.pts)
         age_s = 0.0 if began_s is None else time.monotonic() - began_s
-        coded = Coded(packet, (time.time() - age_s) * 1000)
+        media_s = media_time(packet.pts, 1 / self._config.mosaic.fps) / CLOCK_HZ
+        coded = Coded(packet, (time.time() - age_s) * 1000, media_s)
         asyncio.run_coroutine_threadsafe(self._publish(coded), self._loop).result()
 
     def close(self) -> None:
@@ -217,8 +218,7 @@ class PreviewServer:
             self._audience.leave(viewer)
 
     async def _send(self, ws: web.WebSocketResponse, viewer: Viewer, form: str) -> None:
-        mosaic, tick = self._config.mosaic, 1 / self._config.mosaic.fps
-        greeted = False
+        mosaic, greeted = self._config.mosaic, False
         while (coded := await viewer.next()) is not None:
             packet = coded.packet
             if not greeted:
@@ -229,8 +229,7 @@ class PreviewServer:
                 await ws.send_str(json.dumps({"hello": hello}))
                 if form == "fmp4":
                     await ws.send_bytes(_HEADER.pack(0, 0, _IS_HEAD, 0) + self._head.mp4)
-            seconds = media_time(packet.pts, tick) / CLOCK_HZ
-            header = _HEADER.pack(seconds, coded.began_ms, _IS_KEY * packet.keyframe, viewer.skipped)
+            header = _HEADER.pack(coded.media_s, coded.began_ms, _IS_KEY * packet.keyframe, viewer.skipped)
             data = packet.data if form == "annexb" else self._fragment(packet)
             async with asyncio.timeout(_STALL_S):
                 await ws.send_bytes(header + data)

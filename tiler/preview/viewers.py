@@ -21,15 +21,17 @@ RING_BYTES = 64 << 20
 
 
 class Coded(NamedTuple):
-    """A packet and when its tick began.
+    """A packet and its times.
 
     Attributes:
         packet: as the encoder gave it.
         began_ms: Unix time in milliseconds at which the tick's pictures were taken.
+        media_s: when it is shown, in the media's time.
     """
 
     packet: Packet
     began_ms: float
+    media_s: float
 
 
 class Viewer:
