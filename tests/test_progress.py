@@ -49,6 +49,6 @@ def test_a_line_tells_pace_latency_queue_and_drops(
         progress.update()
     line = capsys.readouterr().err
     assert "mosaic 100/200 frames" in line
-    assert "latency p50/95/99 20/40/100 ms" in line
+    assert "tick to packet p50/95/99 20/40/100 ms" in line
     assert "encoder waits p95 3.0 ms" in line
     assert "drops 7" in line

@@ -62,7 +62,7 @@ class Progress:
         if self._total and (left_s := seen.left_s(self._total)) is not None:
             parts.append(f"ETA {left_s:.0f} s")
         latency = "/".join(f"{seen.latency.percentile_ms(percent):.0f}" for percent in (50, 95, 99))
-        parts.append(f"latency p50/95/99 {latency} ms")
+        parts.append(f"tick to packet p50/95/99 {latency} ms")
         parts.append(f"encoder waits p95 {seen.encoder_wait.percentile_ms(95):.1f} ms")
         parts.append(f"drops {seen.dropped_ticks + sum(stream.report()['dropped'] for stream in seen.streams)}")
         rows = [output.report() for output in seen.outputs]
