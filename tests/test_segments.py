@@ -51,9 +51,15 @@ def test_segments_are_cut_at_keyframes_play_alone_and_are_listed(tmp_path: Path,
     assert [after - starts[0] for after in starts] == pytest.approx([0, 2, 4, 6])
 
 
+def heavier(packet: Packet, by: int) -> Packet:
+    """With filler data (ITU-T H.264, 7.3.2.7) at its end: a muxer may leave out mere zeros."""
+    filler = b"\0\0\0\1\x0c" + b"\xff" * (by - 6) + b"\x80"
+    return Packet(packet.data + filler, packet.pts, packet.dts, packet.keyframe)
+
+
 def test_segments_by_size_stay_below_it(tmp_path: Path) -> None:
     packets, mosaic = stream(75)
-    heavy = [Packet(packet.data + b"\0" * 9000, packet.pts, packet.dts, packet.keyframe) for packet in packets]
+    heavy = [heavier(packet, 9000) for packet in packets]
     rows = segments(tmp_path, heavy, mosaic, max_bytes=250_000)
     assert len(rows) == 4  # two groups of 100 kB each, and a last one
     assert all(row["bytes"] < 250_000 for row in rows)
@@ -69,7 +75,7 @@ def test_retention_deletes_the_oldest_of_its_own_and_nothing_else(
     tmp_path: Path, keep: dict[str, Any], left: int
 ) -> None:
     packets, mosaic = stream(75)
-    heavy = [Packet(packet.data + b"\0" * 4000, packet.pts, packet.dts, packet.keyframe) for packet in packets]
+    heavy = [heavier(packet, 4000) for packet in packets]
     strangers = [tmp_path / name for name in ("s-000000.mp4", "s-999999.mp4", "holiday.mp4", "s-.mp4")]
     for stranger in strangers:
         stranger.write_bytes(b"not ours")
