@@ -19,6 +19,8 @@ MOSAICS, TENSORS = 4, 3
 """Rings of the compositor and of the preprocessor, on any device."""
 _CONTEXT = 600 << 20
 """CUDA's context, code and workspaces of its libraries."""
+_PROCESS_CONTEXT = 600 << 20
+"""The same of a process that only decodes."""
 _DECODER_PICTURES = 20
 """Reference pictures and outputs that a decoder keeps for itself at most, 4:2:0."""
 _ENCODER_PICTURES = 8
@@ -102,7 +104,8 @@ class MemoryPlan:
 
 _CONTEXT_ITEM, _DECODER_ITEM = "CUDA context and libraries", "decoders' own pictures"
 _NETWORK_ITEM = "detector's weights and activations"
-_OUTSIDE = (_CONTEXT_ITEM, _DECODER_ITEM, _NETWORK_ITEM)
+_PROCESS_ITEM, _ELSEWHERE_ITEM = "processes that decode", f"decoded pictures ({SURFACES} a stream, there)"
+_OUTSIDE = (_CONTEXT_ITEM, _DECODER_ITEM, _NETWORK_ITEM, _PROCESS_ITEM, _ELSEWHERE_ITEM)
 """Items that are not taken from CuPy's pool, or not by every runtime."""
 
 
@@ -122,10 +125,12 @@ def plan_memory(
     stored = sum(surface_bytes(p.width, p.height, p.sixteen_bit) for p in known)
     decoded = sum(surface_bytes(*(p.plane_size or (p.width, p.height)), p.sixteen_bit) for p in known)
     mosaic = surface_bytes(config.mosaic.width, config.mosaic.height)
+    processes = 0 if config.live else min(config.decode_processes, len(config.sources))
     items = [
         (_CONTEXT_ITEM, _CONTEXT),
+        *([(_PROCESS_ITEM, processes * _PROCESS_CONTEXT)] if processes else ()),
         (_DECODER_ITEM, _DECODER_PICTURES * stored),
-        (f"decoded pictures ({SURFACES} a stream)", SURFACES * decoded),
+        (_ELSEWHERE_ITEM if processes else f"decoded pictures ({SURFACES} a stream)", SURFACES * decoded),
         (f"mosaics ({MOSAICS}) and overlays", MOSAICS * (mosaic + _OVERLAYS)),
         ("encoder", _ENCODER_PICTURES * mosaic),
     ]

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from tiler import cuda
+from tiler.closing import Closing
 from tiler.compose.base import Compositor
 from tiler.config.loader import LoadedConfig
 from tiler.config.models import Config, DetectorConfig, Source
+from tiler.decode.base import Reader
 from tiler.decode.feed import LiveFeed, OfflineFeed
 from tiler.decode.source import Opener, SourceReader, open_decoder
 from tiler.encode.base import Encoder
@@ -158,7 +160,7 @@ class Stages:
     """The running parts of one run, in the order of the flow; feeds and trackers of the sources that it begins with.
 
     With `detector: none` there are no `trackers`; `preprocessor`, `detector` and `reid` are None. With
-    `tracker: {reid: off}` the last is None, too.
+    `tracker: {reid: off}` the last is None, too. `processes` decode for the feeds, where the config asks for them.
     """
 
     entrance: Entrance
@@ -171,10 +173,12 @@ class Stages:
     encoder: Encoder
     choices: tuple[Choice, ...]
     copies: Copies
+    processes: tuple[Closing, ...] = ()
 
     def close(self) -> None:
-        """Free everything, the readers first."""
-        for part in (*self.feeds, self.preprocessor, self.detector, self.reid, self.encoder, self.compositor):
+        """Free everything, the readers first, and what their pictures lie in last."""
+        parts = (*self.feeds, self.preprocessor, self.detector, self.reid, self.encoder, self.compositor)
+        for part in (*parts, *self.processes):
             if part is not None:
                 part.close()
 
@@ -222,11 +226,21 @@ def build(loaded: LoadedConfig, *, opener: Opener | None = None, warm: bool = Tr
     )
 
 
-def open_feeds(entrance: Entrance, config: Config, opened: list[Callable[[], None]]) -> list[Feed]:
-    """The feed of each source; how to close them again is put into `opened` as they open."""
+def open_feeds(
+    entrance: Entrance, config: Config, opened: list[Callable[[], None]], readers: Mapping[int, Reader] | None = None
+) -> list[Feed]:
+    """The feed of each source; how to close them again is put into `opened` as they open.
+
+    Args:
+        entrance: opens those that are not open yet.
+        config: of the run.
+        opened: see above.
+        readers: place of a source -> its reader, of files that another process has opened.
+    """
     feeds: list[Feed] = []
     for index, source in enumerate(config.sources):
-        feeds.append(entrance.open(source, index))
+        reader = readers.get(index) if readers else None
+        feeds.append(OfflineFeed(reader) if reader is not None else entrance.open(source, index))
         opened.append(feeds[-1].close)
     return feeds
 

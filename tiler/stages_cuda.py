@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -9,10 +10,14 @@ from typing import Any
 import cupy
 import numpy as np
 
+from tiler import cuda
 from tiler.compose.cuda import CudaCompositor
 from tiler.config.loader import LoadedConfig
 from tiler.config.models import Config, DetectorConfig
+from tiler.decode.base import Needed
 from tiler.decode.cuda import CudaOpener
+from tiler.decode.import_cuda import DecodeProcess, ImportedReader, open_processes
+from tiler.decode.still import image_file
 from tiler.decode_size import DecodeSizes
 from tiler.encode.cuda import open_cuda_encoder
 from tiler.encode.readback_cuda import ReadbackEncoder
@@ -31,9 +36,7 @@ from tiler.track.appearance_cuda import CudaEmbedder
 from tiler.track.base import Tracker
 from tiler.track.reid import ReId
 
-_SWITCH_S = 0.0005
-
-
+_log = logging.getLogger(__name__)
 def total_memory(index: int) -> int:
     """Bytes of memory of the device."""
     with cupy.cuda.Device(index) as device:
@@ -48,9 +51,7 @@ def build_cuda(loaded: LoadedConfig, index: int, threads: int) -> Stages:
             although the config does not allow it, or the plan needs more memory than it may.
     """
     config = loaded.config
-    # A thread that comes back from the GPU waits for the interpreter until another's turn is over: by default
-    # 5 ms, longer than the tick's work.
-    sys.setswitchinterval(_SWITCH_S)
+    sys.setswitchinterval(cuda.SWITCH_S)
     device = cupy.cuda.Device(index)
     device.use()
     copies = Copies()
@@ -64,13 +65,15 @@ def build_cuda(loaded: LoadedConfig, index: int, threads: int) -> Stages:
         needed = DecodeSizes(config, model) if config.scaled_decode else None
         opener = CudaOpener(index, copies, SURFACES, may_use_cpu(config, "decode"), needed)
         entrance = Entrance(loaded, threads, opener, opener.forget)
-        feeds: list[Feed] = open_feeds(entrance, config, opened)
+        processes = _open_processes(loaded, index, needed)
+        opened += [process.close for process in processes]
+        feeds: list[Feed] = open_feeds(entrance, config, opened, _readers_of(processes))
         infos = [feed.reader.info for feed in feeds]
         pictures = [Picture(*info.size, info.sixteen_bit, info.plane_size) if info else None for info in infos]
         plan = plan_memory(config, pictures, model, total_memory(index))
         plan.check(config)
         pool.set_limit(size=plan.pool_bytes)
-        choices = [_decode_choice(index, opener, feeds)]
+        choices = [_decode_choice(index, opener, feeds, len(processes))]
         preprocessor, detector, infer = None, None, None
         trackers: tuple[Tracker, ...] = ()
         reid = None
@@ -101,8 +104,9 @@ def build_cuda(loaded: LoadedConfig, index: int, threads: int) -> Stages:
             raise InputError(f"GPU memory: {error} ({share}); fewer or smaller sources need less") from error
         raise
     return Stages(
-        entrance, tuple(feeds), preprocessor, detector, trackers, reid, compositor, encoder, tuple(choices), copies
-    )
+        entrance, tuple(feeds), preprocessor, detector, trackers, reid, compositor, encoder, tuple(choices), copies,
+        tuple(processes),
+    )  # fmt: skip
 
 
 def may_use_cpu(config: Config, stage: Any) -> bool:
@@ -110,12 +114,39 @@ def may_use_cpu(config: Config, stage: Any) -> bool:
     return config.device == "auto" or stage in config.allow_cpu
 
 
-def _decode_choice(index: int, opener: CudaOpener, feeds: list[Feed]) -> Choice:
+def _open_processes(loaded: LoadedConfig, index: int, needed: Needed | None) -> list[DecodeProcess]:
+    """Those that decode the files of a run which need not keep to a clock."""
+    config = loaded.config
+    if not config.decode_processes or config.live:
+        return []
+    sources = []
+    for place, source in enumerate(config.sources):
+        uri = loaded.resolve(source.uri)
+        if uri.startswith("sample://"):
+            from tiler.samples import resolve  # renders the sample when it is asked for first
+
+            uri = str(resolve(uri).path)
+        if image_file(uri) is None:
+            sources.append((place, source, uri))
+    processes = open_processes(sources, config.decode_processes, SURFACES, index, needed)
+    for process in processes:
+        for place, why in process.refusals.items():
+            _log.warning("stream %s: not decoded in another process: %s", config.sources[place].id, why)
+    return processes
+
+
+def _readers_of(processes: list[DecodeProcess]) -> dict[int, ImportedReader]:
+    return {place: reader for process in processes for place, reader in process.readers.items()}
+
+
+def _decode_choice(index: int, opener: CudaOpener, feeds: list[Feed], processes: int) -> Choice:
     """Where the streams are decoded: on the CPU as soon as one video is. Images always are, and that is no step."""
     infos = [feed.reader.info for feed in feeds if feed.reader.info is not None and not feed.reader.endless]
     steps = [f"{source}: no {backend} ({why})" for source, taken in opener.steps.items() for backend, why in taken]
     on_cpu = any("upload" in info.decoder for info in infos)
     names = ", ".join(sorted({info.decoder.split(" ")[0] for info in infos})) or "NVDEC"
+    if processes:
+        steps.append(f"in {processes} process{'es' if processes > 1 else ''} of its own")
     return Choice("decode", "cpu" if on_cpu else f"cuda:{index}", names, "; ".join(steps) or "first choice")
 
 

@@ -68,6 +68,7 @@ def kernels(write: Path | None) -> None:
 @click.option("--codec", "codecs", multiple=True, default=("h264", "hevc"))
 @click.option("--reid", type=click.Choice(["auto", "off"]), default="auto", show_default=True)
 @click.option("--free", is_flag=True, help="Only as fast as it goes, without an encoder.")
+@click.option("--processes", default=0, help="decode_processes of the config, where it is not paced.")
 @_write
 def endtoend(
     given: tuple[Path, ...],
@@ -76,6 +77,7 @@ def endtoend(
     codecs: tuple[str, ...],
     reid: str,
     free: bool,
+    processes: int,
     write: Path | None,
 ) -> None:
     """Whole runs with detection on every picture: as fast as they go, and paced; encoder off and libx264."""
@@ -100,8 +102,9 @@ def endtoend(
                 for encoder, pace in cases:
                     paced = pace == "30 fps"
                     row = whole_run(
-                        folder, clips[codec], count, encoder, paced, seconds=8 if paced else 16, reid=reid
-                    )
+                        folder, clips[codec], count, encoder, paced, seconds=8 if paced else 16, reid=reid,
+                        processes=processes,
+                    )  # fmt: skip
                     report.say(
                         f"| {count} | {codec} | {encoder} | {pace} | {ceiling:.0f} | {row.decoded_fps:.0f} "
                         f"| {row.decoded_fps / ceiling:.0%} | {row.fps:.0f} | {row.gpu_ms:.2f} | {row.host_ms} "

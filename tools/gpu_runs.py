@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
+import os
 import sys
 import threading
 import time
@@ -115,7 +117,10 @@ class NoEncoder:
 
 
 class HostTime(NamedTuple):
-    """Processor time: of the threads of the stages and the clock, of those that decode, and of the whole process."""
+    """Processor time: of the threads of the stages and the clock, of those that decode, and of all there are.
+
+    Processes that decode count among both the latter.
+    """
 
     stages: float
     decoding: float
@@ -132,10 +137,17 @@ class HostTime(NamedTuple):
                     decoding += spent
                 else:
                     stages += spent
-        return cls(stages, decoding, time.process_time())
+        elsewhere = sum(_spent_by(child.pid) for child in multiprocessing.active_children() if child.pid is not None)
+        return cls(stages, decoding + elsewhere, time.process_time() + elsewhere)
 
     def __str__(self) -> str:
         return " / ".join(f"{part:.1f}" for part in self)
+
+
+def _spent_by(process: int) -> float:
+    """Seconds of processor time of another process, see proc_pid_stat(5)."""
+    fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class Watched:
@@ -218,13 +230,14 @@ def whole_run(
     scaled: bool = False,
     seconds: float = 16,
     reid: str = "auto",
+    processes: int = 0,
 ) -> Row:
     """A run of the clip, over and over, on `count` streams: `seconds` of mosaic."""
     config = folder / "run.yaml"
     entry = f"uri: {clip}, loop: true, realtime: true" if paced else f"uri: {clip}, loop: true"
     config.write_text(
         f"device: auto\nduration_s: {seconds}\nscaled_decode: {str(scaled).lower()}\n"
-        f"tracker: {{reid: '{reid}'}}\nencoder: {{driver: x264, preset: p1}}\nsources:\n"
+        f"decode_processes: {processes}\ntracker: {{reid: '{reid}'}}\nencoder: {{driver: x264, preset: p1}}\nsources:\n"
         + "".join(f"  - {{id: s{i}, {entry}}}\n" for i in range(count)),
         encoding="utf-8",
     )

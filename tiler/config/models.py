@@ -283,6 +283,13 @@ class Config(Model):
         description="NVDEC scales pictures down to what tiles and detector need, where that at least halves them; "
         "CUDA only, and not exactly the CPU's scaling",
     )
+    decode_processes: int = Field(
+        0,
+        ge=0,
+        le=16,
+        description="processes that decode, for files on CUDA that need not keep to a clock: more pictures a second "
+        "from four sources on, for half a GB of the GPU's memory each; 0: threads of this process",
+    )
     cpu_threads: int = Field(0, ge=0, le=256, description="threads for work on the CPU; 0: as many as there are cores")
     duration_s: float | None = Field(None, gt=0, description="stop after this many seconds of mosaic; "
                                                              "when absent, when every file has ended")

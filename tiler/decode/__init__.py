@@ -8,9 +8,9 @@
 
 from __future__ import annotations
 
-from tiler.decode.base import Decoder, StreamInfo
+from tiler.decode.base import Decoder, ReaderCounts, StreamInfo
 from tiler.decode.feed import FeedCounts, LiveFeed, OfflineFeed, Shown
-from tiler.decode.source import ReaderCounts, SourceReader, open_decoder
+from tiler.decode.source import SourceReader, open_decoder
 
 __all__ = [
     "Decoder",

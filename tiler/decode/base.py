@@ -8,7 +8,8 @@ from fractions import Fraction
 from types import TracebackType
 from typing import Protocol, Self
 
-from tiler.errors import InputError
+from tiler.config.models import Source
+from tiler.errors import InputError, StageError
 from tiler.types import Frame
 
 
@@ -73,3 +74,45 @@ class Decoder(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+@dataclass(slots=True)
+class ReaderCounts:
+    """What happened to a source so far.
+
+    Attributes:
+        read: frames that the decoder gave out.
+        dropped: frames that a newer one replaced before anybody took them (live).
+        reconnects: times that a URL was opened again with success.
+        errors: packets and pictures that FFmpeg reported as damaged.
+    """
+
+    read: int = 0
+    dropped: int = 0
+    reconnects: int = 0
+    errors: int = 0
+
+
+class Reader(Protocol):
+    """The pictures of one source, read ahead; `tiler.decode.source.SourceReader` explains the members."""
+
+    source: Source
+    failure: StageError | None
+    outage: str | None
+    info: StreamInfo | None
+    endless: bool
+    remote: bool
+
+    @property
+    def counts(self) -> ReaderCounts: ...
+
+    @property
+    def lag_s(self) -> float: ...
+
+    def start(self) -> None: ...
+
+    def next(self) -> Frame | None: ...
+
+    def wait(self) -> None: ...
+
+    def close(self) -> None: ...

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from tiler.config.models import MosaicConfig
+from tiler.decode.base import Reader
 from tiler.decode.source import SourceReader, frame_duration
 from tiler.types import Frame, State
 
@@ -68,7 +69,7 @@ class FeedCounts:
 class OfflineFeed:
     """The newest frame with pts <= the tick's time: the same on a machine of any speed."""
 
-    def __init__(self, reader: SourceReader) -> None:
+    def __init__(self, reader: Reader) -> None:
         self.reader = reader
         self._shown: Frame | None = None
         self._next: Frame | None = None

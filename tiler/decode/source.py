@@ -12,11 +12,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from tiler.closing import Closing
 from tiler.config.models import Source, is_live
-from tiler.decode.base import Decoder, StreamInfo, UndecodableError
+from tiler.decode.base import Decoder, ReaderCounts, StreamInfo, UndecodableError
 from tiler.decode.clock import LiveClock
 from tiler.decode.cpu import DEFAULT_FPS, PyavDecoder
 from tiler.decode.still import StillDecoder, image_file
@@ -54,23 +54,6 @@ def open_decoder(source: Source, uri: str, stream: int, threads: int) -> Decoder
     if (image := image_file(uri)) is not None:
         return StillDecoder(source, image, stream)
     return PyavDecoder(source, uri, stream, threads)
-
-
-@dataclass(slots=True)
-class ReaderCounts:
-    """What happened to a source so far.
-
-    Attributes:
-        read: frames that the decoder gave out.
-        dropped: frames that a newer one replaced before anybody took them (live).
-        reconnects: times that a URL was opened again with success.
-        errors: packets and pictures that FFmpeg reported as damaged.
-    """
-
-    read: int = 0
-    dropped: int = 0
-    reconnects: int = 0
-    errors: int = 0
 
 
 class SourceReader(Closing):

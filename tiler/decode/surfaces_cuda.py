@@ -27,8 +27,12 @@ _STOP_CHECK_S = 0.05
 _PATIENCE_S = 10.0
 
 
+Shape = tuple[int, int, bool]
+"""Width and height of pictures, and whether a sample is 16 bits."""
+
+
 class Surface:
-    """NV12, or P016 with 16-bit samples, in one allocation: luma, and the chroma pairs right behind.
+    """NV12, or P016 with 16-bit samples, in one piece of memory: luma, and the chroma pairs right behind.
 
     Attributes:
         y: (H, W) CuPy array, uint8 or uint16.
@@ -41,18 +45,24 @@ class Surface:
 
     __slots__ = ("luma_bytes", "ptr", "ready", "size_bytes", "u", "v", "y")
 
-    def __init__(self, width: int, height: int, sixteen_bit: bool) -> None:
+    def __init__(self, shape: Shape, memory: Any, ready: Any) -> None:
+        """
+        Args:
+            shape: of the pictures.
+            memory: CuPy's pointer to `surface_bytes(*shape)` or more.
+            ready: as above.
+        """
+        width, height, sixteen_bit = shape
         sample = np.dtype(np.uint16 if sixteen_bit else np.uint8)
         row = row_samples(width)
-        self.size_bytes = surface_bytes(width, height, sixteen_bit)
+        self.size_bytes = surface_bytes(*shape)
         self.luma_bytes = row * height * sample.itemsize
-        memory = cupy.cuda.alloc(self.size_bytes)
         self.ptr = int(memory.ptr)
         rows: Any = cupy.ndarray((height + (height + 1) // 2, row), sample, memory)
         self.y = rows[:height, :width]
         self.u = rows[height:, 0::2]
         self.v = rows[height:, 1::2]
-        self.ready = cupy.cuda.Event(disable_timing=True)
+        self.ready = ready
 
 
 class Lease:
@@ -84,7 +94,7 @@ class SurfaceRing:
             raise ValueError(f"a ring needs at least one slot, got {slots}")
         self.slots = slots
         self._device = device
-        self._shape: tuple[int, int, bool] | None = None
+        self._shape: Shape | None = None
         self._free: SimpleQueue[Surface] = SimpleQueue()
         with cupy.cuda.Device(device):
             self.stream = cupy.cuda.Stream(non_blocking=True)
@@ -104,7 +114,7 @@ class SurfaceRing:
         with cupy.cuda.Device(self._device), cupy.cuda.Stream.null:
             # The null stream's part of the pool: a stream of our own would keep its part to itself
             # after it is gone. What used the memory before was ordered by the null stream.
-            surfaces = [Surface(width, height, sixteen_bit) for _ in range(self.slots)]
+            surfaces = [_allocated(shape) for _ in range(self.slots)]
             allocated = cupy.cuda.Event(disable_timing=True)
             allocated.record(cupy.cuda.Stream.null)
             self.stream.wait_event(allocated)
@@ -142,3 +152,7 @@ class SurfaceRing:
             with suppress(Empty):  # a lease keeps the queue, which must not keep the others
                 while True:
                     free.get_nowait()
+
+
+def _allocated(shape: Shape) -> Surface:
+    return Surface(shape, cupy.cuda.alloc(surface_bytes(*shape)), cupy.cuda.Event(disable_timing=True))
