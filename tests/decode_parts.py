@@ -19,7 +19,10 @@ from tiler.decode.keyframe import RefusedError
 from tiler.observe.copies import Copies
 from tiler.types import Frame
 
-MODULES = ("surfaces_cuda", "nvdec_session_cuda", "nvdec_cuda", "pyav_cuda", "upload_cuda", "cuda")
+MODULES = (
+    "surfaces_cuda", "nvdec_session_cuda", "nvdec_cuda", "pyav_cuda", "upload_cuda", "cuda", "export_cuda",
+    "import_cuda",
+)  # fmt: skip
 DEVICE = 3
 B_FRAMES = {"libx264": {"bf": "3", "g": "9", "crf": "4", "preset": "veryfast"}}
 

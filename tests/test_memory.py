@@ -81,3 +81,16 @@ def test_pictures_that_are_decoded_small_take_less_but_their_decoders_do_not() -
     assert small.pop(pictures) == SURFACES * surface_bytes(640, 360)
     assert large.pop(pictures) == SURFACES * surface_bytes(1920, 1080)
     assert small == large
+
+
+def test_processes_that_decode_are_planned_for_unless_the_run_keeps_to_a_clock() -> None:
+    pictures = [Picture(1920, 1080)] * 3
+    inside, outside = (plan_memory(config(3, decode_processes=count), pictures, None, 24 * GB) for count in (0, 8))
+    context = outside.needed_bytes - inside.needed_bytes
+    assert context % 3 == 0
+    assert context > 0
+    surfaces = 3 * SURFACES * surface_bytes(1920, 1080)
+    assert inside.pool_bytes - outside.pool_bytes == context + surfaces
+    assert any("processes that decode" in line for line in outside.render())
+    live = Config(sources=[Source(id="a", uri="rtsp://camera/1")], decode_processes=8)
+    assert not any("processes" in name for name, _ in plan_memory(live, [None], None, 24 * GB).items)

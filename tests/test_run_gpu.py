@@ -55,9 +55,9 @@ class Keeper:
     def close(self) -> None: ...
 
 
-def run_on(device: str, folder: Path) -> tuple[Keeper, list[dict[str, Any]], dict[str, Any]]:
+def run_on(device: str, folder: Path, more: str = "") -> tuple[Keeper, list[dict[str, Any]], dict[str, Any]]:
     path = folder / f"{device}.yaml"
-    path.write_text(CONFIG.format(device=device), encoding="utf-8")
+    path.write_text(CONFIG.format(device=device) + more, encoding="utf-8")
     loaded = load(path, [])
     built = stages.build(loaded)
     built.encoder.close()
@@ -114,6 +114,16 @@ def test_nothing_but_small_copies_crosses_and_every_stage_is_on_the_gpu(both: tu
     per_tick = sum(row["bytes_per_tick"] for row in report["copies"]["by_name"].values())
     assert per_tick < 2 * 64_000
     assert {stream["decoder"].split(" ")[0] for stream in report["streams"]} == {"nvdec"}
+
+
+def test_decoding_in_other_processes_changes_nothing(both: tuple[Any, Any], tmp_path: Path) -> None:
+    """Neither a sample of the mosaic nor a track."""
+    keeper, tracks, report = run_on("cuda", tmp_path, "decode_processes: 2\n")
+    assert tracks == both[1][1]
+    for one, other in zip(keeper.pictures, both[1][0].pictures, strict=True):
+        for a, b in zip(one, other, strict=True):
+            assert np.array_equal(a, b)
+    assert "in 2 processes of its own" in json.dumps(report)
 
 
 def iou(a: list[float], b: list[float]) -> float:

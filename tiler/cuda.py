@@ -6,9 +6,6 @@ import ctypes
 import importlib.util
 from functools import cache
 
-SWITCH_S = 0.0005
-"""How long a thread of Python waits for the interpreter before it asks for it. By default that is 5 ms, longer than
-the work of a tick: so long would a thread wait that comes back from the GPU."""
 _DRIVER = 13000
 """CUDA version that the driver must know: CuPy's packages are built for it."""
 _CAPABILITY = (7, 5)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import cupy
 import numpy as np
 
-from tiler import cuda
 from tiler.compose.cuda import CudaCompositor
 from tiler.config.loader import LoadedConfig
 from tiler.config.models import Config, DetectorConfig
@@ -51,7 +49,6 @@ def build_cuda(loaded: LoadedConfig, index: int, threads: int) -> Stages:
             although the config does not allow it, or the plan needs more memory than it may.
     """
     config = loaded.config
-    sys.setswitchinterval(cuda.SWITCH_S)
     device = cupy.cuda.Device(index)
     device.use()
     copies = Copies()
@@ -117,6 +114,8 @@ def may_use_cpu(config: Config, stage: Any) -> bool:
 def _open_processes(loaded: LoadedConfig, index: int, needed: Needed | None) -> list[DecodeProcess]:
     """Those that decode the files of a run which need not keep to a clock."""
     config = loaded.config
+    if config.decode_processes and config.live:
+        _log.warning("decode_processes is for files that need not keep to a clock; this run decodes on threads")
     if not config.decode_processes or config.live:
         return []
     sources = []

@@ -259,8 +259,8 @@ def whole_run(
         gc.freeze()
         run.start()
         run.wait()
+        vram = (before - cupy.cuda.Device(0).mem_info[0]) / 1e6
     told = observer.report()
-    vram = (before - cupy.cuda.Device(0).mem_info[0]) / 1e6
     ticks = told["frames"]
     shown = sum(stream["read"] - stream["dropped"] for stream in told["streams"]) / ticks
     latency = " / ".join(f"{told['end_to_end'][key]:.1f}" for key in ("p50_ms", "p95_ms", "p99_ms"))

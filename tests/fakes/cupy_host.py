@@ -8,8 +8,10 @@ missing event or memory given back too early shows as wrong pixels, not as luck.
 from __future__ import annotations
 
 import ctypes
+import itertools
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -37,6 +39,7 @@ class HostCupy:
         live_bytes: allocated on the device now.
         allocations: ever made on the device.
         limit_bytes: allocations over it fail.
+        mapped: address of an allocation -> how often it is mapped by its handle.
         devices: indices of the devices made current, by thread name.
     """
 
@@ -47,6 +50,8 @@ class HostCupy:
         self.streams: dict[int, Any] = {}
         self.freed: list[ctypes.Array[Any]] = []
         self.overruns = 0
+        self.mapped: Counter[int] = Counter()
+        self.freed_while_mapped = 0
         self.module = _module(self)
 
     def check(self) -> None:
@@ -54,6 +59,7 @@ class HostCupy:
         for stream in list(self.streams.values()):
             stream.synchronize()
         assert self.overruns == 0
+        assert self.freed_while_mapped == 0
         for block in self.freed:
             assert bytes(block) == bytes([FREED]) * len(block)
 
@@ -79,6 +85,7 @@ def _module(host: HostCupy) -> ModuleType:
         def given_back() -> None:
             with lock:
                 host.live_bytes -= size
+                host.freed_while_mapped += host.mapped[ctypes.addressof(block) + GUARD_BYTES] > 0
                 edges = bytes(block[:GUARD_BYTES]) + bytes(block[size + GUARD_BYTES :])
                 host.overruns += edges != bytes([GUARD]) * (2 * GUARD_BYTES)
                 ctypes.memset(block, FREED, len(block))
@@ -133,18 +140,27 @@ def _module(host: HostCupy) -> ModuleType:
         def __exit__(self, *_: object) -> None:
             current.streams.pop()
 
+    recorded: dict[int, tuple[Stream, int]] = {}
+    shared_events: set[int] = set()
+    numbers = itertools.count(0x9000)
+
     class Event:
         def __init__(self, block: bool = False, disable_timing: bool = False, interprocess: bool = False) -> None:
-            self._recorded: tuple[Stream, int] | None = None
+            self.ptr = next(numbers)
+            if interprocess:
+                if not disable_timing:
+                    raise ValueError("cudaErrorInvalidValue: invalid argument")
+                shared_events.add(self.ptr)
 
         def record(self, stream: Stream | None = None) -> None:
             if not isinstance(stream, Stream):
                 raise TypeError("say on which stream")
-            self._recorded = (stream, stream.mark())
+            recorded[self.ptr] = (stream, stream.mark())
 
         def synchronize(self) -> None:
-            if self._recorded is not None:
-                self._recorded[0].run_until(self._recorded[1])
+            if self.ptr in recorded:
+                stream, mark = recorded[self.ptr]
+                stream.run_until(mark)
 
     class Device:
         def __init__(self, device: int | None = None) -> None:
@@ -172,7 +188,7 @@ def _module(host: HostCupy) -> ModuleType:
         def __init__(self, mem: Any, offset: int) -> None:
             self.mem, self.ptr = mem, mem.ptr + offset
 
-    def alloc(size: int) -> MemoryPointer:
+    def allocated(size: int) -> Any:
         if not getattr(current, "devices", None):
             raise RuntimeError("no device is current on this thread")
         with lock:
@@ -180,7 +196,36 @@ def _module(host: HostCupy) -> ModuleType:
                 raise OutOfMemoryError(f"Out of memory allocating {size:,} bytes")
             host.live_bytes += size
             host.allocations += 1
-        return MemoryPointer(device_memory(size), 0)
+        return device_memory(size)
+
+    def alloc(size: int) -> MemoryPointer:
+        return MemoryPointer(allocated(size), 0)
+
+    def get_mem_handle(address: int) -> bytes:
+        return str(address).encode().ljust(64)
+
+    def open_mem_handle(handle: bytes, flags: int = 1) -> int:
+        if not isinstance(handle, bytes) or len(handle) != 64:
+            raise TypeError("a handle is 64 bytes")
+        if not getattr(current, "devices", None):
+            raise RuntimeError("no device is current on this thread")
+        with lock:
+            host.mapped[int(handle)] += 1
+        return int(handle)
+
+    def close_mem_handle(address: int) -> None:
+        with lock:
+            if host.mapped[address] < 1:
+                raise ValueError("cudaErrorInvalidValue: invalid argument")
+            host.mapped[address] -= 1
+
+    def get_event_handle(event: int) -> bytes:
+        if event not in shared_events:
+            raise ValueError("cudaErrorInvalidResourceHandle: invalid resource handle")
+        return str(event).encode().ljust(64)
+
+    def open_event_handle(handle: bytes) -> int:
+        return int(handle)
 
     def alloc_pinned_memory(size: int) -> Any:
         array = ctypes.c_uint8 * size
@@ -211,11 +256,21 @@ def _module(host: HostCupy) -> ModuleType:
     cupy.cuda = SimpleNamespace(  # type: ignore[attr-defined]
         Device=Device,
         Event=Event,
+        Memory=allocated,
         MemoryPointer=MemoryPointer,
         Stream=Stream,
         UnownedMemory=UnownedMemory,
         alloc=alloc,
         alloc_pinned_memory=alloc_pinned_memory,
-        runtime=SimpleNamespace(memcpyAsync=memcpy_async, memcpyHostToDevice=1, memcpyDeviceToDevice=3),
+        runtime=SimpleNamespace(
+            memcpyAsync=memcpy_async,
+            memcpyHostToDevice=1,
+            memcpyDeviceToDevice=3,
+            ipcGetMemHandle=get_mem_handle,
+            ipcOpenMemHandle=open_mem_handle,
+            ipcCloseMemHandle=close_mem_handle,
+            ipcGetEventHandle=get_event_handle,
+            ipcOpenEventHandle=open_event_handle,
+        ),
     )
     return cupy

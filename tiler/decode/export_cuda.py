@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +19,6 @@ from typing import Any
 
 import cupy
 
-from tiler.cuda import SWITCH_S
 from tiler.decode.base import Needed
 from tiler.decode.handover import BLOCKS, Close, Ended, Handover, Job, Logged, Look, Opened, Refused, Seen, Start, Stop
 from tiler.decode.keyframe import RefusedError
@@ -212,7 +210,6 @@ def main(
 ) -> None:
     """The whole life of a process that decodes; see `serve`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes; the run says when it is over
-    sys.setswitchinterval(SWITCH_S)
     lock = threading.Lock()
 
     def tell(message: Any) -> None:

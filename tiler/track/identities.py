@@ -51,8 +51,8 @@ _ENOUGH = 3
 _MOST_AWAY = 256
 """Of so many who are away it is remembered what they looked like."""
 
-
 _NOBODY = np.empty(0, np.int64)
+_FOR_EVER = 1 << 62
 
 
 @dataclass(eq=False)
@@ -95,13 +95,17 @@ class Identities:
         self._track_of: dict[int, int] = {}
         self._people: dict[int, _Person] = {}
         self._new: dict[int, _New] = {}
-        # Of the last picture that changed anything, which most do not: its tracks, whether one of them is new, their
-        # ids, and in which order these ascend.
+        # Of the last picture that changed anything, which most do not: its tracks, the pts until which nothing changes
+        # while they stay, nobody is looked at and these rows stay in their meetings, their ids, and in which order
+        # these ascend.
         self._there: list[int] = []
-        self._waits = False
+        self._still_until = -1
+        self._deep_rows: list[int] = []
         self._ids: Int32 | None = None
         self._order: Int64 | None = None
         self._pts = 0
+        self._kept_until = 0  # nobody has been away for too long before that
+        self._away_now: dict[int, dict[int, _Person]] = {}  # by class, in the picture that is worked on
 
     @property
     def new(self) -> Int64:
@@ -121,7 +125,12 @@ class Identities:
             looks: of those tracks, row by row.
         """
         there = tracks.track_id.tolist()
-        if there != self._there or self._waits or looks.known.any():
+        if (
+            there != self._there
+            or tracks.pts > self._still_until
+            or looks.known.any()
+            or not all(scene.deep[row] for row in self._deep_rows)
+        ):
             self._catch_up()
             self._change(there, tracks, scene, meetings, looks)
         self._pts = tracks.pts
@@ -132,6 +141,7 @@ class Identities:
     ) -> None:
         """A picture in which somebody comes, goes or is looked at."""
         rows = {track: row for row, track in enumerate(there)}
+        self._away_now.clear()
         self._meet(rows, tracks)
         seen = dict(compress(rows.items(), looks.known.tolist()))
         settled: set[int] = set()
@@ -147,7 +157,7 @@ class Identities:
         for track, row in seen.items():
             if phases[row] < Phase.MEETING and track not in self._new:
                 self._people[self.of(track)].gallery.feed(looks.vectors[row])
-        self._there, self._waits = there, not self._new.keys().isdisjoint(rows)
+        self._there = there
         self._ids = self._order = None
         if self._id_of:
             self._ids = np.array([self.of(track) for track in there], np.int32)
@@ -231,8 +241,13 @@ class Identities:
 
     def _away(self, track: int, rows: dict[int, int]) -> dict[int, _Person]:
         """Whom a track that begins could be: those known who are not in the picture."""
-        here, class_id = {self.of(other) for other in rows}, self._people[self.of(track)].class_id
-        return {k: p for k, p in self._people.items() if k not in here and p.known and p.class_id == class_id}
+        class_id = self._people[self.of(track)].class_id
+        away = self._away_now.get(class_id)
+        if away is None:
+            here = {self.of(other) for other in rows}
+            away = {k: p for k, p in self._people.items() if p.class_id == class_id and k not in here and p.known}
+            self._away_now[class_id] = away
+        return away
 
     # Those who come, and come back
 
@@ -240,8 +255,10 @@ class Identities:
         self, rows: dict[int, int], seen: dict[int, int], deep: set[int], tracks: Tracks, looks: Appearance
     ) -> None:
         """Tell those who begin from those who are away."""
+        self._still_until, self._deep_rows = _FOR_EVER, []
         for track in [track for track in self._new if track in rows]:
             if track in deep:
+                self._deep_rows.append(rows[track])
                 continue  # who met there comes first
             new = self._new[track]
             if track in seen:
@@ -250,6 +267,7 @@ class Identities:
             who = self._recognise(new, away) if track in seen else None
             waits = new.gallery.crops < _CROPS and tracks.pts - new.since <= _NEW_S * CLOCK_HZ
             if away and who is None and waits:
+                self._still_until = min(self._still_until, new.since + round(_NEW_S * CLOCK_HZ), self._kept_until)
                 continue
             del self._new[track]
             if who is not None:
@@ -270,13 +288,17 @@ class Identities:
 
     def _pass_on(self, tracks: list[int], ids: list[int]) -> None:
         """Give these tracks those ids, which are theirs in another order."""
+        self._away_now.clear()
         for track, who in zip(tracks, ids, strict=True):
             self._id_of[track], self._track_of[who] = who, track
 
     def _forget(self, there: list[int], pts: int) -> None:
         """Let go of those who have been away for too long, and of the longest away when they are many."""
         away = len(self._people) - len(there)
-        if not away or (away <= _MOST_AWAY and pts - min(p.seen for p in self._people.values()) <= self._memory):
+        if not away or (away <= _MOST_AWAY and pts <= self._kept_until):
+            return
+        self._kept_until = min(person.seen for person in self._people.values()) + self._memory
+        if away <= _MOST_AWAY and pts <= self._kept_until:
             return
         here = {self.of(track) for track in there}
         longest = sorted((person.seen, who) for who, person in self._people.items() if who not in here)
