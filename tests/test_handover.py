@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import multiprocessing
 import threading
+import time
 from collections import deque
 
 import numpy as np
@@ -86,22 +87,28 @@ def test_both_sides_agree_whatever_the_order(steps: list[str]) -> None:
             woken += 1
 
 
-@pytest.mark.parametrize("by", ["give_back", "unmap"])
+@pytest.mark.parametrize("by", ["several surfaces", "one surface, as the run waits for a picture", "a block"])
 def test_whoever_waits_for_room_is_woken(by: str) -> None:
-    handover = Handover(SPAWN)
-    handover.map(0)
-    assert [handover.lend(0, 1), handover.lend(0, 1)] == [0, None]
-    found: list[tuple[int | None, bool]] = []
+    run = Handover(SPAWN)
+    other = copy.copy(run)
+    other.map(0)
+    assert [other.lend(0, 4) for _ in range(5)] == [0, 1, 2, 3, None]
 
     def wait() -> None:
-        handover.wait_for_room(30)
-        found.append((handover.lend(0, 1), handover.is_mapped(0)))
+        other.wait_for_room(60)
+        slot = other.lend(0, 4)
+        other.put(1, 0.0, 0, -9 if slot is None else slot)
 
     waiting = threading.Thread(target=wait)
     waiting.start()
-    if by == "give_back":
-        handover.give_back(0, 0)
-    else:
-        handover.unmap(0)
+    began_s = time.monotonic()
+    if by == "a block":
+        run.unmap(0)
+    for slot in {"several surfaces": [2, 0, 3, 1], "a block": []}.get(by, [2]):
+        run.give_back(0, slot)
+    handed = run.take()
+    assert handed is not None
+    assert handed.slot == {"several surfaces": 0, "a block": -9}.get(by, 2)
+    assert not other.is_mapped(0) if by == "a block" else other.is_mapped(0)
     waiting.join(10)
-    assert found == [(0, True) if by == "give_back" else (None, False)]
+    assert time.monotonic() - began_s < 30

@@ -33,6 +33,7 @@ _clips = click.option(
     "--clip", "given", multiple=True, type=click.Path(exists=True, path_type=Path),
     help="1080p, H.264 or HEVC; what is missing is made of the first, or of sample://plaza.",
 )  # fmt: skip
+_processes = click.option("--processes", default=0, help="decode_processes of the config, where it is not paced.")
 _write = click.option("--write", type=click.Path(path_type=Path), help="Write what is printed to this file too.")
 
 
@@ -68,7 +69,7 @@ def kernels(write: Path | None) -> None:
 @click.option("--codec", "codecs", multiple=True, default=("h264", "hevc"))
 @click.option("--reid", type=click.Choice(["auto", "off"]), default="auto", show_default=True)
 @click.option("--free", is_flag=True, help="Only as fast as it goes, without an encoder.")
-@click.option("--processes", default=0, help="decode_processes of the config, where it is not paced.")
+@_processes
 @_write
 def endtoend(
     given: tuple[Path, ...],
@@ -103,7 +104,7 @@ def endtoend(
                     paced = pace == "30 fps"
                     row = whole_run(
                         folder, clips[codec], count, encoder, paced, seconds=8 if paced else 16, reid=reid,
-                        processes=processes,
+                        processes=0 if paced else processes,
                     )  # fmt: skip
                     report.say(
                         f"| {count} | {codec} | {encoder} | {pace} | {ceiling:.0f} | {row.decoded_fps:.0f} "
@@ -117,8 +118,11 @@ def endtoend(
 @_clips
 @click.option("--streams", multiple=True, type=int, default=(4, 16))
 @click.option("--seconds", default=5.0, help="Of the clip that are used.")
+@_processes
 @_write
-def baseline(given: tuple[Path, ...], streams: tuple[int, ...], seconds: float, write: Path | None) -> None:
+def baseline(
+    given: tuple[Path, ...], streams: tuple[int, ...], seconds: float, processes: int, write: Path | None
+) -> None:
     """tiler against `tools/usual_script.py`, same clips, model, runtime and machine; both with and without encoding."""
     from tools.usual_script import run_script
 
@@ -132,7 +136,8 @@ def baseline(given: tuple[Path, ...], streams: tuple[int, ...], seconds: float, 
         for count in streams:
             for encode in (False, True):
                 script = run_script([path] * count, folder if encode else None)
-                ours = whole_run(folder, path, count, "libx264" if encode else "off", False).decoded_fps
+                encoder = "libx264" if encode else "off"
+                ours = whole_run(folder, path, count, encoder, False, processes=processes).decoded_fps
                 how = "libx264: one file a stream, one mosaic" if encode else "off"
                 report.say(f"| {count} | {how} | {script:.0f} | {ours:.0f} | {ours / script:.1f}x |")
     report.write(write)

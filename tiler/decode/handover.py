@@ -23,6 +23,8 @@ from tiler.types import Matrix
 BLOCKS = 4
 """Blocks of surfaces that may be in use at once: a stream takes another one when its pictures change their size."""
 _END = -1
+_WOKEN_FOR = 4
+"""Surfaces that come back before the side that decodes is woken: once for several of them, as long as pictures wait."""
 _RECORDS = BLOCKS * SURFACES + 1
 
 
@@ -79,7 +81,8 @@ class Handover:
         self._shared: Any = RawValue(_Shared)
         self._items = context.Semaphore(0)
         self._room = context.Semaphore(0)
-        self._count = 0
+        self._count = self._returned = 0
+        self._starved = False
 
     # The side that decodes
 
@@ -98,7 +101,7 @@ class Handover:
         return None
 
     def wait_for_room(self, timeout_s: float) -> None:
-        """Until a surface or a block came back since the last call, or the time is over."""
+        """Until some surfaces or a block came back since the last call, the run waits, or the time is over."""
         if self._room.acquire(timeout=timeout_s):
             while self._room.acquire(block=False):
                 pass
@@ -131,7 +134,11 @@ class Handover:
 
     def take(self) -> Handed | None:
         """The next picture, waiting for it; None when `wake` was called instead."""
-        self._items.acquire()
+        if not self._items.acquire(block=False):
+            self._starved = True
+            self._room.release()
+            self._items.acquire()
+            self._starved = False
         record = self._shared.records[self._count % _RECORDS]
         if record.number != self._count + 1:
             return None
@@ -145,7 +152,9 @@ class Handover:
     def give_back(self, block: int, slot: int) -> None:
         """A surface is free again. From any thread, in a finalizer, too."""
         self._shared.lent[block % BLOCKS][slot] = 0
-        self._room.release()
+        self._returned += 1
+        if self._starved or self._returned % _WOKEN_FOR == 0:
+            self._room.release()
 
     def unmap(self, block: int) -> None:
         """Nothing of a block's memory is in use here any more."""
