@@ -246,6 +246,7 @@ def test_a_process_that_is_killed_ends_its_sources(gpu: Gpu, monkeypatch: pytest
     thread.start()
     process.readers[0].start()
     assert process.readers[0].next() is None
+    process.readers[1].start()  # there is nobody to hear it
     thread.join(10)
     assert waiting == [None]
     for reader in process.readers.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -67,6 +68,13 @@ def tiles_of(*tiles: dict[str, Any], **keys: Any) -> Config:
 )
 def test_the_size_is_what_the_largest_use_takes(config: Config, model: Any, expected: tuple[int, int]) -> None:
     assert size_of(config, model) == expected
+
+
+def test_a_process_that_decodes_is_told_the_same_sizes() -> None:
+    needed = DecodeSizes(Config(sources=[{"id": "a", "uri": "x"}, {"id": "b", "uri": "y"}]), NANO)  # type: ignore[list-item]
+    there = pickle.loads(pickle.dumps(needed))
+    for source in ("a", "b", "later"):
+        assert there(source, FULL_HD, Fraction(1)) == needed(source, FULL_HD, Fraction(1))
 
 
 def test_a_source_that_came_later_is_decoded_as_it_is() -> None:

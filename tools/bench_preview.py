@@ -114,7 +114,8 @@ def viewers(rounds: int, window_s: float, write: Path | None) -> None:
     late: dict[str, list[list[float]]] = {"nobody": [], "20 viewers": []}
     out: dict[str, list[list[float]]] = {"nobody": [], "20 viewers": []}
     with tempfile.TemporaryDirectory() as name, _live_run(Path(name)) as (run_url, observer):
-        time.sleep(5)
+        while len(observer.packets) < 5 * FPS:  # the first ones wait for compilers
+            time.sleep(0.1)
         for _ in range(rounds):
             for kind in late:
                 with _watching(run_url) if kind != "nobody" else contextlib.nullcontext():

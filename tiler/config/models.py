@@ -288,7 +288,7 @@ class Config(Model):
         ge=0,
         le=16,
         description="processes that decode, for files on CUDA that need not keep to a clock: more pictures a second "
-        "from four sources on, for half a GB of the GPU's memory each; 0: threads of this process",
+        "from two sources on, for 0.6 GB of the GPU's memory each; 0: threads of this process",
     )
     cpu_threads: int = Field(0, ge=0, le=256, description="threads for work on the CPU; 0: as many as there are cores")
     duration_s: float | None = Field(None, gt=0, description="stop after this many seconds of mosaic; "

@@ -113,7 +113,8 @@ class ImportedReader(Closing):
 
     def start(self) -> None:
         """Begin to read; once."""
-        self._tell(Start(self._place))
+        with contextlib.suppress(OSError):  # the process has ended: `next` says so
+            self._tell(Start(self._place))
 
     def next(self) -> Frame | None:
         """The next frame in order, waiting for it; None at the end or after a failure.
@@ -162,6 +163,8 @@ class ImportedReader(Closing):
             self._closed = True
             with contextlib.suppress(OSError):  # the process has ended
                 self._tell(Close(self._place))
+            with self._told:
+                self._told.notify_all()
             self._handover.wake()
 
     # What the other process says, on the thread that listens
