@@ -230,10 +230,13 @@ def logs_and_refuses(connection: Any, jobs: Any, *_: object) -> None:
     connection.recv()
 
 
-def test_a_process_that_dies_as_it_starts_refuses_its_sources(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_dies_as_it_starts_refuses_its_sources(
+    gpu: Gpu, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(gpu.export_cuda, "main", dies_at_once)
     (process,) = gpu.import_cuda.open_processes([(0, source_of("a.mp4"), "a.mp4")], 1, 4, DEVICE, None)
-    assert process.refusals == {0: "the process that decodes it ended unexpectedly (exit code 3)"}
+    assert process.refusals == {0: "the process tiler-decode-0 ended unexpectedly (exit code 3)"}
+    assert "decoded by the run itself: cam" in caplog.text
     process.close()
 
 

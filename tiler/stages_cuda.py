@@ -130,7 +130,7 @@ def _open_processes(loaded: LoadedConfig, index: int, needed: Needed | None) -> 
     processes = open_processes(sources, config.decode_processes, SURFACES, index, needed)
     for process in processes:
         for place, why in process.refusals.items():
-            _log.warning("stream %s: not decoded in another process: %s", config.sources[place].id, why)
+            _log.info("stream %s: not decoded in another process: %s", config.sources[place].id, why)
     return processes
 
 

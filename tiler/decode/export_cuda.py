@@ -123,6 +123,8 @@ class ExportRing:
         block = self._block
         if block is None:
             raise ValueError("fit the ring to a size first")
+        if self._left:
+            self._free_left()
         while (slot := self._handover.lend(block.number, self.slots)) is None:
             if stopped():
                 return None

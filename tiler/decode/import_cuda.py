@@ -217,6 +217,7 @@ class ImportedReader(Closing):
 class Started(Protocol):
     """What is needed of a process of multiprocessing."""
 
+    name: str
     exitcode: int | None
 
     def start(self) -> None: ...
@@ -273,6 +274,7 @@ class DecodeProcess(Closing):
                     self._hear(message)
         except (EOFError, OSError):
             why = self._gone()
+            logger.warning("decoded by the run itself: %s (%s)", ", ".join(job.source.id for job in self._jobs), why)
             self.refusals |= dict.fromkeys(jobs, why)
             self.readers.clear()
         self._listener.start()
@@ -312,7 +314,7 @@ class DecodeProcess(Closing):
 
     def _gone(self) -> str:
         self._process.join(_STOP_S)
-        return f"the process that decodes it ended unexpectedly (exit code {self._process.exitcode})"
+        return f"the process {self._process.name} ended unexpectedly (exit code {self._process.exitcode})"
 
 
 def open_processes(
