@@ -13,7 +13,7 @@ from fakes.pynvvideocodec import HostNvdec
 from pictures import number_of, write
 
 from tiler.config.models import Source
-from tiler.decode.base import Needed
+from tiler.decode.base import Needed, Reader
 from tiler.decode.cpu import PyavDecoder
 from tiler.decode.keyframe import RefusedError
 from tiler.observe.copies import Copies
@@ -57,6 +57,14 @@ def read_all(decoder: Any) -> list[Frame]:
     with decoder:
         while (frame := decoder.read()) is not None:
             frames.append(frame)
+    return frames
+
+
+def read_through(reader: Reader) -> list[Frame]:
+    reader.start()
+    frames = []
+    while (frame := reader.next()) is not None:
+        frames.append(frame)
     return frames
 
 

@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from decode_parts import B_FRAMES, DEVICE, Gpu, assert_same, cpu_frames, numbers, of_sizes, source_of
+from decode_parts import B_FRAMES, DEVICE, Gpu, assert_same, cpu_frames, numbers, of_sizes, read_through, source_of
 from pictures import write
 
 from tiler.decode.base import StreamInfo
 from tiler.decode.handover import Opened
 from tiler.errors import StageError
 from tiler.memory import SURFACES
-from tiler.types import Frame
 
 pytest_plugins = ("fakes.decode_fixtures",)
 
@@ -79,14 +78,6 @@ def opened(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., 
         process.close()
 
 
-def read_all(reader: Any) -> list[Frame]:
-    reader.start()
-    frames = []
-    while (frame := reader.next()) is not None:
-        frames.append(frame)
-    return frames
-
-
 @pytest.mark.parametrize(("codec", "suffix"), [("libx264", "mp4"), ("libx264", "h264"), ("libx265", "mkv")])
 def test_pictures_and_times_are_the_cpu_decoders(
     tmp_path: Path, gpu: Gpu, opened: Callable[..., list[Any]], codec: str, suffix: str
@@ -95,7 +86,7 @@ def test_pictures_and_times_are_the_cpu_decoders(
     (process,) = opened(path)
     reader = process.readers[0]
     assert (reader.info.size, reader.info.codec) == ((202, 134), "h264" if codec == "libx264" else "hevc")
-    found = read_all(reader)
+    found = read_through(reader)
     expected = cpu_frames(path)
     for frame, theirs in zip(found, expected, strict=True):
         assert frame.stream == 0
@@ -165,7 +156,7 @@ def test_what_cannot_be_decoded_there_is_refused_with_the_reason(
 ) -> None:
     good = write(tmp_path / "a.mp4", 3, size=(130, 98))
     (process,) = opened(write(tmp_path / "a.mkv", 3, codec="ffv1"), good, tmp_path / "none.mp4")
-    assert numbers(read_all(process.readers[1])) == [0, 1, 2]
+    assert numbers(read_through(process.readers[1])) == [0, 1, 2]
     assert "ffv1" in process.refusals[0]
     assert "none.mp4" in process.refusals[2]
 
@@ -185,7 +176,7 @@ def test_a_stream_that_breaks_says_why_after_its_last_picture(
     monkeypatch.setattr(gpu.nvdec_cuda.NvdecDecoder, "_packets", some)
     (process,) = opened(write(tmp_path / "a.mp4", 9, size=(130, 98), options={"bf": "0"}))
     reader = process.readers[0]
-    assert numbers(read_all(reader)) == [0, 1, 2, 3, 4]
+    assert numbers(read_through(reader)) == [0, 1, 2, 3, 4]
     assert str(reader.failure) == str(StageError("decode", "cannot read on: gone", stream="cam"))
     assert reader.counts.errors == 1
 

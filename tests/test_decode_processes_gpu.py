@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from decode_parts import read_through
 from pictures import write
 
 from tests.gpu import needs_gpu
 from tests.gpu_frames import DEVICE, assert_same, numbers, source_of
-from tiler.types import Frame
 
 pytestmark = needs_gpu
 
@@ -38,14 +38,6 @@ def opened() -> Iterator[Callable[..., list[Any]]]:
         process.close()
 
 
-def read_all(reader: Any) -> list[Frame]:
-    reader.start()
-    frames = []
-    while (frame := reader.next()) is not None:
-        frames.append(frame)
-    return frames
-
-
 @pytest.mark.parametrize(
     ("codec", "pix_fmt", "size"),
     [
@@ -64,7 +56,7 @@ def test_pictures_are_exact(
     (process,) = opened(path)
     reader = process.readers[0]
     assert reader.info.size == size
-    found = read_all(reader)
+    found = read_through(reader)
     assert len(found) == 18
     assert_same(found, path)
     assert reader.failure is None
@@ -129,7 +121,7 @@ def test_a_killed_process_ends_its_sources_only(tmp_path: Path, opened: Callable
 def test_what_nvdec_does_not_decode_is_refused(tmp_path: Path, opened: Callable[..., list[Any]]) -> None:
     good = write(tmp_path / "a.mp4", 5, size=(640, 360), options=H264)
     (process,) = opened(good, write(tmp_path / "a.mkv", 5, codec="ffv1"), tmp_path / "none.mp4")
-    assert numbers(read_all(process.readers[0])) == list(range(5))
+    assert numbers(read_through(process.readers[0])) == list(range(5))
     assert set(process.refusals) == {1, 2}
     assert "ffv1" in process.refusals[1]
     assert "none.mp4" in process.refusals[2]
