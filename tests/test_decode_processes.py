@@ -17,6 +17,7 @@ import pytest
 from decode_parts import B_FRAMES, DEVICE, Gpu, assert_same, cpu_frames, numbers, of_sizes, read_through, source_of
 from pictures import write
 
+from tiler.config.loader import load
 from tiler.decode.base import StreamInfo
 from tiler.decode.handover import Opened
 from tiler.errors import StageError
@@ -255,3 +256,22 @@ def test_its_log_is_the_runs(gpu: Gpu, monkeypatch: pytest.MonkeyPatch, caplog: 
     process.close()
     assert process.refusals == {0: "no"}
     assert "stream cam: damaged data, decoding goes on" in caplog.text
+
+
+def test_files_are_decoded_there_but_neither_images_nor_what_keeps_to_a_clock(
+    tmp_path: Path, gpu: Gpu, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.mp4", "b.png"):
+        (tmp_path / name).touch()
+    (tmp_path / "c.yaml").write_text(
+        "decode_processes: 2\nsources:\n"
+        "  - {id: clip, uri: a.mp4}\n  - {id: logo, uri: b.png}\n  - {id: drawn, uri: 'sample://duo?seconds=1'}\n"
+    )
+    clip, drawn = gpu.import_cuda.files_of(load(tmp_path / "c.yaml"))
+    assert (clip[0], clip[1].id, clip[2]) == (0, "clip", str(tmp_path / "a.mp4"))
+    assert (drawn[0], drawn[1].id) == (2, "drawn")
+    assert Path(drawn[2]).is_file()
+    assert "threads" not in caplog.text
+    (tmp_path / "c.yaml").write_text("decode_processes: 2\nsources: [{id: cam, uri: a.mp4, realtime: true}]\n")
+    assert gpu.import_cuda.files_of(load(tmp_path / "c.yaml")) == []
+    assert "this run decodes on threads" in caplog.text

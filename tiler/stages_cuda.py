@@ -14,8 +14,7 @@ from tiler.config.loader import LoadedConfig
 from tiler.config.models import Config, DetectorConfig
 from tiler.decode.base import Needed
 from tiler.decode.cuda import CudaOpener
-from tiler.decode.import_cuda import DecodeProcess, ImportedReader, open_processes
-from tiler.decode.still import image_file
+from tiler.decode.import_cuda import DecodeProcess, ImportedReader, files_of, open_processes
 from tiler.decode_size import DecodeSizes
 from tiler.encode.cuda import open_cuda_encoder
 from tiler.encode.readback_cuda import ReadbackEncoder
@@ -112,22 +111,11 @@ def may_use_cpu(config: Config, stage: Any) -> bool:
 
 
 def _open_processes(loaded: LoadedConfig, index: int, needed: Needed | None) -> list[DecodeProcess]:
-    """Those that decode the files of a run which need not keep to a clock."""
+    """Those that decode, as the config asks for them."""
     config = loaded.config
-    if config.decode_processes and config.live:
-        _log.warning("decode_processes is for files that need not keep to a clock; this run decodes on threads")
-    if not config.decode_processes or config.live:
+    if not config.decode_processes:
         return []
-    sources = []
-    for place, source in enumerate(config.sources):
-        uri = loaded.resolve(source.uri)
-        if uri.startswith("sample://"):
-            from tiler.samples import resolve  # renders the sample when it is asked for first
-
-            uri = str(resolve(uri).path)
-        if image_file(uri) is None:
-            sources.append((place, source, uri))
-    processes = open_processes(sources, config.decode_processes, SURFACES, index, needed)
+    processes = open_processes(files_of(loaded), config.decode_processes, SURFACES, index, needed)
     for process in processes:
         for place, why in process.refusals.items():
             _log.info("stream %s: not decoded in another process: %s", config.sources[place].id, why)

@@ -19,10 +19,12 @@ from typing import Any, Protocol
 import cupy
 
 from tiler.closing import Closing
+from tiler.config.loader import LoadedConfig
 from tiler.config.models import Source
 from tiler.decode import export_cuda
 from tiler.decode.base import Needed, ReaderCounts, StreamInfo
 from tiler.decode.handover import Close, Ended, Handover, Job, Logged, Look, Opened, Refused, Seen, Start, Stop
+from tiler.decode.still import image_file
 from tiler.decode.surfaces_cuda import Surface
 from tiler.errors import StageError
 from tiler.types import Frame
@@ -317,13 +319,33 @@ class DecodeProcess(Closing):
         return f"the process {self._process.name} ended unexpectedly (exit code {self._process.exitcode})"
 
 
+def files_of(loaded: LoadedConfig) -> list[tuple[int, Source, str]]:
+    """The sources of a run that another process may decode: place, entry in the config, and what FFmpeg opens.
+
+    Images are read once, and live runs keep to a clock: threads do for both.
+    """
+    if loaded.config.live:
+        logger.warning("decode_processes is for files that need not keep to a clock; this run decodes on threads")
+        return []
+    files = []
+    for place, source in enumerate(loaded.config.sources):
+        uri = loaded.resolve(source.uri)
+        if uri.startswith("sample://"):
+            from tiler.samples import resolve  # renders the sample when it is asked for first
+
+            uri = str(resolve(uri).path)
+        if image_file(uri) is None:
+            files.append((place, source, uri))
+    return files
+
+
 def open_processes(
     sources: Sequence[tuple[int, Source, str]], count: int, slots: int, device: int, needed: Needed | None
 ) -> list[DecodeProcess]:
     """Decode sources in processes of their own.
 
     Args:
-        sources: place, entry in the config and what FFmpeg opens, of files; each goes to the next process.
+        sources: see `files_of`; each goes to the next process.
         count: processes at most.
         slots: surfaces of each source; see `CudaOpener`.
         device: index of the CUDA device.
