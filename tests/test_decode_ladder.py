@@ -233,7 +233,7 @@ def test_ffmpegs_cuda_pictures_are_taken_as_they_lie(
     found = read_all(decoder)
     assert_same(found, cpu_frames(path))
     assert found[0].y.ctypes.data == found[0].owner.planes[0].buffer_ptr
-    assert found[0].ready._recorded[0].ptr == 0  # the NULL stream, which FFmpeg fills it on
+    assert gpu.host.recorded[found[0].ready.ptr][0].ptr == 0  # the NULL stream, which FFmpeg fills it on
     assert gpu.host.allocations == 0
 
 

@@ -41,6 +41,7 @@ class HostCupy:
         limit_bytes: allocations over it fail.
         mapped: address of an allocation -> how often it is mapped by its handle.
         devices: indices of the devices made current, by thread name.
+        recorded: address of an event -> the stream it was recorded on, and how far that was.
     """
 
     def __init__(self) -> None:
@@ -48,6 +49,7 @@ class HostCupy:
         self.limit_bytes = 1 << 40
         self.devices: dict[str, set[int]] = {}
         self.streams: dict[int, Any] = {}
+        self.recorded: dict[int, tuple[Any, int]] = {}
         self.freed: list[ctypes.Array[Any]] = []
         self.overruns = 0
         self.mapped: Counter[int] = Counter()
@@ -140,7 +142,7 @@ def _module(host: HostCupy) -> ModuleType:
         def __exit__(self, *_: object) -> None:
             current.streams.pop()
 
-    recorded: dict[int, tuple[Stream, int]] = {}
+    recorded = host.recorded
     shared_events: set[int] = set()
     numbers = itertools.count(0x9000)
 

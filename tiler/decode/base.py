@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from types import TracebackType
 from typing import Protocol, Self
 
+from tiler.closing import Closing
 from tiler.config.models import Source
 from tiler.errors import InputError, StageError
 from tiler.types import Frame
@@ -93,26 +95,40 @@ class ReaderCounts:
     errors: int = 0
 
 
-class Reader(Protocol):
-    """The pictures of one source, read ahead; `tiler.decode.source.SourceReader` explains the members."""
+class Reader(Closing):
+    """The pictures of one source, read ahead of whoever shows them. One thread takes them.
+
+    Attributes:
+        source: its entry in the config.
+        counts: see ReaderCounts.
+        failure: why the stream broke, None while it has not.
+        outage: why a live source is away and looked for, None while it is there.
+        info: of the decoder; None before a live source was first reached.
+        endless: nothing more may come, and yet what is shown stays (an image).
+        remote: the source delivers in its own time.
+    """
 
     source: Source
+    counts: ReaderCounts
     failure: StageError | None
     outage: str | None
     info: StreamInfo | None
     endless: bool
     remote: bool
 
-    @property
-    def counts(self) -> ReaderCounts: ...
+    @abstractmethod
+    def start(self) -> None:
+        """Begin to read; once."""
+
+    @abstractmethod
+    def next(self) -> Frame | None:
+        """The next frame in order, waiting for it; None at the end or after a failure."""
 
     @property
-    def lag_s(self) -> float: ...
+    @abstractmethod
+    def lag_s(self) -> float:
+        """Of the decoder at its last picture; see `DemuxedDecoder.lag_s`."""
 
-    def start(self) -> None: ...
-
-    def next(self) -> Frame | None: ...
-
-    def wait(self) -> None: ...
-
-    def close(self) -> None: ...
+    @abstractmethod
+    def wait(self) -> None:
+        """Until nothing of a closed source is in use any more."""

@@ -22,7 +22,7 @@ from tiler.closing import Closing
 from tiler.config.loader import LoadedConfig
 from tiler.config.models import Source
 from tiler.decode import export_cuda
-from tiler.decode.base import Needed, ReaderCounts, StreamInfo
+from tiler.decode.base import Needed, Reader, ReaderCounts, StreamInfo
 from tiler.decode.handover import Close, Ended, Handover, Job, Logged, Look, Opened, Refused, Seen, Start, Stop
 from tiler.decode.still import image_file
 from tiler.decode.surfaces_cuda import Surface
@@ -80,17 +80,11 @@ class _Lease:
         self._handover.give_back(self._block, self._slot)
 
 
-class ImportedReader(Closing):
+class ImportedReader(Reader):
     """The pictures of a file that another process decodes; a `SourceReader` that needs no thread.
 
-    One thread takes the pictures, and any may close it.
-
-    Attributes:
-        source, failure, outage, info, endless, remote: as of `SourceReader`.
+    Any thread may close it.
     """
-
-    outage: str | None = None
-    endless = remote = False
 
     def __init__(self, job: Job, info: StreamInfo, device: int, tell: Callable[[Any], None]) -> None:
         """
@@ -100,9 +94,9 @@ class ImportedReader(Closing):
             device: index of the CUDA device.
             tell: sends a message to the other process.
         """
-        self.source = job.source
-        self.info: StreamInfo | None = info
-        self.failure: StageError | None = None
+        self.source, self.info, self.counts = job.source, info, ReaderCounts()
+        self.failure = self.outage = None
+        self.endless = self.remote = False
         self._place, self._handover, self._device, self._tell = job.stream, job.handover, device, tell
         self._told = threading.Condition()
         self._looks: dict[int, Look] = {}
@@ -110,7 +104,6 @@ class ImportedReader(Closing):
         self._lost: str | None = None
         self._look: Look | None = None
         self._surfaces: list[Surface] = []
-        self._read = 0
         self._over = self._closed = False
 
     def start(self) -> None:
@@ -127,29 +120,19 @@ class ImportedReader(Closing):
         if self._over:
             return None
         handed = self._handover.take()
-        if handed is None or handed.last:
+        self.counts.errors = self._handover.errors
+        look = None if handed is None or handed.last else self._look_of(handed.look)
+        if handed is None or look is None:
             self._over = True
             self._end()
             return None
-        look = self._look
-        if look is None or look.number != handed.look:
-            look = self._new_look(handed.look)
-            if look is None:
-                self._over = True
-                self._end()
-                return None
-        self._read += 1
+        self.counts.read += 1
         surface = self._surfaces[handed.slot]
         return Frame(
             self._place, handed.pts, surface.y, surface.u, surface.v, look.matrix, look.full_range, look.rotation,
             look.sample_aspect, handed.arrival_s, _Lease(surface, self._handover, look.block, handed.slot),
             surface.ready, look.source_size,
         )  # fmt: skip
-
-    @property
-    def counts(self) -> ReaderCounts:
-        """See `ReaderCounts`."""
-        return ReaderCounts(self._read, 0, 0, self._handover.errors + (self._lost is not None))
 
     @property
     def lag_s(self) -> float:
@@ -188,8 +171,10 @@ class ImportedReader(Closing):
             self._told.notify_all()
         self._handover.wake()
 
-    def _new_look(self, number: int) -> Look | None:
-        """A look that pictures come with from now on; None when it was never told."""
+    def _look_of(self, number: int) -> Look | None:
+        """The look that pictures come with from now on; None when it was never told."""
+        if self._look is not None and self._look.number == number:
+            return self._look
         with self._told:
             self._told.wait_for(lambda: number in self._looks or self._lost is not None or self._closed)
             look = self._looks.pop(number, None)
@@ -209,6 +194,7 @@ class ImportedReader(Closing):
             ended, lost = self._ended, self._lost
         if ended is None:
             self.failure = StageError("decode", str(lost), stream=self.source.id)
+            self.counts.errors += 1
             logger.warning("stream ended early: %s", self.failure)
         elif ended.bug is not None:
             raise RuntimeError(f"the process that decodes {self.source.id}: {ended.bug}")

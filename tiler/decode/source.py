@@ -14,9 +14,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from tiler.closing import Closing
 from tiler.config.models import Source, is_live
-from tiler.decode.base import Decoder, ReaderCounts, StreamInfo, UndecodableError
+from tiler.decode.base import Decoder, Reader, ReaderCounts, StreamInfo, UndecodableError
 from tiler.decode.clock import LiveClock
 from tiler.decode.cpu import DEFAULT_FPS, PyavDecoder
 from tiler.decode.still import StillDecoder, image_file
@@ -56,7 +55,7 @@ def open_decoder(source: Source, uri: str, stream: int, threads: int) -> Decoder
     return PyavDecoder(source, uri, stream, threads)
 
 
-class SourceReader(Closing):
+class SourceReader(Reader):
     """Pulls the frames of one source on a thread of its own.
 
     A file is opened by the constructor, so that a wrong one is reported before the run
@@ -64,12 +63,7 @@ class SourceReader(Closing):
     (see `config.models.is_live`) is opened by the thread, and again whenever it breaks:
     after `reconnect_s`, then half as long again each time, at most 30 s.
 
-    Attributes:
-        counts: see ReaderCounts; written by the thread.
-        failure: why the stream broke, None while it has not.
-        outage: why a live source is away and looked for, None while it is there.
-        info: of the decoder; None before a live source was first reached.
-        endless: nothing more may come, and yet what is shown stays (an image).
+    What the attributes say is written by the thread.
     """
 
     def __init__(
