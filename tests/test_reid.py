@@ -247,3 +247,24 @@ def test_ids_stay_unique_while_people_are_forgotten(story: list[Seen], gaps_s: l
         known = reid.recognise(0, tracks, reid.look([Sight(replace(frame_at(0), pts=now), tracks, True)])[0])
         assert (np.diff(known.track_id) > 0).all()
         assert set(known.track_id.tolist()) <= set(range(1, max(raw.values(), default=0) + 1))
+
+
+@settings(max_examples=60)
+@given(stories, st.lists(st.tuples(st.integers(1, 12), st.booleans()), min_size=50, max_size=50), st.floats(0.5, 3))
+def test_pictures_that_change_nothing_may_be_passed_over(
+    story: list[Seen], stays: list[tuple[int, bool]], memory_s: float
+) -> None:
+    """Against working out every picture: the same ids, the same crops, whoever stays for however long."""
+    config = TrackerConfig(lost_s=0.5, memory_s=memory_s)
+    plain, quick = ReId(Faces(), 1, config), ReId(Faces(), 1, config)
+    now = 0
+    for people, (pictures, detected) in zip(story, stays, strict=False):
+        for _ in range(pictures):
+            now += round(CLOCK_HZ / 15)
+            sight = Sight(replace(frame_at(0), pts=now), replace(tracks_of(0, people), pts=now), detected)
+            plain._streams[0]._identities._still_until = -1
+            (one,), (other,) = plain.look([sight]), quick.look([sight])
+            assert np.array_equal(one.known, other.known)
+            shown = plain.recognise(0, sight.tracks, one), quick.recognise(0, sight.tracks, other)
+            assert np.array_equal(shown[0].track_id, shown[1].track_id)
+            assert np.array_equal(shown[0].xyxy, shown[1].xyxy)

@@ -111,14 +111,17 @@ def may_use_cpu(config: Config, stage: Any) -> bool:
 
 
 def _open_processes(loaded: LoadedConfig, index: int, needed: Needed | None) -> list[DecodeProcess]:
-    """Those that decode, as the config asks for them."""
-    config = loaded.config
+    """Those that decode, as the config asks for them; not such as were refused all that they were given."""
+    config, processes = loaded.config, []
     if not config.decode_processes:
         return []
-    processes = open_processes(files_of(loaded), config.decode_processes, SURFACES, index, needed)
-    for process in processes:
+    for process in open_processes(files_of(loaded), config.decode_processes, SURFACES, index, needed):
         for place, why in process.refusals.items():
             _log.info("stream %s: not decoded in another process: %s", config.sources[place].id, why)
+        if process.readers:
+            processes.append(process)
+        else:
+            process.close()
     return processes
 
 

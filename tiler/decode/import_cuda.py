@@ -13,8 +13,8 @@ import multiprocessing
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from multiprocessing.context import BaseContext
-from typing import Any, Protocol
+from multiprocessing.context import SpawnContext
+from typing import Any
 
 import cupy
 
@@ -202,19 +202,6 @@ class ImportedReader(Reader):
             self.failure = StageError("decode", ended.failure, stream=self.source.id)
 
 
-class Started(Protocol):
-    """What is needed of a process of multiprocessing."""
-
-    name: str
-    exitcode: int | None
-
-    def start(self) -> None: ...
-
-    def join(self, timeout: float | None = None) -> None: ...
-
-    def kill(self) -> None: ...
-
-
 class DecodeProcess(Closing):
     """A process that decodes some of the sources of a run.
 
@@ -224,12 +211,12 @@ class DecodeProcess(Closing):
     """
 
     def __init__(
-        self, context: BaseContext, jobs: Sequence[Job], slots: int, device: int, needed: Needed | None, name: str
+        self, context: SpawnContext, jobs: Sequence[Job], slots: int, device: int, needed: Needed | None, name: str
     ) -> None:
         """Start it; `opened` waits until it has opened the sources.
 
         Args:
-            context: of multiprocessing, "spawn": a process with CUDA cannot be forked.
+            context: of multiprocessing; a process with CUDA cannot be forked.
             jobs, slots, device, needed: see `export_cuda.serve`.
             name: of the process.
         """
@@ -240,7 +227,7 @@ class DecodeProcess(Closing):
         self._stopping = False
         self._connection, theirs = context.Pipe()
         log_level = logging.getLogger("tiler").getEffectiveLevel()
-        self._process: Started = context.Process(  # type: ignore[attr-defined]
+        self._process = context.Process(
             target=export_cuda.main, args=(theirs, jobs, slots, device, needed, log_level), name=name, daemon=True
         )
         self._process.start()

@@ -153,6 +153,6 @@ def _check_capabilities(
 
 @cache
 def _capabilities(library: Any, device: int, kind: Any, bits: int) -> dict[str, Any]:
-    """Of a GPU's NVDEC, for 4:2:0. To ask takes a tenth of a second, in which no other thread of Python runs."""
+    """Of a GPU's NVDEC, for 4:2:0. To ask takes nearly a tenth of a second, and no other thread of Python runs."""
     chroma = library.cudaVideoChromaFormat.__members__["420"]
     return dict(library.GetDecoderCaps(gpuid=device, codec=kind, chromaformat=chroma, bitdepth=bits))
