@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.test_meetings import FPS, TALL, WIDE
 from tiler.config.models import TrackerConfig
+from tiler.track.base import Embedder
 from tiler.track.reid import ReId, Sight
 from tiler.types import APPEARANCE, CLOCK_HZ, Float32, Frame, Tracks
 
@@ -20,7 +21,7 @@ Seen = dict[int, tuple[int, float]]
 """By track id: which person it is, and the x of the box."""
 
 
-class Faces:
+class Faces(Embedder):
     """An embedder that knows which person is in a box: the top row of a box names the person.
 
     Args:

@@ -78,18 +78,24 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-def build(path: Path, *overrides: str) -> tuple[Any, Stages, RunObserver]:
+@pytest.fixture(params=[False, True], ids=["threads", "one thread"])
+def queued(request: pytest.FixtureRequest) -> bool:
+    """Whether the stages before the encoder share a thread, as they do on a device."""
+    return bool(request.param)
+
+
+def build(path: Path, *overrides: str, queued: bool = False) -> tuple[Any, Stages, RunObserver]:
     loaded = load(path, ["detector=none", *overrides])
     built = stages.build(loaded)
     loaded = load(path, overrides)
     trackers = tuple(ByteTracker(loaded.config.tracker, 0.35) for _ in loaded.config.sources)
-    built = replace(built, preprocessor=FirstPixels(), detector=CornerDetector(), trackers=trackers)
+    built = replace(built, preprocessor=FirstPixels(), detector=CornerDetector(), trackers=trackers, queued=queued)
     observer = RunObserver(loaded.config, stages.choose(loaded), built.feeds, built.encoder)
     return loaded, built, observer
 
 
-def run(path: Path, *overrides: str) -> dict[str, Any]:
-    loaded, built, observer = build(path, *overrides)
+def run(path: Path, *overrides: str, queued: bool = False) -> dict[str, Any]:
+    loaded, built, observer = build(path, *overrides, queued=queued)
     with Run(loaded, built, observer, overwrite=True) as runner:
         runner.start()
         runner.wait()
@@ -101,8 +107,8 @@ def decoded(path: Path) -> np.ndarray:
         return np.stack([frame.to_ndarray() for frame in container.decode(video=0)])
 
 
-def test_offline_run_counts_every_picture_and_encodes_once(config: Path) -> None:
-    report = run(config)
+def test_offline_run_counts_every_picture_and_encodes_once(config: Path, queued: bool) -> None:
+    report = run(config, queued=queued)
     a, b = report["streams"]
     ticks = 25  # b lasts one second
     assert report["frames"] == ticks
@@ -111,7 +117,7 @@ def test_offline_run_counts_every_picture_and_encodes_once(config: Path) -> None
     assert report["encoder"]["sessions"] == 1
     assert report["clock"] == "offline"
     assert set(report["stages"]) == set(stages.STAGES)
-    assert report["end_to_end"]["count"] == ticks
+    assert report["end_to_end"]["count"] == report["stages"]["track"]["count"] == ticks
     assert decoded(config.parent / "out.mp4").shape == (ticks, 288, 320)
 
 
@@ -146,19 +152,41 @@ def test_the_report_says_how_much_was_looked_at_whom(config: Path) -> None:
 
 def test_two_runs_are_equal_to_the_bit(config: Path) -> None:
     outcomes = []
-    for _ in range(2):
-        run(config)
+    for queued in (False, False, True):
+        run(config, queued=queued)
         outcomes.append((decoded(config.parent / "out.mp4"), (config.parent / "out.jsonl").read_bytes()))
-    assert np.array_equal(outcomes[0][0], outcomes[1][0])
-    assert outcomes[0][1] == outcomes[1][1]
+    for pixels, lines in outcomes[1:]:
+        assert np.array_equal(outcomes[0][0], pixels)
+        assert outcomes[0][1] == lines
 
 
-def test_live_run_keeps_its_clock_and_never_queues(config: Path) -> None:
+def test_live_run_keeps_its_clock_and_never_queues(config: Path, queued: bool) -> None:
     began = time.monotonic()
-    report = run(config, "sources[0].realtime=true", "duration_s=1.2")
+    report = run(config, "sources[0].realtime=true", "duration_s=1.2", queued=queued)
     assert time.monotonic() - began > 1.1
     assert report["clock"] == "live"
     assert report["frames"] + report["dropped_ticks"] == 30
+
+
+def test_a_live_run_that_is_too_slow_leaves_ticks_out(config: Path, queued: bool) -> None:
+    loaded, built, observer = build(config, "sources[0].realtime=true", "duration_s=1.2", queued=queued)
+
+    class Slow:
+        def compose(self, *arguments: Any) -> Any:
+            time.sleep(0.12)  # three ticks
+            return built.compositor.compose(*arguments)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(built.compositor, name)
+
+    began = time.monotonic()
+    with Run(loaded, replace(built, compositor=Slow()), observer, overwrite=True) as runner:
+        runner.start()
+        runner.wait()
+    report = observer.report()
+    assert report["frames"] + report["dropped_ticks"] == 30
+    assert report["dropped_ticks"] >= 10
+    assert 1.1 < time.monotonic() - began < 3.0
 
 
 class Breaks:
@@ -193,9 +221,9 @@ class Breaks:
     ],
 )
 def test_a_failing_stage_ends_the_run_and_the_file_plays(
-    config: Path, field: str, method: str, stage: str, at: int
+    config: Path, field: str, method: str, stage: str, at: int, queued: bool
 ) -> None:
-    loaded, built, observer = build(config)
+    loaded, built, observer = build(config, queued=queued)
     if field != "output":
         part = getattr(built, field)
         broken = (Breaks(part[0], method, at), *part[1:]) if isinstance(part, tuple) else Breaks(part, method, at)

@@ -1,15 +1,15 @@
 """The whole run, top to bottom: decode -> preprocess -> infer -> track -> compose -> encode -> output.
 
-A `Tick` is the travelling record of one picture of the mosaic. Each stage fills in its field
-on a thread of its own, so that while tick k is encoded, k+1 is composed and k+2 decoded.
-Rings of buffers behind the fields are sized for that: one being filled, one waiting, one in use.
+A `Tick` is the travelling record of one picture of the mosaic. Each stage fills in its fields, so
+that while tick k is encoded, k+1 is composed and k+2 decoded: on the CPU on a thread of its own, on
+a device by what the stages enqueue there. Rings of buffers behind the fields are sized for that.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -21,12 +21,13 @@ from tiler.decode.feed import Shown
 from tiler.errors import RunError, StageError
 from tiler.infer.base import Answer
 from tiler.lineup import Lineup, Stream
+from tiler.memory import TENSORS
 from tiler.observe.run import RunObserver
 from tiler.output.outputs import Outputs
 from tiler.stages import STAGES, Stages
-from tiler.track.reid import Sight
-from tiler.types import CLOCK_HZ, Appearance, Detections, Mosaic, Packet, TileInput
-from tiler.worker import Channel, Worker
+from tiler.track.reid import Looks, Sight
+from tiler.types import CLOCK_HZ, Detections, Mosaic, Packet, TileInput, Tracks
+from tiler.worker import Channel, Step, Worker
 
 if TYPE_CHECKING:
     from tiler.sound.reader import Sound
@@ -38,8 +39,8 @@ __all__ = ["STAGES", "Run", "Tick"]
 
 @dataclass(slots=True)
 class Tick:
-    """One tick on its way: filled in stage by stage. `streams`, `shown`, `numbers` and `tiles` go together, one entry
-    for each source that was in the run when it began."""
+    """One tick on its way: filled in stage by stage. `streams`, `shown`, `numbers`, `tracks` and `tiles` go together,
+    one entry for each source that was in the run when it began."""
 
     index: int
     pts: int
@@ -52,6 +53,9 @@ class Tick:
     asked: tuple[int, ...] = ()
     answer: Answer | None = None
     detections: dict[int, Detections] = field(default_factory=dict)
+    tracks: list[Tracks | None] = field(default_factory=list)
+    looks: Looks | None = None
+    track_s: float = 0.0
     tiles: list[TileInput] = field(default_factory=list)
     mosaic: Mosaic | None = None
 
@@ -101,24 +105,48 @@ class Run:
             self._opened = opened.pop_all()
         observer.outputs = self.outputs
         observer.sound = self._sound
-        gathered, prepared, inferred, tracked = (Channel[Tick](1) for _ in range(4))
         composed = Channel[Tick](1, observer.encoder_wait.add)
-        analysis = [
-            Worker("preprocess", gathered, self._prepare, prepared),
-            Worker("infer", prepared, self._infer, inferred),
+        drawn = self._on_one_thread(composed) if stages.queued else self._on_threads(composed)
+        self._workers = [*drawn, Worker(composed, [Step("encode", self._encode)])]
+
+    def _on_threads(self, composed: Channel[Tick]) -> list[Worker]:
+        """Each stage works on a thread of its own, on the picture behind the next one's."""
+        steps = [
+            [Step("decode", lambda tick: tick)],
+            *([[Step("preprocess", self._prepare)], [Step("infer", self._infer)]] if self._analysed else ()),
+            [Step("track", self._track), Step("track", self._recognise)],
+            [Step("compose", self._compose)],
         ]
-        self._workers: list[Worker] = [
-            Worker("decode", self._ticks(gathered), lambda tick: tick, gathered),
-            *(analysis if self._analysed else ()),
-            Worker("track", inferred if self._analysed else gathered, self._track, tracked),
-            Worker("compose", tracked, self._compose, composed),
-            Worker("encode", composed, self._encode),
-        ]
+        workers: list[Worker] = []
+        inbox: Iterable[Tick] = self._ticks()
+        for own in steps:
+            outbox = composed if own is steps[-1] else Channel[Tick](1)
+            workers.append(Worker(inbox, own, outbox))
+            inbox = outbox
+        return workers
+
+    def _on_one_thread(self, composed: Channel[Tick]) -> list[Worker]:
+        """The device works on what the stages enqueue, on some ticks at once, and the host goes on meanwhile.
+
+        See docs/adr/013: the stages would only pass the interpreter to one another.
+        """
+        behind = TENSORS if self._analysed else 0
+        after = behind + 1 if self._stages.reid is not None else behind
+        steps = (
+            Step("decode", lambda tick: tick),
+            Step("preprocess", self._prepare),
+            Step("infer", self._infer, behind),
+            Step("track", self._track, behind),
+            Step("track", self._recognise, after),
+            Step("compose", self._compose, after),
+        )
+        return [Worker(self._ticks(), steps, composed)]
 
     # The stages, in the order of the flow
 
-    def _ticks(self, ahead: Channel[Tick]) -> Iterator[Tick]:
+    def _ticks(self) -> Iterator[Tick]:
         """The mosaic's clock: every tick with what each source shows then."""
+        first = self._workers[0]  # which asks for them
         config, live = self._config, self._config.live
         last = None if config.duration_s is None else round(config.duration_s * config.mosaic.fps)
         tick = CLOCK_HZ / config.mosaic.fps
@@ -131,9 +159,11 @@ class Run:
         while not self._stop.is_set() and (last is None or index < last):
             if live:
                 due_s = start_s + float(index / config.mosaic.fps)
+                while time.monotonic() < due_s and first.advance():
+                    pass
                 if self._stop.wait(max(0.0, due_s - time.monotonic())):
                     return
-                if ahead.full():  # behind: this tick's picture is dropped, time goes on
+                if first.full():  # behind: this tick's picture is dropped, time goes on
                     self._observer.dropped_ticks += 1
                     index += 1
                     continue
@@ -171,40 +201,58 @@ class Run:
         return tick
 
     def _track(self, tick: Tick) -> Tick:
-        """Each stream on its own; then all that compose needs to know of it."""
-        with self._observer.stage("track"):
-            self.lineup.see_off(tick.wanted.seated)
-            if self._analysed:
-                self._follow(tick)
-            tick.tiles = [
-                stream.tile(shown, tick.pts, tick.began_s)
-                for stream, shown in zip(tick.streams, tick.shown, strict=True)
-            ]
+        """Each stream on its own: who is where by motion; and all of whom to look at, in one batch for all streams."""
+        began_s = time.perf_counter()
+        self.lineup.see_off(tick.wanted.seated)
+        if self._analysed:
+            self._follow(tick)
+        tick.track_s = time.perf_counter() - began_s
         return tick
 
     def _follow(self, tick: Tick) -> None:
-        """Who is where by motion, who they are by their looks, in one batch for all streams, and which of the cast."""
-        every = zip(tick.streams, tick.shown, tick.numbers, strict=True)
-        new = [(stream, now.frame, number) for stream, now, number in every if now.frame is not None and now.new]
         found, reid = tick.detections, self._stages.reid
-        followed = [stream.track(found.get(frame.stream), frame.pts) for stream, frame, _ in new]
-        looks: list[Appearance | None] = [None] * len(new)
-        if reid is not None:
-            seen = []
-            for (stream, frame, _), tracks in zip(new, followed, strict=True):
+        seen = []
+        for stream, shown in zip(tick.streams, tick.shown, strict=True):
+            if shown.frame is None or not shown.new:
+                tick.tracks.append(None)
+                continue
+            tracks = stream.track(found.get(shown.frame.stream), shown.frame.pts)
+            tick.tracks.append(tracks)
+            if reid is not None:
                 if stream.seen.reid is None:
                     stream.seen.reid = reid.begin(stream.index)
                 wanted = stream.slots.wanted if stream.slots is not None else frozenset()
-                seen.append(Sight(frame, tracks, frame.stream in found, wanted))
-            looks[:] = reid.look(seen)
-        for (stream, frame, number), tracks, known in zip(new, followed, looks, strict=True):
+                seen.append(Sight(shown.frame, tracks, shown.frame.stream in found, wanted))
+        if reid is not None:
+            tick.looks = reid.submit(seen)
+
+    def _recognise(self, tick: Tick) -> Tick:
+        """Who they are by their looks, and which of the cast; then all that compose needs to know of each stream."""
+        began_s = time.perf_counter()
+        if self._analysed:
+            self._know(tick)
+        tick.tiles = [
+            stream.tile(shown, tick.pts, tick.began_s) for stream, shown in zip(tick.streams, tick.shown, strict=True)
+        ]
+        self._observer.spent("track", tick.track_s + time.perf_counter() - began_s)
+        return tick
+
+    def _know(self, tick: Tick) -> None:
+        reid, looks = self._stages.reid, iter(tick.looks() if tick.looks is not None else ())
+        tick.looks = None
+        every = zip(tick.streams, tick.shown, tick.numbers, tick.tracks, strict=True)
+        for stream, shown, number, tracks in every:
+            if tracks is None or shown.frame is None:
+                continue
+            known = next(looks, None)
+            width, height = shown.frame.picture_size
             if stream.slots is not None:
-                tracks = stream.slots.update(tracks, known, width_px=frame.picture_size[0])
+                tracks = stream.slots.update(tracks, known, width_px=width)
                 stream.seen.cast(tracks, stream.slots.revised)
             if reid is not None and known is not None:
                 tracks = reid.recognise(stream.index, tracks, known)
             stream.follow(tracks)
-            self.outputs.put_tracks(stream.index, number, tracks, frame.picture_size)
+            self.outputs.put_tracks(stream.index, number, tracks, (width, height))
 
     def _compose(self, tick: Tick) -> Tick:
         with self._observer.stage("compose"):

@@ -161,6 +161,7 @@ class Stages:
 
     With `detector: none` there are no `trackers`; `preprocessor`, `detector` and `reid` are None. With
     `tracker: {reid: off}` the last is None, too. `processes` decode for the feeds, where the config asks for them.
+    `queued` says that the stages before the encoder enqueue their work for a device to do, and seldom wait.
     """
 
     entrance: Entrance
@@ -174,6 +175,7 @@ class Stages:
     choices: tuple[Choice, ...]
     copies: Copies
     processes: tuple[Closing, ...] = ()
+    queued: bool = False
 
     def close(self) -> None:
         """Free everything, the readers first, and what their pictures lie in last."""

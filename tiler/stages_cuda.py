@@ -101,7 +101,7 @@ def build_cuda(loaded: LoadedConfig, index: int, threads: int) -> Stages:
         raise
     return Stages(
         entrance, tuple(feeds), preprocessor, detector, trackers, reid, compositor, encoder, tuple(choices), copies,
-        tuple(processes),
+        tuple(processes), queued=True,
     )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from tiler.kernels.assign_cpu import box_iou
 from tiler.preprocess.cpu import CpuPreprocessor
 from tiler.samples import describe, resolve
 from tiler.track.appearance import CpuEmbedder
+from tiler.track.base import Embedder
 from tiler.track.bytetrack import ByteTracker
 from tiler.types import Detections, Float32, Frame, Tracks
 
@@ -81,7 +82,7 @@ class Events:
     other_side: int = 0
 
 
-class RecordedEmbedder:
+class RecordedEmbedder(Embedder):
     """Knows the vectors of a scene by picture and box."""
 
     def __init__(self, scene: Scene) -> None:
@@ -93,9 +94,6 @@ class RecordedEmbedder:
 
     def embed(self, crops: Sequence[tuple[Frame, Float32]]) -> Float32:
         return np.stack([self._vectors[frame.pts, box.tobytes()] for frame, boxes in crops for box in boxes])
-
-    def close(self) -> None:
-        """Nothing to free."""
 
 
 def record(uri: str, folder: Path) -> Path:

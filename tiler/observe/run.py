@@ -76,6 +76,10 @@ class RunObserver:
         """Time a block as work of this stage."""
         return self._timings[name].measure()
 
+    def spent(self, name: str, seconds: float) -> None:
+        """A block of work of this stage took so long."""
+        self._timings[name].add(seconds)
+
     def started(self) -> None:
         self._start_s = time.monotonic()
 

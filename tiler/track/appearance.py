@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from tiler.kernels.appearance import FEATURES, PLACE_COLUMNS, VECTOR, tables
 from tiler.kernels.appearance_cpu import embed, histograms
+from tiler.track.base import Embedder
 from tiler.types import Float32, Frame, Plane
 
 Int64 = npt.NDArray[np.int64]
@@ -24,7 +25,7 @@ _EXTENT = 1e6
 """Boxes are clamped to this many samples."""
 
 
-class CpuEmbedder:
+class CpuEmbedder(Embedder):
     """Crops of frames in host memory -> unit vectors. One thread calls it."""
 
     def __init__(self) -> None:
@@ -38,9 +39,6 @@ class CpuEmbedder:
         histograms(places, boxes, tables(), histogram)
         embed(histogram, self._matrix, vectors)
         return vectors
-
-    def close(self) -> None:
-        """Nothing to free; may be called twice."""
 
 
 @cache

@@ -13,14 +13,15 @@ from tiler.kernels.appearance import PLACE_COLUMNS, VECTOR
 from tiler.kernels.appearance_cuda import appearance, packed_tables, prepare
 from tiler.kernels.plane_cuda import PerPicture, address
 from tiler.observe.copies import Copies
-from tiler.track.appearance import Int64, lay_out, load_matrix, place
+from tiler.track.appearance import lay_out, load_matrix, place
+from tiler.track.base import Embedder, Vectors
 from tiler.types import Float32, Frame
 
-_CAPACITY = 512
-"""Crops of a launch; when there are more, there are more launches."""
+_FIRST_CROPS = 512
+"""Crops that there is room for at first."""
 
 
-class CudaEmbedder:
+class CudaEmbedder(Embedder):
     """Crops of frames in device memory -> unit vectors on the host. One thread calls it.
 
     Args:
@@ -35,40 +36,50 @@ class CudaEmbedder:
             self._stream = cupy.cuda.Stream(non_blocking=True)
             with self._stream:
                 self._tables, self._matrix = cupy.asarray(packed_tables()), cupy.asarray(load_matrix())
-                self._places = cupy.empty((_CAPACITY, PLACE_COLUMNS), np.int64)
-                self._boxes = cupy.empty((_CAPACITY, 4), np.float32)
-                self._vectors = cupy.empty((_CAPACITY, VECTOR), np.float32)
+            self._reserve(_FIRST_CROPS)
             prepare()
-            self._host_places = _pinned((_CAPACITY, PLACE_COLUMNS), np.int64)
-            self._host_boxes = _pinned((_CAPACITY, 4), np.float32)
-            self._host_vectors = _pinned((_CAPACITY, VECTOR), np.float32)
             self._arrived = cupy.cuda.Event(block=True, disable_timing=True)  # the host sleeps meanwhile
             self._stream.synchronize()
         copies.add("appearance model", "up", self._tables.nbytes + self._matrix.nbytes)
 
-    def embed(self, crops: Sequence[tuple[Frame, Float32]]) -> Float32:
-        """The vectors of all boxes, in order; see `Embedder`. Waits for the copy down."""
+    def submit(self, crops: Sequence[tuple[Frame, Float32]]) -> Vectors:
+        """See `Embedder.submit`; a copy down is waited for when the vectors are asked for."""
         self._device.use()
-        enqueue_cuda.wait(self._stream, (frame.ready for frame, _ in crops))
         places, boxes = lay_out(crops, self._place_of)
-        out = np.empty((len(boxes), VECTOR), np.float32)
-        for first in range(0, len(boxes), _CAPACITY):
-            part = slice(first, first + _CAPACITY)
-            out[part] = self._launch(places[part], boxes[part])
-        return out
-
-    def _launch(self, places: Int64, boxes: Float32) -> Float32:
         count = len(boxes)
+        if count > self._room:
+            self._reserve(2 * count)
         self._host_places[:count], self._host_boxes[:count] = places, boxes
-        with self._stream:
-            self._copy(self._places, self._host_places, count, up=True)
-            self._copy(self._boxes, self._host_boxes, count, up=True)
-            appearance(self._places, self._boxes, self._tables, self._matrix, self._vectors, count)
-            self._copy(self._vectors, self._host_vectors, count, up=False)
+        enqueue_cuda.wait(self._stream, (frame.ready for frame, _ in crops))
+        if count:
+            with self._stream:
+                self._copy(self._places, self._host_places, count, up=True)
+                self._copy(self._boxes, self._host_boxes, count, up=True)
+                appearance(self._places, self._boxes, self._tables, self._matrix, self._vectors, count)
+                self._copy(self._vectors, self._host_vectors, count, up=False)
         enqueue_cuda.record(self._arrived, self._stream)
-        self._arrived.synchronize()
-        vectors: Float32 = self._host_vectors[:count]
+
+        def vectors() -> Float32:
+            self._device.use()
+            self._arrived.synchronize()
+            found: Float32 = self._host_vectors[:count].copy()
+            return found
+
         return vectors
+
+    def embed(self, crops: Sequence[tuple[Frame, Float32]]) -> Float32:
+        """The vectors of all boxes, in order; see `Embedder.embed`."""
+        return self.submit(crops)()
+
+    def _reserve(self, room: int) -> None:
+        """Room for this many crops; nothing is on its way."""
+        self._room = room
+        self._places = cupy.empty((room, PLACE_COLUMNS), np.int64)
+        self._boxes = cupy.empty((room, 4), np.float32)
+        self._vectors = cupy.empty((room, VECTOR), np.float32)
+        self._host_places = _pinned((room, PLACE_COLUMNS), np.int64)
+        self._host_boxes = _pinned((room, 4), np.float32)
+        self._host_vectors = _pinned((room, VECTOR), np.float32)
 
     def _copy(self, device: Any, host: Any, count: int, *, up: bool) -> None:
         """The first `count` rows, on the stream."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from tiler.closing import Closing
 from tiler.types import Detections, Float32, Frame, Tracks
 
 
@@ -19,9 +21,14 @@ class Tracker(Protocol):
         ...
 
 
-class Embedder(Protocol):
+Vectors = Callable[[], Float32]
+"""Waits for what boxes look like."""
+
+
+class Embedder(Closing):
     """Looks at people: one instance for all streams, called by one thread."""
 
+    @abstractmethod
     def embed(self, crops: Sequence[tuple[Frame, Float32]]) -> Float32:
         """What is in some boxes of some pictures, in one batch.
 
@@ -31,8 +38,14 @@ class Embedder(Protocol):
         Returns:
             (sum of n, APPEARANCE) float32, unit rows on the host, of all boxes in order.
         """
-        ...
+
+    def submit(self, crops: Sequence[tuple[Frame, Float32]]) -> Vectors:
+        """The same as a device does it, while the host does other things; on the host, when its result is asked for.
+
+        Returns:
+            What gives what `embed` does. To be called once, before the next boxes are submitted.
+        """
+        return lambda: self.embed(crops)
 
     def close(self) -> None:
         """Free what is on the device; may be called twice."""
-        ...

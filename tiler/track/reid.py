@@ -11,7 +11,7 @@ and then of everybody else.
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
@@ -22,7 +22,7 @@ from tiler.config.models import TrackerConfig
 from tiler.kernels.assign_cpu import lead
 from tiler.kernels.looks_cpu import boxes_of, dots, in_order, spread
 from tiler.kernels.meetings_cpu import LOOKED_COLUMNS, choose
-from tiler.track.base import Embedder
+from tiler.track.base import Embedder, Vectors
 from tiler.track.identities import Identities
 from tiler.track.meetings import GHOST_S, Meetings, Scene
 from tiler.types import APPEARANCE, CLOCK_HZ, Appearance, Bool, Frame, Tracks
@@ -71,6 +71,10 @@ class Duty:
             "exchanged": self.exchanged,
             "returned": self.returned,
         }
+
+
+Looks = Callable[[], list[Appearance]]
+"""Waits for the looks of the tracks of some pictures."""
 
 
 class Sight(NamedTuple):
@@ -125,19 +129,34 @@ class ReId:
         self._streams[stream] = _Stream(self._memory_s)
         return self._streams[stream].duty
 
-    def look(self, seen: Sequence[Sight]) -> list[Appearance]:
-        """What is known of the looks of these tracks, row by row: one batch for some streams. Valid until the next."""
+    def submit(self, seen: Sequence[Sight]) -> Looks:
+        """Begin to look at these tracks: one batch for some streams.
+
+        Returns:
+            What gives, row by row, what is known of the looks of the tracks; valid until the next. To be called once,
+            before `recognise` for any of them.
+        """
         asked = [self._streams[now.frame.stream].ask(now) for now in seen]
-        ends = list(accumulate(len(now.tracks) for now in seen))
+        crops = [(now.frame, boxes_of(now.tracks.xyxy, own, n)) for now, (own, n) in zip(seen, asked, strict=True) if n]
+        vectors = self._embedder.submit(crops) if crops else None
+        return lambda: self._looks(asked, vectors)
+
+    def look(self, seen: Sequence[Sight]) -> list[Appearance]:
+        """What is known of the looks of these tracks: `submit` and what it gives."""
+        return self.submit(seen)()
+
+    def _looks(self, asked: list[tuple[Bool, int]], vectors: Vectors | None) -> list[Appearance]:
+        ends = list(accumulate(len(own) for own, _ in asked))
         if ends and ends[-1] > len(self._vectors):
             self._vectors = np.zeros((2 * ends[-1], APPEARANCE), np.float32)
-        told = list(zip(seen, ends, asked, strict=True))
-        if crops := [(now.frame, boxes_of(now.tracks.xyxy, own, n)) for now, _, (own, n) in told if n]:
-            found, begin = self._embedder.embed(crops), 0
-            for _, end, (own, n) in told:
+        if vectors is not None:
+            found, begin = vectors(), 0
+            for end, (own, n) in zip(ends, asked, strict=True):
                 spread(found[begin : begin + n], own, self._vectors, end - len(own))
                 begin += n
-        return [Appearance(self._vectors[end - len(own) : end], own) for _, end, (own, _) in told]
+        return [
+            Appearance(self._vectors[end - len(own) : end], own) for end, (own, _) in zip(ends, asked, strict=True)
+        ]
 
     def recognise(self, stream: int, tracks: Tracks, looks: Appearance) -> Tracks:
         """The tracks that were looked at under the ids of who they are, and in their order."""
