@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tiler.kernels.appearance import CHROMA, COLUMNS, LUMA, PART, ROWS, STEP, STRIPES, VECTOR, tables
-from tiler.kernels.enqueue_cuda import launch
+from tiler.kernels.enqueue_cuda import Launch
 from tiler.kernels.module_cuda import kernel
 from tiler.types import Int32
 
@@ -27,20 +27,21 @@ def packed_tables() -> Int32:
     return np.concatenate([bins.ravel(), columns, rows.ravel(), scale.view(np.int32)])
 
 
-def prepare() -> None:
-    """Compile the kernel for the current device now, not with the first crop."""
-    kernel("appearance", "appearance", *_MACROS)
+class Look:
+    """The launch for some arrays of crops."""
 
+    def __init__(self, places: Any, boxes: Any, tables: Any, matrix: Any, vectors: Any) -> None:
+        """
+        Args:
+            places: (n, PLACE_COLUMNS) int64.
+            boxes: (n, 4) float32 x0, y0, x1, y1 in samples of luma, of a positive area.
+            tables: of `packed_tables`.
+            matrix: (FEATURES + 1, VECTOR) float32.
+            vectors: (n, VECTOR) float32, unit rows, is written. All on the device.
+        """
+        arguments = (places, boxes, tables, matrix, vectors)
+        self._launch = Launch(kernel("appearance", "appearance", *_MACROS), (_THREADS,), arguments)
 
-def appearance(places: Any, boxes: Any, tables: Any, matrix: Any, vectors: Any, count: int) -> None:
-    """Vectors of `count` crops, of all pictures at once, on the current stream.
-
-    Args:
-        places: (>= count, PLACE_COLUMNS) int64; the pictures they name are read.
-        boxes: (>= count, 4) float32 x0, y0, x1, y1 in samples of luma, of a positive area.
-        tables: of `packed_tables`.
-        matrix: (FEATURES + 1, VECTOR) float32.
-        vectors: (>= count, VECTOR) float32, unit rows, is written. All on the device.
-    """
-    arguments = (places, boxes, tables, matrix, vectors)
-    launch(kernel("appearance", "appearance", *_MACROS), (count,), (_THREADS,), arguments)
+    def __call__(self, count: int) -> None:
+        """Vectors of the first `count` crops, of all pictures at once, on the current stream; the pictures are read."""
+        self._launch(count)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tiler.kernels.enqueue_cuda import launch
+from tiler.kernels.enqueue_cuda import Launch
 from tiler.kernels.module_cuda import kernel
 
 CAPACITY = 4096
@@ -20,43 +20,52 @@ HEADS = {"yolox": 0, "yolov8": 1}
 _THREADS = 1024
 
 
-def detect(
-    heads: Any,
-    kind: Literal["yolox", "yolov8"],
-    input_width: int,
-    min_score: float,
-    keep: Any,
-    places: Any,
-    iou_limit: float,
-    limit: int,
-    candidates: Any,
-    counts: Any,
-    found: Any,
-    totals: Any,
-) -> None:
-    """Boxes of N pictures, on the current stream.
+class Detect:
+    """The launches for one array of heads."""
 
-    Args:
-        heads: (N, A, 5 + C) yolox or (N, 4 + C, A) yolov8, float16 or float32, C-contiguous.
-        input_width: of the tensor, pixels.
-        min_score: lowest score of a box.
-        keep: (max(C, 1),) uint8: classes that are wanted.
-        places: N x PLACE.
-        iou_limit, limit: as for `nms`; limit at most 1000: shared memory holds no more everywhere.
-        candidates: (>= N * CAPACITY * CANDIDATE_BYTES,) uint8, scratch.
-        counts: (>= N,) int32, zero; it is zero again afterwards.
-        found: (>= N, limit) x FOUND and totals (>= N, 2) int32: boxes kept and candidates; are written.
-    """
-    count = heads.shape[0]
-    anchors, classes = (heads.shape[1], heads.shape[2] - 5) if kind == "yolox" else (heads.shape[2], heads.shape[1] - 4)
-    macros = f"-DIN={'__half' if heads.dtype == np.float16 else 'float'}", f"-DCAPACITY={CAPACITY}"
-    launch(
-        kernel("decode_heads", "select", *macros), (-(-anchors // 256), count), (256,),
-        (heads, np.int32(HEADS[kind]), np.int32(anchors), np.int32(classes), np.int32(input_width),
-         np.float32(min_score), keep, places, candidates, counts),
-    )  # fmt: skip
-    launch(
-        kernel("decode_heads", "suppress", *macros), (count,), (_THREADS,),
-        (candidates, counts, places, np.float64(iou_limit), np.int32(limit), found, totals),
-        shared=CAPACITY * 8 + limit * 4,
-    )  # fmt: skip
+    def __init__(
+        self,
+        heads: Any,
+        kind: Literal["yolox", "yolov8"],
+        input_width: int,
+        min_score: float,
+        keep: Any,
+        places: Any,
+        iou_limit: float,
+        limit: int,
+        candidates: Any,
+        counts: Any,
+        found: Any,
+        totals: Any,
+    ) -> None:
+        """
+        Args:
+            heads: (N, A, 5 + C) yolox or (N, 4 + C, A) yolov8, float16 or float32, C-contiguous.
+            input_width: of the tensor, pixels.
+            min_score: lowest score of a box.
+            keep: (max(C, 1),) uint8: classes that are wanted.
+            places: N x PLACE.
+            iou_limit, limit: as for `nms`; limit at most 1000: shared memory holds no more everywhere.
+            candidates: (>= N * CAPACITY * CANDIDATE_BYTES,) uint8, scratch.
+            counts: (>= N,) int32, zero; it is zero again afterwards.
+            found: (>= N, limit) x FOUND and totals (>= N, 2) int32: boxes kept and candidates; are written.
+        """
+        _, first, second = heads.shape
+        anchors, classes = (first, second - 5) if kind == "yolox" else (second, first - 4)
+        macros = f"-DIN={'__half' if heads.dtype == np.float16 else 'float'}", f"-DCAPACITY={CAPACITY}"
+        self._across = -(-anchors // 256)
+        self._select = Launch(
+            kernel("decode_heads", "select", *macros), (256,),
+            (heads, np.int32(HEADS[kind]), np.int32(anchors), np.int32(classes), np.int32(input_width),
+             np.float32(min_score), keep, places, candidates, counts),
+        )  # fmt: skip
+        self._suppress = Launch(
+            kernel("decode_heads", "suppress", *macros), (_THREADS,),
+            (candidates, counts, places, np.float64(iou_limit), np.int32(limit), found, totals),
+            shared=CAPACITY * 8 + limit * 4,
+        )  # fmt: skip
+
+    def __call__(self, count: int) -> None:
+        """Boxes of the first `count` pictures, on the current stream."""
+        self._select(self._across, count)
+        self._suppress(count)

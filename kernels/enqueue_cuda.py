@@ -45,30 +45,51 @@ def record(event: Any, stream: Any) -> None:
     _check(_driver().cuEventRecord(event.ptr, stream.ptr), "cuEventRecord")
 
 
+class Launch:
+    """A kernel with its arguments, packed once and launched often, as CuPy's own call would launch it.
+
+    It keeps no array alive: whoever launches it does.
+    """
+
+    __slots__ = ("_block", "_kernel", "_pointers", "_shared", "_values")
+
+    def __init__(self, kernel: Any, block: tuple[int, ...], arguments: Iterable[Any], shared: int = 0) -> None:
+        """
+        Args:
+            kernel: CuPy RawKernel.
+            block: threads of a block, in up to three dimensions.
+            arguments: CuPy arrays and NumPy scalars, of the types that the kernel takes.
+            shared: bytes of dynamic shared memory.
+        """
+        kinds = _C_TYPES
+        self._values = [
+            kinds[type(one)](one) if type(one) in kinds else ctypes.c_void_p(one.data.ptr) for one in arguments
+        ]
+        self._pointers = (ctypes.c_void_p * len(self._values))(*map(ctypes.addressof, self._values))
+        self._kernel, self._block, self._shared = kernel.kernel.ptr, (*block, 1, 1)[:3], shared
+
+    def put(self, index: int, value: int) -> None:
+        """Change a scalar argument for the launches to come."""
+        self._values[index].value = value
+
+    def __call__(self, across: int, down: int = 1, deep: int = 1) -> None:
+        """Launch so many blocks on CuPy's current stream.
+
+        Raises:
+            RuntimeError: the driver refuses.
+        """
+        stream = _current_stream().ptr
+        result = _driver().cuLaunchKernel(
+            self._kernel, across, down, deep, *self._block, self._shared, stream, self._pointers, None
+        )
+        _check(result, "cuLaunchKernel")
+
+
 def launch(
     kernel: Any, grid: tuple[int, ...], block: tuple[int, ...], arguments: Iterable[Any], shared: int = 0
 ) -> None:
-    """Launch a kernel on CuPy's current stream, as CuPy's own call would.
-
-    Args:
-        kernel: CuPy RawKernel.
-        grid, block: blocks, and threads of a block, in up to three dimensions.
-        arguments: CuPy arrays and NumPy scalars, of the types that the kernel takes.
-        shared: bytes of dynamic shared memory.
-
-    Raises:
-        RuntimeError: the driver refuses.
-    """
-    import cupy  # not for those who only copy
-
-    kinds = _C_TYPES
-    values = [kinds[type(one)](one) if type(one) in kinds else ctypes.c_void_p(one.data.ptr) for one in arguments]
-    pointers = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
-    result = _driver().cuLaunchKernel(
-        kernel.kernel.ptr, *grid, *(1,) * (3 - len(grid)), *block, *(1,) * (3 - len(block)), shared,
-        cupy.cuda.get_current_stream().ptr, pointers, None,
-    )  # fmt: skip
-    _check(result, "cuLaunchKernel")
+    """Launch a kernel once; see `Launch`."""
+    Launch(kernel, block, arguments, shared)(*grid)
 
 
 def launch_graph(graph: Any, stream: Any) -> None:
@@ -86,6 +107,12 @@ _C_TYPES: dict[type, Any] = {
     np.float32: ctypes.c_float,
     np.float64: ctypes.c_double,
 }
+
+
+def _current_stream() -> Any:
+    import cupy  # not for those who only copy
+
+    return cupy.cuda.get_current_stream()
 
 
 @cache

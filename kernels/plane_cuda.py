@@ -37,11 +37,13 @@ class PerPicture(Generic[T]):
 
     def __call__(self, frame: Frame) -> T:
         """What `work_out` gave for such a picture."""
-        y, u, v, aspect = frame.y, frame.u, frame.v, frame.sample_aspect
-        key = (
-            y.data.ptr, u.data.ptr, v.data.ptr, y.shape, y.strides, u.strides, v.strides, y.dtype.itemsize,
-            frame.matrix, frame.full_range, frame.rotation, aspect.numerator, aspect.denominator, frame.source_size,
-        )  # fmt: skip
+        key: Hashable = frame.layout
+        if key is None:
+            y, u, v, aspect = frame.y, frame.u, frame.v, frame.sample_aspect
+            key = (
+                y.data.ptr, u.data.ptr, v.data.ptr, y.shape, y.strides, u.strides, v.strides, y.dtype.itemsize,
+                frame.matrix, frame.full_range, frame.rotation, aspect.numerator, aspect.denominator, frame.source_size,
+            )  # fmt: skip
         known = self._known.get(key)
         if known is None:
             if len(self._known) >= _MOST_PICTURES:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tiler.kernels.enqueue_cuda import launch
+from tiler.kernels.enqueue_cuda import Launch
 from tiler.kernels.module_cuda import kernel
 
 ENTRY = np.dtype(
@@ -51,21 +51,27 @@ def ratio_of(
     return 0
 
 
-def preprocess(tensor: Any, entries: Any, tables: Any, affine: Any, pad: float) -> None:
-    """Write the whole batch on the current stream.
+class Preprocess:
+    """The launch for one tensor and one table of entries."""
 
-    Args:
-        tensor: (N, 3, H, W) float16 or float32 on the device, C-contiguous.
-        entries: N x ENTRY on the device; the pictures they name are read.
-        tables: int32 on the device: per axis `first` (outputs), then the float32 weights (taps, outputs).
-        affine: (2, 3) float32 on the host: gain and bias of each channel.
-        pad: value around the pictures, before `affine`.
-    """
-    count, _, height, width = tensor.shape
-    element = "__half" if tensor.dtype == np.float16 else "float"
-    grid = (-(-width // (4 * _BLOCK[0])), -(-height // _BLOCK[1]), count)
-    numbers = [np.float32(value) for value in np.asarray(affine).ravel()]
-    launch(
-        kernel("preprocess", "preprocess", f"-DOUT={element}"), grid, _BLOCK,
-        (tensor, np.int32(width), np.int32(height), entries, tables, *numbers, np.float32(pad)),
-    )  # fmt: skip
+    def __init__(self, tensor: Any, entries: Any, tables: Any, affine: Any, pad: float) -> None:
+        """
+        Args:
+            tensor: (N, 3, H, W) float16 or float32 on the device, C-contiguous.
+            entries: N x ENTRY on the device.
+            tables: int32 on the device: per axis `first` (outputs), then the float32 weights (taps, outputs).
+            affine: (2, 3) float32 on the host: gain and bias of each channel.
+            pad: value around the pictures, before `affine`.
+        """
+        _, _, height, width = tensor.shape
+        element = "__half" if tensor.dtype == np.float16 else "float"
+        self._grid = -(-width // (4 * _BLOCK[0])), -(-height // _BLOCK[1])
+        numbers = [np.float32(value) for value in np.asarray(affine).ravel()]
+        self._launch = Launch(
+            kernel("preprocess", "preprocess", f"-DOUT={element}"), _BLOCK,
+            (tensor, np.int32(width), np.int32(height), entries, tables, *numbers, np.float32(pad)),
+        )  # fmt: skip
+
+    def __call__(self, count: int) -> None:
+        """Write the first `count` of the tensor on the current stream; the pictures that the entries name are read."""
+        self._launch(*self._grid, count)

@@ -62,3 +62,16 @@ def test_another_surface_is_not_taken_for_the_first() -> None:
     known = PerPicture(lambda picture: object())
     first, second = frame(), frame()
     assert known(first) is not known(second)
+
+
+def test_pictures_of_one_layout_are_worked_out_once() -> None:
+    asked: list[Frame] = []
+    known = PerPicture(lambda frame: asked.append(frame) or len(asked))
+    first = frame(layout=object())
+    again = first.at(3000, 1.5, "owner")
+    assert (again.pts, again.arrival_s, again.owner, again.layout) == (3000, 1.5, "owner", first.layout)
+    assert all(
+        getattr(again, name) is getattr(first, name)
+        for name in ("stream", "y", "u", "v", "matrix", "rotation", "sample_aspect", "ready", "source_size")
+    )
+    assert [known(first), known(again), known(replace(again, layout=object()))] == [1, 1, 2]

@@ -84,18 +84,23 @@ def queued(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
 
 
-def build(path: Path, *overrides: str, queued: bool = False) -> tuple[Any, Stages, RunObserver]:
+def build(
+    path: Path, *overrides: str, queued: bool = False, batch_ticks: int = 1
+) -> tuple[Any, Stages, RunObserver]:
     loaded = load(path, ["detector=none", *overrides])
     built = stages.build(loaded)
     loaded = load(path, overrides)
     trackers = tuple(ByteTracker(loaded.config.tracker, 0.35) for _ in loaded.config.sources)
-    built = replace(built, preprocessor=FirstPixels(), detector=CornerDetector(), trackers=trackers, queued=queued)
+    built = replace(
+        built, preprocessor=FirstPixels(), detector=CornerDetector(), trackers=trackers, queued=queued,
+        batch_ticks=batch_ticks,
+    )  # fmt: skip
     observer = RunObserver(loaded.config, stages.choose(loaded), built.feeds, built.encoder)
     return loaded, built, observer
 
 
-def run(path: Path, *overrides: str, queued: bool = False) -> dict[str, Any]:
-    loaded, built, observer = build(path, *overrides, queued=queued)
+def run(path: Path, *overrides: str, **shape: Any) -> dict[str, Any]:
+    loaded, built, observer = build(path, *overrides, **shape)
     with Run(loaded, built, observer, overwrite=True) as runner:
         runner.start()
         runner.wait()
@@ -152,8 +157,8 @@ def test_the_report_says_how_much_was_looked_at_whom(config: Path) -> None:
 
 def test_two_runs_are_equal_to_the_bit(config: Path) -> None:
     outcomes = []
-    for queued in (False, False, True):
-        run(config, queued=queued)
+    for queued, batch_ticks in ((False, 1), (False, 1), (True, 1), (True, 3)):
+        run(config, queued=queued, batch_ticks=batch_ticks)
         outcomes.append((decoded(config.parent / "out.mp4"), (config.parent / "out.jsonl").read_bytes()))
     for pixels, lines in outcomes[1:]:
         assert np.array_equal(outcomes[0][0], pixels)

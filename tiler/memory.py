@@ -17,6 +17,9 @@ SURFACES = 20
 by the compositor until their launch has ended."""
 MOSAICS, TENSORS = 4, 3
 """Rings of the compositor and of the preprocessor, on any device."""
+_BATCH_TICKS, _BATCH_PICTURES = 3, 16
+"""Ticks of one batch at most, which two of them may be on their way through the stages for; and pictures, from
+which on a device is as busy as with more."""
 _CONTEXT = 600 << 20
 """CUDA's context, code and workspaces of its libraries."""
 _PROCESS_CONTEXT = 600 << 20
@@ -28,6 +31,11 @@ _ACTIVATIONS = 24
 """Bytes of activations for each byte of the detector's input: person-nano and person-small need less."""
 _CANDIDATES = 4096 * 32
 _OVERLAYS = 4 << 20
+
+
+def batch_ticks(config: Config) -> int:
+    """Ticks whose pictures a device detects in one batch: a run that keeps to a clock cannot wait for the next."""
+    return 1 if config.live else min(_BATCH_TICKS, max(1, _BATCH_PICTURES // config.places))
 
 
 class Picture(NamedTuple):
@@ -135,10 +143,11 @@ def plan_memory(
         ("encoder", _ENCODER_PICTURES * mosaic),
     ]
     if model is not None:
-        tensor = len(known) * 3 * model.input_size[0] * model.input_size[1] * 2
+        batch = len(known) * batch_ticks(config)
+        tensor = batch * 3 * model.input_size[0] * model.input_size[1] * 2
         items.append((f"detector's input ({TENSORS} batches)", TENSORS * tensor))
         items.append((_NETWORK_ITEM, 4 * model.path.stat().st_size + _ACTIVATIONS * tensor))
-        items.append(("candidate boxes", len(known) * _CANDIDATES))
+        items.append(("candidate boxes", batch * _CANDIDATES))
     return MemoryPlan(tuple(items), total_bytes, config.vram_fraction)
 
 

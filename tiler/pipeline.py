@@ -14,12 +14,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tiler.batches import Batches, Found
 from tiler.config.loader import LoadedConfig
 from tiler.config.models import Config, DetectorConfig
 from tiler.control import Control, Wanted
 from tiler.decode.feed import Shown
 from tiler.errors import RunError, StageError
-from tiler.infer.base import Answer
 from tiler.lineup import Lineup, Stream
 from tiler.memory import TENSORS
 from tiler.observe.run import RunObserver
@@ -50,8 +50,7 @@ class Tick:
     streams: Sequence[Stream]
     shown: Sequence[Shown]
     numbers: Sequence[int]
-    asked: tuple[int, ...] = ()
-    answer: Answer | None = None
+    found: Found | None = None
     detections: dict[int, Detections] = field(default_factory=dict)
     tracks: list[Tracks | None] = field(default_factory=list)
     looks: Looks | None = None
@@ -91,7 +90,9 @@ class Run:
         self.control = Control(self._config)
         self._arranged = self._config
         self._stop = threading.Event()
-        self._analysed = isinstance(self._config.detector, DetectorConfig)
+        self._batches: Batches | None = None
+        if stages.preprocessor is not None and stages.detector is not None:
+            self._batches = Batches(stages.preprocessor, stages.detector, stages.batch_ticks)
         self._every = self._config.detector.every if isinstance(self._config.detector, DetectorConfig) else 1
         names = stages.detector.class_names if stages.detector is not None else ()
         with ExitStack() as opened:
@@ -113,7 +114,7 @@ class Run:
         """Each stage works on a thread of its own, on the picture behind the next one's."""
         steps = [
             [Step("decode", lambda tick: tick)],
-            *([[Step("preprocess", self._prepare)], [Step("infer", self._infer)]] if self._analysed else ()),
+            *([[Step("preprocess", self._prepare)], [Step("infer", self._infer)]] if self._batches is not None else ()),
             [Step("track", self._track), Step("track", self._recognise)],
             [Step("compose", self._compose)],
         ]
@@ -128,14 +129,15 @@ class Run:
     def _on_one_thread(self, composed: Channel[Tick]) -> list[Worker]:
         """The device works on what the stages enqueue, on some ticks at once, and the host goes on meanwhile.
 
-        See docs/adr/013: the stages would only pass the interpreter to one another.
+        See docs/adr/013: the stages would only pass the interpreter to one another. Detections are waited for when
+        the next batch is submitted, appearance when another tick is.
         """
-        behind = TENSORS if self._analysed else 0
+        behind = max(TENSORS, 2 * self._stages.batch_ticks) if self._batches is not None else 0
         after = behind + 1 if self._stages.reid is not None else behind
+        analysis = (Step("preprocess", self._prepare), Step("infer", self._infer, behind))
         steps = (
             Step("decode", lambda tick: tick),
-            Step("preprocess", self._prepare),
-            Step("infer", self._infer, behind),
+            *(analysis if self._batches is not None else ()),
             Step("track", self._track, behind),
             Step("track", self._recognise, after),
             Step("compose", self._compose, after),
@@ -180,31 +182,31 @@ class Run:
             index += 1
 
     def _prepare(self, tick: Tick) -> Tick:
-        """Letterbox the pictures that are new and due for detection, and submit them in one batch."""
+        """Submit the pictures that are new and due for detection: letterboxed, in one batch."""
         due = []
         for stream, shown in zip(tick.streams, tick.shown, strict=True):
             if shown.frame is not None and shown.new and stream.is_due(self._every):
                 due.append(shown.frame)
-        if due and self._stages.preprocessor is not None and self._stages.detector is not None:
-            with self._observer.stage("preprocess"):
-                batch = self._stages.preprocessor.prepare(due)
-                tick.asked, tick.answer = batch.streams, self._stages.detector.submit(batch)
+        assert self._batches is not None
+        began_s = time.perf_counter()
+        tick.found = self._batches.add(due)
+        if due:
+            self._observer.spent("preprocess", time.perf_counter() - began_s)
         return tick
 
     def _infer(self, tick: Tick) -> Tick:
         """Wait for what came of the batch of all streams; on the GPU the next one is behind it already."""
-        if tick.answer is not None:
+        if tick.found is not None:
             with self._observer.stage("infer"):
-                found = tick.answer()
-            tick.detections = dict(zip(tick.asked, found, strict=True))
-            tick.answer = None
+                tick.detections = tick.found()
+            tick.found = None
         return tick
 
     def _track(self, tick: Tick) -> Tick:
         """Each stream on its own: who is where by motion; and all of whom to look at, in one batch for all streams."""
         began_s = time.perf_counter()
         self.lineup.see_off(tick.wanted.seated)
-        if self._analysed:
+        if self._batches is not None:
             self._follow(tick)
         tick.track_s = time.perf_counter() - began_s
         return tick
@@ -229,7 +231,7 @@ class Run:
     def _recognise(self, tick: Tick) -> Tick:
         """Who they are by their looks, and which of the cast; then all that compose needs to know of each stream."""
         began_s = time.perf_counter()
-        if self._analysed:
+        if self._batches is not None:
             self._know(tick)
         tick.tiles = [
             stream.tile(shown, tick.pts, tick.began_s) for stream, shown in zip(tick.streams, tick.shown, strict=True)

@@ -161,7 +161,8 @@ class Stages:
 
     With `detector: none` there are no `trackers`; `preprocessor`, `detector` and `reid` are None. With
     `tracker: {reid: off}` the last is None, too. `processes` decode for the feeds, where the config asks for them.
-    `queued` says that the stages before the encoder enqueue their work for a device to do, and seldom wait.
+    `queued` says that the stages before the encoder enqueue their work for a device to do, and seldom wait; then the
+    pictures of `batch_ticks` ticks go to the detector at once.
     """
 
     entrance: Entrance
@@ -176,6 +177,7 @@ class Stages:
     copies: Copies
     processes: tuple[Closing, ...] = ()
     queued: bool = False
+    batch_ticks: int = 1
 
     def close(self) -> None:
         """Free everything, the readers first, and what their pictures lie in last."""

@@ -25,7 +25,7 @@ from tiler.infer.cpu import OrtDetector
 from tiler.infer.cuda import CudaDetector
 from tiler.infer.host_cuda import HostDetector
 from tiler.infer.network_cuda import open_network
-from tiler.memory import SURFACES, Picture, plan_memory
+from tiler.memory import SURFACES, Picture, batch_ticks, plan_memory
 from tiler.observe.copies import Copies
 from tiler.preprocess.cuda import CudaPreprocessor
 from tiler.stages import Choice, Entrance, Feed, Stages, new_tracker, open_feeds, refuse_cpu, tracker_name
@@ -101,7 +101,7 @@ def build_cuda(loaded: LoadedConfig, index: int, threads: int) -> Stages:
         raise
     return Stages(
         entrance, tuple(feeds), preprocessor, detector, trackers, reid, compositor, encoder, tuple(choices), copies,
-        tuple(processes), queued=True,
+        tuple(processes), queued=True, batch_ticks=batch_ticks(config),
     )  # fmt: skip
 
 
@@ -145,18 +145,18 @@ def _open_analysis(
 ) -> tuple[CudaPreprocessor, Detector, Choice]:
     """Preprocessor and detector on one stream: what the first writes there the second reads."""
     assert isinstance(config.detector, DetectorConfig)
-    streams = config.places
+    most = config.places * batch_ticks(config)
     stream = cupy.cuda.Stream(non_blocking=True)
     min_score = min(config.tracker.low_score, config.detector.score)
     try:
-        network, reason = open_network(model, streams, index, stream)
+        network, reason = open_network(model, most, index, stream)
     except InputError as error:
         refuse_cpu(config, "infer", "ONNX Runtime", str(error))
-        host = OrtDetector(model, config.detector, threads, (1, streams), min_score=min_score)
-        preprocessor = CudaPreprocessor(model.input_size, model.input, streams, np.float32, index, stream, copies)
-        slow = HostDetector(host, streams, index, stream, copies)
+        host = OrtDetector(model, config.detector, threads, (1, most), min_score=min_score)
+        preprocessor = CudaPreprocessor(model.input_size, model.input, most, np.float32, index, stream, copies)
+        slow = HostDetector(host, most, index, stream, copies)
         return preprocessor, slow, Choice("infer", "cpu", "ONNX Runtime", str(error))
-    preprocessor = CudaPreprocessor(model.input_size, model.input, streams, network.input_dtype, index, stream, copies)
-    detector = CudaDetector(model, network, config.detector, min_score, streams, index, stream, copies)
+    preprocessor = CudaPreprocessor(model.input_size, model.input, most, network.input_dtype, index, stream, copies)
+    detector = CudaDetector(model, network, config.detector, min_score, most, index, stream, copies)
     detector.warm_up(preprocessor.tensors)
     return preprocessor, detector, Choice("infer", f"cuda:{index}", network.name, reason)

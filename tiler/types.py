@@ -83,6 +83,8 @@ class Frame:
         owner: keeps the memory behind the planes alive (a decoder's frame).
         ready: CUDA event after which the planes hold the picture: a stream waits for it
             before it reads them. None on the CPU, where they always do.
+        layout: the same object for pictures that lie in the same memory in the same way, and are of one kind: they
+            differ in time, stream and owner only. None: that is not known.
     """
 
     stream: int
@@ -98,6 +100,7 @@ class Frame:
     owner: Any = None
     ready: Any = None
     source_size: tuple[int, int] | None = None
+    layout: object = None
 
     def __post_init__(self) -> None:
         if self.y.ndim != 2 or min(self.y.shape) < 1:
@@ -113,6 +116,16 @@ class Frame:
             raise ValueError(f"rotation must be 0, 90, 180 or 270 degrees, got {self.rotation}")
         if self.source_size is not None and (self.source_size[0] < width or self.source_size[1] < height):
             raise ValueError(f"planes of {width}x{height} are more than the source's {self.source_size}")
+
+    def at(self, pts: int, arrival_s: float, owner: Any) -> Frame:
+        """Another picture that lies where this one does; what holds for this one is not checked again."""
+        frame = object.__new__(Frame)
+        for take, put in _LASTING:
+            put(frame, take(self))
+        _PTS(frame, pts)
+        _ARRIVAL_S(frame, arrival_s)
+        _OWNER(frame, owner)
+        return frame
 
     @property
     def plane_size(self) -> tuple[int, int]:
@@ -135,6 +148,14 @@ class Frame:
 
     def __repr__(self) -> str:
         return f"Frame(stream={self.stream}, pts={self.pts}, y={self.y.shape} {self.y.dtype})"
+
+
+_PTS, _ARRIVAL_S, _OWNER = (Frame.__dict__[name].__set__ for name in ("pts", "arrival_s", "owner"))
+_LASTING = [
+    (slot.__get__, slot.__set__)
+    for name, slot in Frame.__dict__.items()
+    if name in Frame.__slots__ and name not in ("pts", "arrival_s", "owner")
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -122,7 +122,7 @@ def preprocess_case(streams: int) -> tuple[str, Launches, int]:
                 apart = np.abs(cpu.prepare(frames).tensor - batch.tensor.get().astype(np.float32)).max()
                 if apart > 1 / 255:
                     raise SystemExit(f"preprocess of {streams}: the GPU's tensor is {apart:.4f} from the CPU's")
-        turn, tensor = gpu._turn, batch.tensor
-        launches.append(lambda turn=turn, tensor=tensor, frames=held[-1]: frames and gpu._launch(tensor, turn))
+        turn = gpu._turn
+        launches.append(lambda turn=turn, frames=held[-1]: frames and gpu._launch(turn, len(frames)))
     moved = streams * (1920 * 1080 * 3 // 2 + 3 * size[0] * size[1] * 2)
     return f"preprocess {streams} x 1080p -> {size[0]}x{size[1]} FP16", launches, moved

@@ -128,11 +128,12 @@ class ImportedReader(Reader):
             return None
         self.counts.read += 1
         surface = self._surfaces[handed.slot]
-        return Frame(
-            self._place, handed.pts, surface.y, surface.u, surface.v, look.matrix, look.full_range, look.rotation,
-            look.sample_aspect, handed.arrival_s, _Lease(surface, self._handover, look.block, handed.slot),
-            surface.ready, look.source_size,
+        lease = _Lease(surface, self._handover, look.block, handed.slot)
+        template = surface.template(
+            look, self._place, matrix=look.matrix, full_range=look.full_range, rotation=look.rotation,
+            sample_aspect=look.sample_aspect, source_size=look.source_size,
         )  # fmt: skip
+        return template.at(handed.pts, handed.arrival_s, lease)
 
     @property
     def lag_s(self) -> float:

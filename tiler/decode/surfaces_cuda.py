@@ -20,6 +20,7 @@ import cupy
 import numpy as np
 
 from tiler.memory import row_samples, surface_bytes
+from tiler.types import Frame
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class Surface:
         ready: CUDA event, to be recorded when the surface has been filled.
     """
 
-    __slots__ = ("luma_bytes", "ptr", "ready", "size_bytes", "u", "v", "y")
+    __slots__ = ("_look", "_template", "luma_bytes", "ptr", "ready", "size_bytes", "u", "v", "y")
 
     def __init__(self, shape: Shape, memory: Any, ready: Any) -> None:
         """
@@ -63,6 +64,20 @@ class Surface:
         self.u = rows[height:, 0::2]
         self.v = rows[height:, 1::2]
         self.ready = ready
+        self._look: object = None
+        self._template: Frame | None = None
+
+    def template(self, look: object, stream: int, **kind: Any) -> Frame:
+        """What the pictures of a look are made of that lie here, by `Frame.at`: made once.
+
+        Args:
+            look: stays the same object as long as the rest stays the same.
+            stream, kind: of those pictures, as `Frame` takes them.
+        """
+        if self._template is None or self._look is not look:
+            self._look = look
+            self._template = Frame(stream, 0, self.y, self.u, self.v, ready=self.ready, layout=object(), **kind)
+        return self._template
 
 
 class Lease:

@@ -16,7 +16,7 @@ from tiler.errors import StageError
 from tiler.infer.base import Answer
 from tiler.infer.heads import wanted_classes
 from tiler.kernels import enqueue_cuda
-from tiler.kernels.decode_heads_cuda import CANDIDATE_BYTES, CAPACITY, FOUND, PLACE, detect
+from tiler.kernels.decode_heads_cuda import CANDIDATE_BYTES, CAPACITY, FOUND, PLACE, Detect
 from tiler.memory import TENSORS
 from tiler.observe.copies import Copies
 from tiler.types import Batch, Detections
@@ -69,7 +69,7 @@ class CudaDetector(Closing):
         self.input_size = model.input_size
         self.class_names = model.class_names
         self._model, self._network, self._copies = model, network, copies
-        self._min_score, self._nms_iou, self._limit = min_score, config.nms_iou, config.max_detections
+        self._limit = config.max_detections
         self._device, self._stream = cupy.cuda.Device(device), stream
         # Totals, then boxes: one copy brings both down.
         self._boxes_at = max_batch * 8
@@ -82,6 +82,11 @@ class CudaDetector(Closing):
             self._places = cupy.empty(max_batch * PLACE.itemsize, cupy.uint8)
             self._result = cupy.empty(self._result_bytes, cupy.uint8)
             self._ring = [_Turn(self._result_bytes, max_batch) for _ in range(TENSORS)]
+            self._detect = Detect(
+                self._head, model.head, self.input_size[0], min_score, self._keep, self._places, config.nms_iou,
+                self._limit, self._candidates, self._counts, self._result[self._boxes_at :], self._result,
+            )  # fmt: skip
+        self._placed: Batch | None = None
         self._turn = 0
         self._warned = self._closed = False
 
@@ -97,10 +102,7 @@ class CudaDetector(Closing):
             head = self._head[:count]
             self._network.run(batch.tensor, head, self._stream)
             self._upload_places(batch, turn)
-            detect(
-                head, self._model.head, self.input_size[0], self._min_score, self._keep, self._places, self._nms_iou,
-                self._limit, self._candidates, self._counts, self._result[self._boxes_at :], self._result,
-            )  # fmt: skip
+            self._detect(count)
             self._copy(turn.result.ctypes.data, self._result.data.ptr, self._result_bytes, "down", "detections")
             enqueue_cuda.record(turn.done, self._stream)
 
@@ -130,6 +132,10 @@ class CudaDetector(Closing):
             self._network.close()
 
     def _upload_places(self, batch: Batch, turn: _Turn) -> None:
+        """Where the pictures lie in the tensor, unless they lie as those of the last batch."""
+        before, self._placed = self._placed, batch
+        if before is not None and before.letterbox is batch.letterbox and before.sizes is batch.sizes:
+            return
         places = turn.places[: len(batch)]
         places["letterbox"], places["size"] = batch.letterbox, batch.sizes
         self._copy(self._places.data.ptr, places.ctypes.data, places.nbytes, "up", "pictures' places")

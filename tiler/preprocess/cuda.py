@@ -12,7 +12,7 @@ from tiler.closing import Closing
 from tiler.engines.registry import InputSpec
 from tiler.kernels import enqueue_cuda
 from tiler.kernels.plane_cuda import PerPicture, address
-from tiler.kernels.preprocess_cuda import ENTRY, preprocess, ratio_of
+from tiler.kernels.preprocess_cuda import ENTRY, Preprocess, ratio_of
 from tiler.memory import TENSORS
 from tiler.observe.copies import Copies
 from tiler.preprocess.letterbox import Letterbox, axis_tables, coefficients, letterbox, places
@@ -26,9 +26,10 @@ _Axes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 
 class _Known(NamedTuple):
-    """What was worked out for a picture: its place in the tensor, and the bytes of its ENTRY."""
+    """What was worked out for a picture: its place in the tensor, its size, and the bytes of its ENTRY."""
 
     box: Letterbox
+    size: tuple[int, int]
     entry: UInt8
 
 
@@ -72,6 +73,9 @@ class CudaPreprocessor(Closing):
         self._axes: dict[tuple[tuple[int, int], tuple[int, int]], _Axes] = {}
         self._packed: list[np.ndarray] = [np.zeros(1, np.int32)]
         self._turn = 0
+        self._launches: dict[int, Preprocess] = {}  # by turn; of the tables that there are
+        self._placed: tuple[list[Letterbox], list[tuple[int, int]]] = [], []
+        self._places = places([], [])
 
     def prepare(self, frames: Sequence[Frame]) -> Batch:
         """Letterbox and colour-convert all frames at once; see `Preprocessor`.
@@ -95,10 +99,10 @@ class CudaPreprocessor(Closing):
             size = len(frames) * ENTRY.itemsize
             enqueue_cuda.copy(self._entries[turn].data.ptr, host.ctypes.data, size, self._stream)
             self._copies.add("pictures' places", "up", size)
-            tensor = self._ring[turn][: len(frames)]
-            self._launch(tensor, turn)
+            self._launch(turn, len(frames))
             enqueue_cuda.record(self._used[turn], self._stream)
-        return Batch(tensor, *places(frames, [of.box for of in known]), tuple(frame.stream for frame in frames))
+        self._place(frames, [of.box for of in known], [of.size for of in known])
+        return Batch(self._ring[turn][: len(frames)], *self._places, tuple(frame.stream for frame in frames))
 
     @property
     def tensors(self) -> Sequence[Any]:
@@ -110,15 +114,25 @@ class CudaPreprocessor(Closing):
         self._device.use()
         self._stream.synchronize()
 
-    def _launch(self, tensor: Any, turn: int) -> None:
-        """The GPU's part of a tick, on the current stream."""
-        preprocess(tensor, self._entries[turn], self._tables, self._affine, self._spec.pad)
+    def _launch(self, turn: int, count: int) -> None:
+        """The GPU's part, on the current stream."""
+        launch = self._launches.get(turn)
+        if launch is None:
+            launch = self._launches[turn] = Preprocess(
+                self._ring[turn], self._entries[turn], self._tables, self._affine, self._spec.pad
+            )
+        launch(count)
+
+    def _place(self, frames: Sequence[Frame], boxes: list[Letterbox], sizes: list[tuple[int, int]]) -> None:
+        """`letterbox` and `sizes` of the batch: the same arrays as long as pictures lie as those of the last batch."""
+        if (boxes, sizes) != self._placed:
+            self._placed, self._places = (boxes, sizes), places(frames, boxes)
 
     def _work_out(self, frame: Frame) -> _Known:
         entry = np.zeros(1, ENTRY)
         box = letterbox(frame.picture_size, frame.picture_aspect, self._size, self._spec.align)
         self._pack(entry[0], frame, box)
-        return _Known(box, entry.view(np.uint8))
+        return _Known(box, frame.picture_size, entry.view(np.uint8))
 
     def _pack(self, entry: Any, frame: Frame, box: Letterbox) -> None:
         turned = frame.rotation in (90, 270)
@@ -154,5 +168,6 @@ class CudaPreprocessor(Closing):
             found = tuple(begins), taps, tuple(len(first) for first, _ in tables)
             self._axes[stored, result] = found
             self._tables = cupy.asarray(np.concatenate(self._packed))
+            self._launches.clear()
             self._copies.add("scaling tables", "up", self._tables.nbytes)
         return found

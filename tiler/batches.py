@@ -1,0 +1,78 @@
+"""Which pictures go to the detector together: those of one tick, or of some ticks that follow one another.
+
+A device takes little longer for a batch of twelve pictures than for one of four, and the host as long for
+one batch as for the next: a run that need not keep to a clock gathers some ticks (`tiler.memory.batch_ticks`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tiler.infer.base import Answer, Detector
+from tiler.preprocess.base import Preprocessor
+from tiler.types import Detections, Frame
+
+Found = Callable[[], dict[int, Detections]]
+"""Waits for what was seen in the pictures of a tick, by their streams; to be called once."""
+
+
+class Batches:
+    """Submits pictures to a detector, a batch for so many ticks.
+
+    Where that is more than one, one thread gives pictures and asks what was found; where it is one, one thread
+    gives and one asks.
+    """
+
+    def __init__(self, preprocessor: Preprocessor, detector: Detector, ticks: int) -> None:
+        """
+        Args:
+            preprocessor, detector: of the run.
+            ticks: see above.
+        """
+        self._preprocessor, self._detector, self._ticks = preprocessor, detector, ticks
+        self._gathering: _Batch | None = None
+
+    def add(self, frames: Sequence[Frame]) -> Found | None:
+        """The pictures of the next tick that are to be looked at; None when there are none.
+
+        What is returned waits for a batch that is not complete no longer: it is submitted then.
+
+        Raises:
+            StageError: see `Detector.submit`.
+        """
+        batch = self._gathering
+        if batch is None or batch.answer is not None:
+            batch = self._gathering = _Batch()
+        first = len(batch.frames)
+        batch.frames += frames
+        batch.ticks += 1
+        if batch.ticks == self._ticks:
+            self._gathering = None
+            self._submit(batch)
+        if not frames:
+            return None
+        streams = [frame.stream for frame in frames]
+        return lambda: dict(zip(streams, self._found(batch)[first : first + len(streams)], strict=True))
+
+    def _submit(self, batch: _Batch) -> None:
+        if batch.frames:
+            batch.answer = self._detector.submit(self._preprocessor.prepare(batch.frames))
+            batch.frames = []
+
+    def _found(self, batch: _Batch) -> list[Detections]:
+        if batch.found is None:
+            if batch.answer is None:
+                self._submit(batch)
+            assert batch.answer is not None
+            batch.found = batch.answer()
+        return batch.found
+
+
+class _Batch:
+    """The pictures of a batch until it is submitted, and then what became of it."""
+
+    def __init__(self) -> None:
+        self.frames: list[Frame] = []
+        self.ticks = 0
+        self.answer: Answer | None = None
+        self.found: list[Detections] | None = None
