@@ -6,13 +6,26 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from tiler.types import CLOCK_HZ
 
 _STEP = math.log(1.01)  # buckets are 1 % wide: a percentile is off by less than that
 _SMALLEST_MS = 1e-3
+
+
+class Span:
+    """Times one block for a `Timing`. A class, since a generator takes as long as some of the blocks."""
+
+    __slots__ = ("_start", "_timing")
+
+    def __init__(self, timing: Timing) -> None:
+        self._timing = timing
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._timing.add(time.perf_counter() - self._start)
 
 
 class Timing:
@@ -40,14 +53,9 @@ class Timing:
             self.last_s = seconds
             self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
 
-    @contextmanager
-    def measure(self) -> Iterator[None]:
-        """Add the time that the block takes."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.add(time.perf_counter() - start)
+    def measure(self) -> Span:
+        """A context that adds the time that the block takes."""
+        return Span(self)
 
     def percentile_ms(self, percent: float) -> float:
         """The duration that `percent` of them do not exceed, in milliseconds; 0 when there are none."""

@@ -6,13 +6,12 @@ import os
 import platform
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tiler import __version__
 from tiler.observe.copies import Copies
-from tiler.observe.metrics import Timing
+from tiler.observe.metrics import Span, Timing
 from tiler.observe.streams import Reports, StreamSeen
 from tiler.types import Packet
 
@@ -72,7 +71,7 @@ class RunObserver:
         self._began: dict[int, float] = {}
         self._start_s = self._first_s = self._end_s = 0.0
 
-    def stage(self, name: str) -> AbstractContextManager[None]:
+    def stage(self, name: str) -> Span:
         """Time a block as work of this stage."""
         return self._timings[name].measure()
 

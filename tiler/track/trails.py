@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+from types import ModuleType
+
 import numpy as np
 
 from tiler.types import CLOCK_HZ, Float32, Tracks
@@ -27,13 +30,11 @@ class Trails:
 
     def add(self, tracks: Tracks) -> None:
         """Take the tracks of one picture; pts never decrease."""
-        from tiler.kernels.trails_cpu import add_points  # not before there are tracks
-
         room = self._count + len(tracks.track_id)
         if room > len(self._ids):
             self._ids = np.resize(self._ids, 2 * room)  # repeats what there is, which does no harm
             self._points = np.resize(self._points, (2 * room, 3 * POINTS))
-        self._count = add_points(
+        self._count = _kernels().add_points(
             self._ids, self._points, self._count, tracks.track_id, tracks.xyxy, tracks.pts, self._ticks, self._spacing
         )
 
@@ -44,7 +45,13 @@ class Trails:
         """
         if self._count == 0:
             return np.empty((0, 4), np.float32)
-        from tiler.kernels.trails_cpu import trail_rows
-
-        rows: Float32 = trail_rows(self._ids, self._points, self._count, pts, self._ticks)
+        rows: Float32 = _kernels().trail_rows(self._ids, self._points, self._count, pts, self._ticks)
         return rows
+
+
+@cache
+def _kernels() -> ModuleType:
+    """Imported when there are tracks: a run without any does not wait for a compiler."""
+    from tiler.kernels import trails_cpu
+
+    return trails_cpu
