@@ -5,14 +5,17 @@
 //
 // Two kernels, launched one after the other on one stream:
 //
-//   bound_rows   one thread per primitive: its clipped bounding box, and one box per GROUP of them
-//   compose      one thread per 8 x 2 luma samples and their 4 chroma pairs, kept in registers from the
-//                background to the last picture; a warp covers 64 x 8 and works for itself alone
+//   bin_rows   one thread per primitive: marks it in the bins that it touches, which are what a warp covers
+//   compose    one thread per 8 x 2 luma samples and their 4 chroma pairs, kept in registers from the
+//              background to the last picture; a warp covers 64 x 8 and works for itself alone
 //
-// A warp looks for the tiles that reach it, and draws them in order. Of a tile's primitives it tests the
-// boxes of groups first, then those of the groups that met it, and lists what is left. Primitives are small
-// beside 64 x 8, so for them the samples go to shared memory, and the warp's lanes spread over the columns of
-// one primitive after the other; what can be said of a primitive beforehand, one lane says for each.
+// A tile has a grid of bins over its REACH, and a bin a bit for each of the tile's primitives: 64 to a word, the lowest
+// first. The bins of a row of the grid lie side by side, and its rows one after the other, from word MASKS of `masks` on.
+// compose clears what it reads, so all words are 0 before and after the two; every bin is some warp's.
+//
+// A warp looks for the tiles that reach it, and draws them in order. It lists the primitives that are marked in its bin.
+// They are small beside 64 x 8, so for them the samples go to shared memory, and the warp's lanes spread over the columns
+// of one primitive after the other; what can be said of a primitive beforehand, one lane says for each.
 // Nothing waits for another warp. Strides are in bytes. The mosaic's pitch is its width.
 //
 // Samples are kept two to a register, 16 bits each: every product of this kernel's blending fits.
@@ -25,12 +28,10 @@
 #define OPACITY 17
 #define COLOUR 18    // row of `colours`, -1 for none
 #define MODE 19      // 0: by the tables; 1: 1:1; 2: 2:1; PAIRS: u, v side by side on even addresses
-#define UNDER 20     // primitives [UNDER, OVER) before the picture, [OVER, END) after it
-#define OVER 21
-#define END 22
-#define REACH 23     // x0, y0, x1, y1 outside of which the tile draws nothing, four times 16 bits
-#define ORIGIN 24    // modes 1 and 2: source samples of the box's top left: luma x, luma y, chroma x, chroma y
-#define TILE_COLUMNS 28
+#define REACH 20     // and MASKS, UNDER, OVER, END: a Head
+#define END 24
+#define ORIGIN 25    // modes 1 and 2: source samples of the box's top left: luma x, luma y, chroma x, chroma y
+#define TILE_COLUMNS 30
 
 #define MODE_COPY 1
 #define MODE_HALF 2
@@ -51,22 +52,29 @@
 #define GLYPH 3
 
 #define THREADS 256
+#define BIN_THREADS 64
 #define WARPS_ACROSS 2
 #define BLOCK_WIDTH (64 * WARPS_ACROSS)
 #define BLOCK_HEIGHT (8 * THREADS / 32 / WARPS_ACROSS)
 
-#define GROUP 16     // primitives that share one bounding box: half a warp tests them
-#define CHUNK 128    // groups whose boxes a warp has before it at once, 4 a lane
-#define FOUND 96     // primitives that a warp lists before it draws
-#define READY 16     // primitives that are made ready at once
+#define BITS 64      // primitives to a word of a mask
+#define CHUNK (32 * BITS)   // primitives whose marks a warp has before it at once, a word a lane
+#define FOUND 128    // primitives that a warp lists before it draws
 #define PITCH 68     // columns from strip to strip in shared memory: a strip on, the same column is in another bank
 
+#ifndef LONE
+#define LONE 8       // bins that a thread marks by itself: its warp shares more than these
+#endif
+#ifndef READY
+#define READY 16     // primitives that are made ready at once
+#endif
 #ifndef MIN_BLOCKS
 #define MIN_BLOCKS 3        // blocks that a multiprocessor shall hold: bounds the registers of a thread
 #endif
 
 typedef unsigned char u8;
 typedef long long i64;
+typedef unsigned long long u64;
 
 #define LANES 0x00ff00ffu   // the eight bits of both samples of a register
 
@@ -79,63 +87,102 @@ struct __align__(16) Row {
     short clip_x0, clip_y0, clip_x1, clip_y1;
 };
 
-// What a primitive may touch, half-open, and a part of that which it leaves alone: the inside of a FRAME.
-struct __align__(16) Bounds {
-    short x0, y0, x1, y1;
-    short hole_x0, hole_y0, hole_x1, hole_y1;
+// What a warp must know of a tile first.
+struct __align__(16) Head {
+    short x0, y0, x1, y1;      // REACH: outside of it the tile draws nothing; within the mosaic
+    i64 masks;                 // where its masks begin
+    i64 under, over, end;      // primitives [under, over) before the picture, [over, end) after it
+    i64 unused;
+
+    // The grid of its bins, and the words of a bin.
+    __device__ __forceinline__ int left() const { return x0 >> 6; }
+    __device__ __forceinline__ int top() const { return y0 >> 3; }
+    __device__ __forceinline__ int across() const { return (x1 + 63 >> 6) - left(); }
+    __device__ __forceinline__ int down() const { return (y1 + 7 >> 3) - top(); }
+    __device__ __forceinline__ int words() const { return ((int)(end - under) + BITS - 1) / BITS; }
 };
 
-// Whether it touches the 64 x 8 samples of a warp.
-__device__ __forceinline__ bool reaches(const Bounds& a, int left, int top)
+__device__ __forceinline__ const Head& head_of(const i64* tiles, int tile)
 {
-    return a.x0 < left + 64 && a.x1 > left && a.y0 < top + 8 && a.y1 > top;
+    return *(const Head*)(tiles + tile * TILE_COLUMNS + REACH);
 }
 
-// Whether they all lie within its hole.
-__device__ __forceinline__ bool spares(const Bounds& a, int left, int top)
+// Half-open.
+struct Box {
+    int x0, y0, x1, y1;
+};
+
+// What a primitive may touch.
+__device__ __forceinline__ Box touched(const Row& row)
 {
-    return a.hole_x0 <= left && left + 64 <= a.hole_x1 && a.hole_y0 <= top && top + 8 <= a.hole_y1;
+    Box box = {row.x0, row.y0, row.x1, row.y1};
+    if (row.ab >> 30 == LINE) {
+        int reach = (int)(row.ab & 0xffff) / 2 + 16;
+        box = Box{min(row.x0, row.x1) - reach >> 4, min(row.y0, row.y1) - reach >> 4,
+                  (max(row.x0, row.x1) + reach >> 4) + 1, (max(row.y0, row.y1) + reach >> 4) + 1};
+    }
+    return Box{max(box.x0, (int)row.clip_x0), max(box.y0, (int)row.clip_y0), min(box.x1, (int)row.clip_x1),
+               min(box.y1, (int)row.clip_y1)};
 }
 
-// One thread per primitive; blockDim.x is a multiple of 32. groups: one Bounds per GROUP rows.
-extern "C" __global__ void bound_rows(const Row* rows, int count, int width, int height, Bounds* bounds,
-                                      Bounds* groups)
+// The part of that which it leaves alone: the inside of a FRAME.
+__device__ __forceinline__ Box hole(const Row& row)
 {
-    int n = blockIdx.x * blockDim.x + threadIdx.x;
-    int x0 = 32767, y0 = 32767, x1 = -1, y1 = -1;
+    int a = row.ab & 0xffff;
+    if (row.ab >> 30 != FRAME) return Box{1, 1, 0, 0};
+    return Box{row.x0 + a, row.y0 + a, row.x1 - a, row.y1 - a};
+}
+
+// The bins that a primitive touches: `box` but for `hole`, counted from the tile's first.
+struct Marks {
+    Box box, hole;
+    int across, words;   // of the grid, of a bin
+    u64 bit;
+    u64* at;             // the word of the first bin
+
+    __device__ __forceinline__ void mark(int x, int y) const
+    {
+        if (x >= hole.x0 && x < hole.x1 && y >= hole.y0 && y < hole.y1) return;
+        atomicOr(at + (i64)(y * across + x) * words, bit);
+    }
+};
+
+// One thread per primitive; those of all tiles lie one after the other, in the order of the tiles.
+extern "C" __global__ void __launch_bounds__(BIN_THREADS)
+bin_rows(const Row* rows, int count, const i64* tiles, int tile_count, u64* masks)
+{
+    __shared__ Marks all[BIN_THREADS];
+    int n = blockIdx.x * BIN_THREADS + threadIdx.x, lane = threadIdx.x & 31, tile = 0;
+    Marks& own = all[threadIdx.x];
+    for (int first = 0; first < tile_count; first += 32) {
+        int end = first + lane < tile_count ? (int)tiles[(first + lane) * TILE_COLUMNS + END] : 0;
+        for (int k = 0; k < min(tile_count - first, 32); ++k) tile += __shfl_sync(~0u, end, k) <= n;
+    }
+    int bins = 0;
     if (n < count) {
         Row row = rows[n];
-        int left = row.x0, above = row.y0, right = row.x1, below = row.y1;
-        int kind = row.ab >> 30, a = row.ab & 0xffff;
-        Bounds box = {0, 0, 0, 0, 1, 1, 0, 0};
-        if (kind == LINE) {
-            int reach = a / 2 + 16;
-            left = (min(row.x0, row.x1) - reach) >> 4;
-            right = ((max(row.x0, row.x1) + reach) >> 4) + 1;
-            above = (min(row.y0, row.y1) - reach) >> 4;
-            below = ((max(row.y0, row.y1) + reach) >> 4) + 1;
-        } else if (kind == FRAME) {
-            box.hole_x0 = (short)min(max(left + a, -1), 32767), box.hole_x1 = (short)min(max(right - a, -1), 32767);
-            box.hole_y0 = (short)min(max(above + a, -1), 32767), box.hole_y1 = (short)min(max(below - a, -1), 32767);
+        Head head = head_of(tiles, tile);
+        Box box = touched(row), inner = hole(row);
+        int left = head.left(), top = head.top(), bit = n - (int)head.under;
+        own.box = Box{max((box.x0 >> 6) - left, 0), max((box.y0 >> 3) - top, 0),
+                      min((box.x1 + 63 >> 6) - left, head.across()), min((box.y1 + 7 >> 3) - top, head.down())};
+        own.hole = Box{(inner.x0 + 63 >> 6) - left, (inner.y0 + 7 >> 3) - top, (inner.x1 >> 6) - left,
+                       (inner.y1 >> 3) - top};
+        own.across = head.across(), own.words = head.words();
+        own.bit = 1ull << bit % BITS, own.at = masks + head.masks + bit / BITS;
+        bool drawn = box.x0 < box.x1 && box.y0 < box.y1 && row.colour >> 24;
+        if (drawn) bins = max(own.box.x1 - own.box.x0, 0) * max(own.box.y1 - own.box.y0, 0);
+        if (bins <= LONE) {
+            for (int y = own.box.y0; bins && y < own.box.y1; ++y) {
+                for (int x = own.box.x0; x < own.box.x1; ++x) own.mark(x, y);
+            }
         }
-        left = max(max(left, (int)row.clip_x0), 0);
-        right = min(min(right, (int)row.clip_x1), width);
-        above = max(max(above, (int)row.clip_y0), 0);
-        below = min(min(below, (int)row.clip_y1), height);
-        if (left < right && above < below && row.colour >> 24) {
-            x0 = left, y0 = above, x1 = right, y1 = below;
-        }
-        box.x0 = (short)x0, box.y0 = (short)y0, box.x1 = (short)x1, box.y1 = (short)y1;
-        bounds[n] = box;
     }
-    for (int step = GROUP / 2; step; step >>= 1) {
-        x0 = min(x0, __shfl_xor_sync(~0u, x0, step));
-        y0 = min(y0, __shfl_xor_sync(~0u, y0, step));
-        x1 = max(x1, __shfl_xor_sync(~0u, x1, step));
-        y1 = max(y1, __shfl_xor_sync(~0u, y1, step));
-    }
-    if (n < count && n % GROUP == 0) {
-        groups[n / GROUP] = Bounds{(short)x0, (short)y0, (short)x1, (short)y1, 1, 1, 0, 0};
+    unsigned large = __ballot_sync(~0u, bins > LONE);   // what the lanes have written is there for all
+    for (; large; large &= large - 1) {
+        const Marks& marks = all[(threadIdx.x & ~31) + __ffs(large) - 1];
+        int wide = marks.box.x1 - marks.box.x0, total = wide * (marks.box.y1 - marks.box.y0);
+        for (int k = lane; k < total; k += 32) marks.mark(marks.box.x0 + k % wide, marks.box.y0 + k / wide);
     }
 }
 
@@ -239,7 +286,6 @@ struct Desk {
     };
     unsigned columns[4][PITCH];     // of a strip's two luma rows: upper, chroma, lower: a byte each, lowest first
     unsigned short found[FOUND];
-    u8 met[CHUNK];
 };
 
 // A lane's own samples to shared memory, and back: 8 x 2 of the warp's 64 x 8.
@@ -458,14 +504,14 @@ __device__ __forceinline__ void draw_picture(Cell& cell, Desk& desk, const i64* 
 
 __device__ __forceinline__ int within(int v, int end) { return min(max(v, 0), end); }
 
-__device__ __forceinline__ void prepare(Ready& out, const Row& row, const Bounds& bounds, int atlas_pitch, int left,
-                                        int top)
+__device__ __forceinline__ void prepare(Ready& out, const Row& row, int atlas_pitch, int left, int top)
 {
     int kind = row.ab >> 30, a = row.ab & 0xffff, b = row.ab >> 16 & 0x3fff;
-    int x0 = within(bounds.x0 - left, 64), x1 = within(bounds.x1 - left, 64);
-    int y0 = within(bounds.y0 - top, 8), y1 = within(bounds.y1 - top, 8);
-    int hole_x0 = within(bounds.hole_x0 - left, 64), hole_x1 = within(bounds.hole_x1 - left, 64);
-    int hole_y0 = within(bounds.hole_y0 - top, 8), hole_y1 = within(bounds.hole_y1 - top, 8);
+    Box box = touched(row), inner = hole(row);
+    int x0 = within(box.x0 - left, 64), x1 = within(box.x1 - left, 64);
+    int y0 = within(box.y0 - top, 8), y1 = within(box.y1 - top, 8);
+    int hole_x0 = within(inner.x0 - left, 64), hole_x1 = within(inner.x1 - left, 64);
+    int hole_y0 = within(inner.y0 - top, 8), hole_y1 = within(inner.y1 - top, 8);
     int split = 64, gap = 0;
     if (hole_y0 <= y0 && y1 <= hole_y1) {          // only the sides of a frame
         if (hole_x0 <= x0) {
@@ -546,9 +592,9 @@ __device__ __forceinline__ void draw_ready(unsigned (*columns)[PITCH], const Rea
     }
 }
 
-// Draw the listed primitives, counted from `rows` and `bounds`, in order.
-__device__ __forceinline__ void draw_found(Cell& cell, Desk& desk, int count, const Row* rows, const Bounds* bounds,
-                                           const u8* atlas, int atlas_pitch, int left, int top)
+// Draw the listed primitives, counted from `rows`, in order.
+__device__ __forceinline__ void draw_found(Cell& cell, Desk& desk, int count, const Row* rows, const u8* atlas,
+                                           int atlas_pitch, int left, int top)
 {
     int lane = threadIdx.x & 31;
     put(desk.columns, cell);
@@ -556,8 +602,7 @@ __device__ __forceinline__ void draw_found(Cell& cell, Desk& desk, int count, co
         int listed = min(count - first, READY);
         __syncwarp();   // what is listed is there, and nobody needs what lay where primitives are made ready
         if (lane < listed) {
-            int n = desk.found[first + lane];
-            prepare(desk.ready[lane], rows[n], bounds[n], atlas_pitch, left, top);
+            prepare(desk.ready[lane], rows[desk.found[first + lane]], atlas_pitch, left, top);
         }
         __syncwarp();
 #pragma unroll 1
@@ -569,61 +614,49 @@ __device__ __forceinline__ void draw_found(Cell& cell, Desk& desk, int count, co
     take(cell, desk.columns);
 }
 
-// Draw rows [begin, end), in order. Every lane of the warp takes part; the warp covers 64 x 8 from (left, top).
-__device__ __forceinline__ void draw_rows(Cell& cell, Desk& desk, const Row* rows, const Bounds* bounds,
-                                          const Bounds* groups, int begin, int end, const u8* atlas, int atlas_pitch,
-                                          int left, int top)
+// The lowest n bits, of an n that may be outside of 0 .. 64.
+__device__ __forceinline__ u64 lowest(int n) { return n >= BITS ? ~0ull : n <= 0 ? 0 : (1ull << n) - 1; }
+
+// Draw those of a tile's primitives [begin, end) that are marked in the warp's bin, in order; whether there were any.
+// Every lane of the warp takes part; it covers 64 x 8 from (left, top). marks: word `lane` of the bin. The last to read
+// the bin clears it.
+__device__ __forceinline__ bool draw_marked(Cell& cell, Desk& desk, u64* bin, u64 marks, int begin, int end, bool last,
+                                            const Row* rows, const u8* atlas, int atlas_pitch, int left, int top)
 {
-    int lane = threadIdx.x & 31, last = (end + GROUP - 1) / GROUP;
+    int lane = threadIdx.x & 31;
     unsigned lanes_before = (1u << lane) - 1;
+    bool any = false;
 #pragma unroll 1
-    for (int first = begin / GROUP; begin < end && first < last; first += CHUNK) {
-        Bounds box[CHUNK / 32];
-        int met = 0;
-#pragma unroll
-        for (int k = 0; k < CHUNK / 32; ++k) {   // all at once: memory is waited for once
-            box[k] = Bounds{0, 0, 0, 0, 0, 0, 0, 0};
-            if (first + 32 * k + lane < last) box[k] = groups[first + 32 * k + lane];
-        }
-#pragma unroll
-        for (int k = 0; k < CHUNK / 32; ++k) {
-            bool hit = reaches(box[k], left, top);
-            unsigned hits = __ballot_sync(~0u, hit);
-            if (hit) desk.met[met + __popc(hits & lanes_before)] = 32 * k + lane;
-            met += __popc(hits);
-        }
-        __syncwarp();
-        int count = 0, start = first * GROUP;
+    for (int first = 0; first < end; first += CHUNK) {
+        int n = first + lane * BITS, count = 0;   // n: this lane's lowest bit
+        if (first) marks = n < end ? bin[n / BITS] : 0;
+        if (last && marks) bin[n / BITS] = 0;
+        marks &= lowest(end - n) & ~lowest(begin - n);
+        unsigned lanes = __ballot_sync(~0u, marks != 0);
+        any |= lanes != 0;
 #pragma unroll 1
-        for (int at = 0; at < met; at += 4) {
-            int n[2];
+        while (lanes) {
+            int from = __ffs(lanes) - 1;
+            u64 word = __shfl_sync(~0u, marks, from);
+            lanes &= lanes - 1;
 #pragma unroll
-            for (int k = 0; k < 2; ++k) {
-                int slot = at + 2 * k + (lane >> 4);
-                n[k] = slot < met ? desk.met[slot] * GROUP + (lane & 15) : end;
-                box[k] = Bounds{0, 0, 0, 0, 0, 0, 0, 0};
-                if (start + n[k] >= begin && start + n[k] < end) box[k] = bounds[start + n[k]];
+            for (int k = 0; k < BITS; k += 32) {
+                unsigned half = word >> k;
+                if (half >> lane & 1) desk.found[count + __popc(half & lanes_before)] = from * BITS + k + lane;
+                count += __popc(half);
             }
-#pragma unroll
-            for (int k = 0; k < 2; ++k) {
-                bool hit = reaches(box[k], left, top) && !spares(box[k], left, top);
-                unsigned hits = __ballot_sync(~0u, hit);
-                if (hit) desk.found[count + __popc(hits & lanes_before)] = n[k];
-                count += __popc(hits);
-            }
-            if (count > FOUND - 4 * GROUP || (count && at + 4 >= met)) {
-                draw_found(cell, desk, count, rows + start, bounds + start, atlas, atlas_pitch, left, top);
+            if (!lanes || count > FOUND - BITS) {
+                draw_found(cell, desk, count, rows + first, atlas, atlas_pitch, left, top);
                 count = 0;
             }
         }
-        __syncwarp();   // all have read what was met
     }
+    return any;
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
 compose(u8* nv12, int width, int height, unsigned background, const i64* tiles, int tile_count, const int* tables,
-        const Row* rows, const Bounds* bounds, const Bounds* groups, const u8* atlas, int atlas_pitch,
-        const int* colours)
+        const Row* rows, u64* masks, const u8* atlas, int atlas_pitch, const int* colours)
 {
     __shared__ Desk desks[THREADS / 32];
     int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
@@ -641,20 +674,23 @@ compose(u8* nv12, int width, int height, unsigned background, const i64* tiles, 
     for (int first = 0; first < tile_count; first += 32) {
         bool met = false;
         if (first + lane < tile_count) {
-            i64 reach = tiles[(first + lane) * TILE_COLUMNS + REACH];
-            met = (short)reach < left + 64 && (short)(reach >> 32) > left && (short)(reach >> 16) < top + 8
-               && (short)(reach >> 48) > top;
+            Head head = head_of(tiles, first + lane);
+            met = head.x0 < left + 64 && head.x1 > left && head.y0 < top + 8 && head.y1 > top;
         }
         unsigned met_tiles = __ballot_sync(~0u, met);
-        while (met_tiles) {
-            const i64* tile = tiles + (first + __ffs(met_tiles) - 1) * TILE_COLUMNS;
-            met_tiles &= met_tiles - 1;
 #pragma unroll 1
-            for (int part = UNDER; part < END; ++part) {   // [UNDER, OVER), the picture, [OVER, END)
-                draw_rows(cell, desks[warp], rows, bounds, groups, (int)tile[part], (int)tile[part + 1], atlas,
-                          atlas_pitch, left, top);
-                if (part == UNDER && tile[PLANES]) draw_picture(cell, desks[warp], tile, tables, colours, x, y);
-            }
+        for (; met_tiles; met_tiles &= met_tiles - 1) {
+            int index = first + __ffs(met_tiles) - 1;
+            const i64* tile = tiles + index * TILE_COLUMNS;
+            Head head = head_of(tiles, index);
+            int over = (int)(head.over - head.under), end = (int)(head.end - head.under);
+            u64* bin = masks + head.masks
+                     + (i64)((top / 8 - head.top()) * head.across() + left / 64 - head.left()) * head.words();
+            const Row* own = rows + head.under;
+            u64 marks = lane < head.words() ? bin[lane] : 0;
+            draw_marked(cell, desks[warp], bin, marks, 0, over, false, own, atlas, atlas_pitch, left, top);
+            if (tile[PLANES]) draw_picture(cell, desks[warp], tile, tables, colours, x, y);
+            draw_marked(cell, desks[warp], bin, marks, over, end, true, own, atlas, atlas_pitch, left, top);
         }
     }
 

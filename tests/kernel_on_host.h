@@ -205,6 +205,13 @@ inline int atomicAdd(int* at, int value)
     return old;
 }
 
+template <typename T> inline T atomicOr(T* at, T bits)
+{
+    T old = *at;
+    *at |= bits;
+    return old;
+}
+
 inline void launch(int across, int down, int threads, const std::function<void()>& body)
 {
     host::body = &body, blockDim = {threads, 1};

@@ -19,22 +19,19 @@ from tiler.config.models import Config
 from tiler.kernels import enqueue_cuda
 from tiler.kernels.compose_cpu import COLOURS
 from tiler.kernels.compose_cuda import (
-    BOUNDS_WORDS,
     COLOUR,
-    END,
-    GROUP,
     PLANES,
     REACH,
     ROW_WORDS,
     TILE_COLUMNS,
-    UNDER,
     Mode,
-    bound_rows,
+    bin_rows,
     compose,
     pack_picture,
     pack_placement,
     pack_reach,
     pack_rows,
+    pack_spans,
     planes_of,
     scale_mode,
 )
@@ -59,9 +56,10 @@ class _Turn:
         self.ready = cupy.cuda.Event(block=True, disable_timing=True)
         self.frames: list[Frame] = []
         self.reserve(tiles, _FIRST_ROWS)
+        self.reserve_masks(1)
 
     def reserve(self, tiles: int, rows: int) -> None:
-        """Room for this many tiles and primitives: pinned, on the device, and their bounds."""
+        """Room for this many tiles and primitives: pinned, and on the device."""
         self.capacity = rows
         self._table_bytes = -(-tiles * TILE_COLUMNS * 8 // 256) * 256  # what follows keeps its alignment
         size = self._table_bytes + rows * ROW_WORDS * 4
@@ -73,8 +71,10 @@ class _Turn:
         self.device = cupy.empty(size, cupy.uint8)
         self.device_table = self.device[: self._table_bytes]
         self.device_rows = self.device[self._table_bytes :]
-        self.bounds = cupy.empty((rows, BOUNDS_WORDS), cupy.int16)
-        self.groups = cupy.empty((-(-rows // GROUP), BOUNDS_WORDS), cupy.int16)
+
+    def reserve_masks(self, words: int) -> None:
+        """Room for the masks of all tiles; a launch leaves them as it finds them: all 0."""
+        self.masks = cupy.zeros(words, cupy.int64)
 
     def used(self, rows: int) -> int:
         """Bytes of the table and of this many primitives."""
@@ -176,7 +176,9 @@ class CudaCompositor(Closing):
             if tile.frame is not None:
                 pack_picture(row, self._planes_of(tile.frame), mode)
         spans = [(tile.under, tile.over, tile.end) for tile in drawn]
-        table[:, UNDER : END + 1] = [*spans, (spans[-1][2], spans[-1][2], len(rows))]
+        words = pack_spans(table, [*spans, (spans[-1][2], spans[-1][2], len(rows))])
+        if words > len(turn.masks):
+            turn.reserve_masks(2 * words)
         if len(rows) > turn.capacity or len(table) > len(turn.table):
             turn.reserve(max(len(table), len(turn.table)), max(turn.capacity, 2 * len(rows)))
         turn.table[: len(table)] = table
@@ -185,10 +187,10 @@ class CudaCompositor(Closing):
 
     def _launch(self, turn: _Turn, rows: int) -> None:
         """The GPU's part of a tick, on the current stream."""
-        bound_rows(turn.device_rows, rows, self._size, turn.bounds, turn.groups)
+        bin_rows(turn.device_rows, rows, turn.device_table, len(self._table), turn.masks)
         compose(
             turn.nv12, self._scene.background, turn.device_table, len(self._table), self._tables,
-            turn.device_rows, turn.bounds, turn.groups, self._atlas, self._colours,
+            turn.device_rows, turn.masks, self._atlas, self._colours,
         )  # fmt: skip
 
     def _upload(self, turn: _Turn, rows: int) -> None:
