@@ -100,12 +100,15 @@ struct __align__(16) Head {
     __device__ __forceinline__ int across() const { return (x1 + 63 >> 6) - left(); }
     __device__ __forceinline__ int down() const { return (y1 + 7 >> 3) - top(); }
     __device__ __forceinline__ int words() const { return ((int)(end - under) + BITS - 1) / BITS; }
+
+    // The first word of the bin at a place in the mosaic.
+    __device__ __forceinline__ u64* bin(u64* all, int x, int y) const
+    {
+        return all + masks + (i64)(((y >> 3) - top()) * across() + (x >> 6) - left()) * words();
+    }
 };
 
-__device__ __forceinline__ const Head& head_of(const i64* tiles, int tile)
-{
-    return *(const Head*)(tiles + tile * TILE_COLUMNS + REACH);
-}
+__device__ __forceinline__ Head head_of(const i64* tile) { return *(const Head*)(tile + REACH); }
 
 // Half-open.
 struct Box {
@@ -161,7 +164,7 @@ bin_rows(const Row* rows, int count, const i64* tiles, int tile_count, u64* mask
     int bins = 0;
     if (n < count) {
         Row row = rows[n];
-        Head head = head_of(tiles, tile);
+        Head head = head_of(tiles + tile * TILE_COLUMNS);
         Box box = touched(row), inner = hole(row);
         int left = head.left(), top = head.top(), bit = n - (int)head.under;
         own.box = Box{max((box.x0 >> 6) - left, 0), max((box.y0 >> 3) - top, 0),
@@ -400,13 +403,76 @@ __device__ __forceinline__ void sample_chroma(Fresh& fresh, const i64* tile, con
     }
 }
 
+// Where the samples of one thread lie in a tile's picture, and whether they can be read as whole words.
+struct Source {
+    const u8 *luma, *chroma;
+    int luma_row, chroma_row;
+    bool shown, luma_fast, chroma_fast, half, first;   // half: 2:1; first: no chroma sample lies before it
+};
+
+// x and y are the mosaic's.
+__device__ __forceinline__ Source source_of(const i64* tile, int x, int y)
+{
+    Source out;
+    int left = (int)tile[BOX], top = (int)tile[BOX + 1];
+    int right = left + (int)tile[BOX + 2], bottom = top + (int)tile[BOX + 3];
+    int mode = (int)tile[MODE] & MODE_MASK, scale = mode == MODE_HALF ? 2 : 1;
+    int half_x = (x - left) / 2, half_y = (y - top) >> 1;   // x - left is even; may be negative
+    int column = (int)tile[ORIGIN + 2] + scale * half_x;
+    out.shown = tile[PLANES] && x + 8 > left && x < right && y >= top && y < bottom;   // rows come in pairs: boxes are even
+    out.half = mode == MODE_HALF, out.first = column == 0;
+    out.luma_row = (int)tile[PLANES + 1], out.chroma_row = (int)tile[PLANES + 4];
+    out.luma = (const u8*)tile[PLANES] + (tile[ORIGIN + 1] + scale * (y - top)) * out.luma_row + tile[ORIGIN]
+             + scale * (x - left);
+    out.chroma = (const u8*)tile[PLANES + 3] + (tile[ORIGIN + 3] + scale * half_y) * out.chroma_row + 2 * column;
+    bool fast = out.shown && x >= left && x + 8 <= right && mode != 0;
+    out.luma_fast = fast && tile[PLANES + 2] == 1 && (((int)(i64)out.luma | out.luma_row) & 8 * scale - 1) == 0;
+    out.chroma_fast = fast && (int)tile[MODE] & PAIRS && tile[PLANES + 5] == 2
+                   && (((int)(i64)out.chroma | out.chroma_row) & 8 * scale - 1) == 0;
+    return out;
+}
+
+// What is read of it: rows of luma and chroma, 8 bytes of each 1:1, 16 bytes 2:1, and the pair before those of chroma.
+struct Raw {
+    uint4 luma[4], chroma[2];
+    unsigned before[2];
+};
+
+__device__ __forceinline__ uint4 read(const u8* at, bool half)
+{
+    if (half) return *(const uint4*)at;
+    uint2 eight = *(const uint2*)at;
+    return make_uint4(eight.x, eight.y, 0, 0);
+}
+
+__device__ __forceinline__ Raw read(const Source& source)
+{
+    Raw raw = {};
+    if (source.luma_fast) {
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+            if (k < 2 || source.half) raw.luma[k] = read(source.luma + k * source.luma_row, source.half);
+        }
+    }
+    if (source.chroma_fast) {
+#pragma unroll
+        for (int k = 0; k < 2; ++k) {
+            if (k && !source.half) continue;
+            const u8* at = source.chroma + k * source.chroma_row;
+            raw.chroma[k] = read(at, source.half);
+            if (source.half) raw.before[k] = *(const unsigned short*)(source.first ? at : at - 2);
+        }
+    }
+    return raw;
+}
+
 // 2:1. Luma is the mean of 2 x 2. Chroma is left-sited on both sides: across, its samples count 1, 4 and 3
 // eighths, which is what the tables say; the sample before the first is the first.
-__device__ __forceinline__ void halve_luma(Cell& out, const u8* at, i64 row_step)
+__device__ __forceinline__ void halve_luma(Cell& out, const Raw& raw)
 {
 #pragma unroll
-    for (int r = 0; r < 2; ++r, at += 2 * row_step) {
-        uint4 a = *(const uint4*)at, b = *(const uint4*)(at + row_step);
+    for (int r = 0; r < 2; ++r) {
+        uint4 a = raw.luma[2 * r], b = raw.luma[2 * r + 1];
         unsigned above[4] = {a.x, a.y, a.z, a.w}, below[4] = {b.x, b.y, b.z, b.w};
 #pragma unroll
         for (int k = 0; k < 4; ++k) {
@@ -416,12 +482,11 @@ __device__ __forceinline__ void halve_luma(Cell& out, const u8* at, i64 row_step
     }
 }
 
-__device__ __forceinline__ void halve_chroma(Cell& out, const u8* at, i64 row_step, bool first)
+__device__ __forceinline__ void halve_chroma(Cell& out, const Raw& raw)
 {
-    const u8* before = first ? at : at - 2;
-    uint4 a = *(const uint4*)at, b = *(const uint4*)(at + row_step);
+    uint4 a = raw.chroma[0], b = raw.chroma[1];
     unsigned above[4] = {a.x, a.y, a.z, a.w}, below[4] = {b.x, b.y, b.z, b.w};
-    unsigned last = low_pair(*(const unsigned short*)before) + low_pair(*(const unsigned short*)(before + row_step));
+    unsigned last = low_pair(raw.before[0]) + low_pair(raw.before[1]);
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
         unsigned middle = low_pair(above[k]) + low_pair(below[k]), next = high_pair(above[k]) + high_pair(below[k]);
@@ -431,48 +496,39 @@ __device__ __forceinline__ void halve_chroma(Cell& out, const u8* at, i64 row_st
 }
 
 // Note [Compose] for one thread's samples; x and y are the mosaic's.
-__device__ __forceinline__ void draw_picture(Cell& cell, Desk& desk, const i64* tile, const int* tables,
-                                             const int* colours, int x, int y)
+__device__ __forceinline__ void draw_picture(Cell& cell, Desk& desk, const Source& source, Raw raw,
+                                             const i64* tile, const int* tables, const int* colours, int x, int y)
 {
-    int left = (int)tile[BOX], top = (int)tile[BOX + 1];
-    int right = left + (int)tile[BOX + 2], bottom = top + (int)tile[BOX + 3];
-    if (x + 8 <= left || x >= right || y < top || y >= bottom) return;   // rows come in pairs, as boxes are even
-    int mode = (int)tile[MODE] & MODE_MASK, scale = mode == MODE_HALF ? 2 : 1;
-    bool pairs = (int)tile[MODE] & PAIRS;
-    bool fast = x >= left && x + 8 <= right && mode != 0;
-    int half_x = (x - left) / 2, half_y = (y - top) >> 1;   // x - left is even; may be negative
-    int luma_row = (int)tile[PLANES + 1], chroma_row = (int)tile[PLANES + 4];
+    if (!source.shown) return;
+    int left = (int)tile[BOX], top = (int)tile[BOX + 1], right = left + (int)tile[BOX + 2];
     int lane = threadIdx.x & 31;
     Cell fresh;
-
-    const u8* luma = (const u8*)tile[PLANES] + (tile[ORIGIN + 1] + scale * (y - top)) * luma_row + tile[ORIGIN]
-                   + scale * (x - left);
-    int column = (int)tile[ORIGIN + 2] + scale * half_x;
-    const u8* chroma = (const u8*)tile[PLANES + 3] + (tile[ORIGIN + 3] + scale * half_y) * chroma_row + 2 * column;
-    bool luma_fast = fast && tile[PLANES + 2] == 1 && (((int)(i64)luma | luma_row) & 8 * scale - 1) == 0;
-    bool chroma_fast = fast && pairs && tile[PLANES + 5] == 2 && (((int)(i64)chroma | chroma_row) & 8 * scale - 1) == 0;
-    if (!luma_fast || !chroma_fast) {   // takes many registers: what is drawn already leaves them meanwhile
+    if (!source.luma_fast || !source.chroma_fast) {   // takes many registers: what is drawn already leaves them meanwhile
         put(desk.columns, cell);
-        if (!luma_fast) sample_luma(desk.fresh, tile, tables, x - left, y - top, right - left);
-        if (!chroma_fast) sample_chroma(desk.fresh, tile, tables, pairs, half_x, half_y, (right - left) / 2);
+        if (!source.luma_fast) sample_luma(desk.fresh, tile, tables, x - left, y - top, right - left);
+        if (!source.chroma_fast) {
+            sample_chroma(desk.fresh, tile, tables, (int)tile[MODE] & PAIRS, (x - left) / 2, (y - top) >> 1,
+                          (right - left) / 2);
+        }
         take(cell, desk.columns);
+        raw = read(source_of(tile, x, y));
     }
 
-    if (!luma_fast) {
+    if (!source.luma_fast) {
 #pragma unroll
         for (int r = 0; r < 2; ++r) spread(fresh.y[r], *(const uint2*)desk.fresh.y[r][lane]);
-    } else if (mode == MODE_COPY) {
+    } else if (source.half) {
+        halve_luma(fresh, raw);
+    } else {
 #pragma unroll
-        for (int r = 0; r < 2; ++r) spread(fresh.y[r], *(const uint2*)(luma + r * luma_row));
-    } else {
-        halve_luma(fresh, luma, luma_row);
+        for (int r = 0; r < 2; ++r) spread(fresh.y[r], make_uint2(raw.luma[r].x, raw.luma[r].y));
     }
-    if (!chroma_fast) {
+    if (!source.chroma_fast) {
         spread(fresh.uv, *(const uint2*)desk.fresh.uv[lane]);
-    } else if (mode == MODE_COPY) {
-        spread(fresh.uv, *(const uint2*)chroma);
+    } else if (source.half) {
+        halve_chroma(fresh, raw);
     } else {
-        halve_chroma(fresh, chroma, chroma_row, column == 0);
+        spread(fresh.uv, make_uint2(raw.chroma[0].x, raw.chroma[0].y));
     }
 
     if (tile[COLOUR] >= 0) {
@@ -617,23 +673,25 @@ __device__ __forceinline__ void draw_found(Cell& cell, Desk& desk, int count, co
 // The lowest n bits, of an n that may be outside of 0 .. 64.
 __device__ __forceinline__ u64 lowest(int n) { return n >= BITS ? ~0ull : n <= 0 ? 0 : (1ull << n) - 1; }
 
-// Draw those of a tile's primitives [begin, end) that are marked in the warp's bin, in order; whether there were any.
-// Every lane of the warp takes part; it covers 64 x 8 from (left, top). marks: word `lane` of the bin. The last to read
-// the bin clears it.
-__device__ __forceinline__ bool draw_marked(Cell& cell, Desk& desk, u64* bin, u64 marks, int begin, int end, bool last,
+// Draw those of a tile's primitives that lie under its picture or over it and are marked in the warp's bin, in order.
+// Every lane of the warp takes part; it covers 64 x 8 from (left, top). marks: word `lane` of the bin. What lies over the
+// picture comes last, and clears the bin.
+__device__ __forceinline__ void draw_marked(Cell& cell, Desk& desk, const i64* tile, bool over, u64* masks, u64 marks,
                                             const Row* rows, const u8* atlas, int atlas_pitch, int left, int top)
 {
+    Head head = head_of(tile);
     int lane = threadIdx.x & 31;
+    int begin = over ? (int)(head.over - head.under) : 0, end = (int)((over ? head.end : head.over) - head.under);
     unsigned lanes_before = (1u << lane) - 1;
-    bool any = false;
+    u64* bin = head.bin(masks, left, top);
+    rows += head.under;
 #pragma unroll 1
     for (int first = 0; first < end; first += CHUNK) {
         int n = first + lane * BITS, count = 0;   // n: this lane's lowest bit
         if (first) marks = n < end ? bin[n / BITS] : 0;
-        if (last && marks) bin[n / BITS] = 0;
+        if (over && marks) bin[n / BITS] = 0;
         marks &= lowest(end - n) & ~lowest(begin - n);
         unsigned lanes = __ballot_sync(~0u, marks != 0);
-        any |= lanes != 0;
 #pragma unroll 1
         while (lanes) {
             int from = __ffs(lanes) - 1;
@@ -651,7 +709,6 @@ __device__ __forceinline__ bool draw_marked(Cell& cell, Desk& desk, u64* bin, u6
             }
         }
     }
-    return any;
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
@@ -674,23 +731,24 @@ compose(u8* nv12, int width, int height, unsigned background, const i64* tiles, 
     for (int first = 0; first < tile_count; first += 32) {
         bool met = false;
         if (first + lane < tile_count) {
-            Head head = head_of(tiles, first + lane);
+            Head head = head_of(tiles + (first + lane) * TILE_COLUMNS);
             met = head.x0 < left + 64 && head.x1 > left && head.y0 < top + 8 && head.y1 > top;
         }
         unsigned met_tiles = __ballot_sync(~0u, met);
 #pragma unroll 1
         for (; met_tiles; met_tiles &= met_tiles - 1) {
-            int index = first + __ffs(met_tiles) - 1;
-            const i64* tile = tiles + index * TILE_COLUMNS;
-            Head head = head_of(tiles, index);
-            int over = (int)(head.over - head.under), end = (int)(head.end - head.under);
-            u64* bin = masks + head.masks
-                     + (i64)((top / 8 - head.top()) * head.across() + left / 64 - head.left()) * head.words();
-            const Row* own = rows + head.under;
-            u64 marks = lane < head.words() ? bin[lane] : 0;
-            draw_marked(cell, desks[warp], bin, marks, 0, over, false, own, atlas, atlas_pitch, left, top);
-            if (tile[PLANES]) draw_picture(cell, desks[warp], tile, tables, colours, x, y);
-            draw_marked(cell, desks[warp], bin, marks, over, end, true, own, atlas, atlas_pitch, left, top);
+            const i64* tile = tiles + (first + __ffs(met_tiles) - 1) * TILE_COLUMNS;
+            Head head = head_of(tile);
+            int under = (int)(head.over - head.under);
+            u64 marks = lane < head.words() ? head.bin(masks, left, top)[lane] : 0;
+            Source source = source_of(tile, x, y);
+            Raw raw = read(source);
+            if (under > CHUNK || __ballot_sync(~0u, (marks & lowest(under - lane * BITS)) != 0)) {
+                draw_marked(cell, desks[warp], tile, false, masks, marks, rows, atlas, atlas_pitch, left, top);
+                raw = read(source_of(tile, x, y));   // again: it is not kept in registers meanwhile
+            }
+            draw_picture(cell, desks[warp], source, raw, tile, tables, colours, x, y);
+            draw_marked(cell, desks[warp], tile, true, masks, marks, rows, atlas, atlas_pitch, left, top);
         }
     }
 
