@@ -9,13 +9,13 @@
 //   compose    one thread per 8 x 2 luma samples and their 4 chroma pairs, kept in registers from the
 //              background to the last picture; a warp covers 64 x 8 and works for itself alone
 //
-// A tile has a grid of bins over its REACH, and a bin a bit for each of the tile's primitives: 64 to a word, the lowest
-// first. The bins of a row of the grid lie side by side, and its rows one after the other, from word MASKS of `masks` on.
-// compose clears what it reads, so all words are 0 before and after the two; every bin is some warp's.
+// A tile has a grid of bins over its REACH, and a bin has a bit for each of the tile's primitives: 64 to a word, the
+// lowest first. The bins of a row of the grid lie side by side, and its rows one after the other, from word MASKS of
+// `masks` on. compose clears what it reads, so all words are 0 before and after the two; every bin is some warp's.
 //
-// A warp looks for the tiles that reach it, and draws them in order. It lists the primitives that are marked in its bin.
-// They are small beside 64 x 8, so for them the samples go to shared memory, and the warp's lanes spread over the columns
-// of one primitive after the other; what can be said of a primitive beforehand, one lane says for each.
+// A warp looks for the tiles that reach it, draws them in order, and of each the primitives that are marked in its bin.
+// These are small beside 64 x 8, so for them the samples go to shared memory, and the warp's lanes spread over the
+// columns of one primitive after the other; what can be said of a primitive beforehand, one lane says for each.
 // Nothing waits for another warp. Strides are in bytes. The mosaic's pitch is its width.
 //
 // Samples are kept two to a register, 16 bits each: every product of this kernel's blending fits.
@@ -51,8 +51,12 @@
 #define LINE 2
 #define GLYPH 3
 
+#ifndef THREADS
 #define THREADS 256
-#define BIN_THREADS 64
+#endif
+#ifndef BIN_THREADS
+#define BIN_THREADS 64     // of bin_rows: few, so that few primitives keep many multiprocessors busy
+#endif
 #define WARPS_ACROSS 2
 #define BLOCK_WIDTH (64 * WARPS_ACROSS)
 #define BLOCK_HEIGHT (8 * THREADS / 32 / WARPS_ACROSS)
@@ -62,6 +66,9 @@
 #define FOUND 128    // primitives that a warp lists before it draws
 #define PITCH 68     // columns from strip to strip in shared memory: a strip on, the same column is in another bank
 
+#ifndef READ
+#define READ __ldg   // how samples that nobody else reads come from memory
+#endif
 #ifndef LONE
 #define LONE 8       // bins that a thread marks by itself: its warp shares more than these
 #endif
@@ -419,7 +426,7 @@ __device__ __forceinline__ Source source_of(const i64* tile, int x, int y)
     int mode = (int)tile[MODE] & MODE_MASK, scale = mode == MODE_HALF ? 2 : 1;
     int half_x = (x - left) / 2, half_y = (y - top) >> 1;   // x - left is even; may be negative
     int column = (int)tile[ORIGIN + 2] + scale * half_x;
-    out.shown = tile[PLANES] && x + 8 > left && x < right && y >= top && y < bottom;   // rows come in pairs: boxes are even
+    out.shown = tile[PLANES] && x + 8 > left && x < right && y >= top && y < bottom;   // rows in pairs: boxes are even
     out.half = mode == MODE_HALF, out.first = column == 0;
     out.luma_row = (int)tile[PLANES + 1], out.chroma_row = (int)tile[PLANES + 4];
     out.luma = (const u8*)tile[PLANES] + (tile[ORIGIN + 1] + scale * (y - top)) * out.luma_row + tile[ORIGIN]
@@ -440,8 +447,8 @@ struct Raw {
 
 __device__ __forceinline__ uint4 read(const u8* at, bool half)
 {
-    if (half) return *(const uint4*)at;
-    uint2 eight = *(const uint2*)at;
+    if (half) return READ((const uint4*)at);
+    uint2 eight = READ((const uint2*)at);
     return make_uint4(eight.x, eight.y, 0, 0);
 }
 
@@ -460,7 +467,7 @@ __device__ __forceinline__ Raw read(const Source& source)
             if (k && !source.half) continue;
             const u8* at = source.chroma + k * source.chroma_row;
             raw.chroma[k] = read(at, source.half);
-            if (source.half) raw.before[k] = *(const unsigned short*)(source.first ? at : at - 2);
+            if (source.half) raw.before[k] = __ldg((const unsigned short*)(source.first ? at : at - 2));
         }
     }
     return raw;
@@ -503,7 +510,7 @@ __device__ __forceinline__ void draw_picture(Cell& cell, Desk& desk, const Sourc
     int left = (int)tile[BOX], top = (int)tile[BOX + 1], right = left + (int)tile[BOX + 2];
     int lane = threadIdx.x & 31;
     Cell fresh;
-    if (!source.luma_fast || !source.chroma_fast) {   // takes many registers: what is drawn already leaves them meanwhile
+    if (!source.luma_fast || !source.chroma_fast) {   // takes many registers: what else is there leaves them meanwhile
         put(desk.columns, cell);
         if (!source.luma_fast) sample_luma(desk.fresh, tile, tables, x - left, y - top, right - left);
         if (!source.chroma_fast) {
@@ -674,8 +681,8 @@ __device__ __forceinline__ void draw_found(Cell& cell, Desk& desk, int count, co
 __device__ __forceinline__ u64 lowest(int n) { return n >= BITS ? ~0ull : n <= 0 ? 0 : (1ull << n) - 1; }
 
 // Draw those of a tile's primitives that lie under its picture or over it and are marked in the warp's bin, in order.
-// Every lane of the warp takes part; it covers 64 x 8 from (left, top). marks: word `lane` of the bin. What lies over the
-// picture comes last, and clears the bin.
+// Every lane of the warp takes part; it covers 64 x 8 from (left, top). marks: word `lane` of the bin. What lies over
+// the picture comes last, and clears the bin.
 __device__ __forceinline__ void draw_marked(Cell& cell, Desk& desk, const i64* tile, bool over, u64* masks, u64 marks,
                                             const Row* rows, const u8* atlas, int atlas_pitch, int left, int top)
 {

@@ -187,6 +187,8 @@ inline unsigned __ballot_sync(unsigned mask, bool vote, int line = __builtin_LIN
     return all;
 }
 
+template <typename T> inline T __ldg(const T* at) { return *at; }
+
 inline int __ffs(unsigned bits) { return __builtin_ffs((int)bits); }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 

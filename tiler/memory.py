@@ -27,7 +27,8 @@ _ENCODER_PICTURES = 8
 _ACTIVATIONS = 24
 """Bytes of activations for each byte of the detector's input: person-nano and person-small need less."""
 _CANDIDATES = 4096 * 32
-_OVERLAYS = 4 << 20
+_OVERLAYS = 8 << 20
+"""Primitives and the masks of their bins: of 20,000 over 4K, with room to grow, 6 MB."""
 
 
 class Picture(NamedTuple):

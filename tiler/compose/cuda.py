@@ -178,7 +178,7 @@ class CudaCompositor(Closing):
         spans = [(tile.under, tile.over, tile.end) for tile in drawn]
         words = pack_spans(table, [*spans, (spans[-1][2], spans[-1][2], len(rows))])
         if words > len(turn.masks):
-            turn.reserve_masks(2 * words)
+            turn.reserve_masks(words * 3 // 2)
         if len(rows) > turn.capacity or len(table) > len(turn.table):
             turn.reserve(max(len(table), len(turn.table)), max(turn.capacity, 2 * len(rows)))
         turn.table[: len(table)] = table
