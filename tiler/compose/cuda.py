@@ -56,7 +56,6 @@ class _Turn:
         self.ready = cupy.cuda.Event(block=True, disable_timing=True)
         self.frames: list[Frame] = []
         self.reserve(tiles, _FIRST_ROWS)
-        self.reserve_masks(1)
 
     def reserve(self, tiles: int, rows: int) -> None:
         """Room for this many tiles and primitives: pinned, and on the device."""
@@ -71,10 +70,6 @@ class _Turn:
         self.device = cupy.empty(size, cupy.uint8)
         self.device_table = self.device[: self._table_bytes]
         self.device_rows = self.device[self._table_bytes :]
-
-    def reserve_masks(self, words: int) -> None:
-        """Room for the masks of all tiles; a launch leaves them as it finds them: all 0."""
-        self.masks = cupy.zeros(words, cupy.int64)
 
     def used(self, rows: int) -> int:
         """Bytes of the table and of this many primitives."""
@@ -106,6 +101,9 @@ class CudaCompositor(Closing):
             self._colours = cupy.asarray(COLOURS)
             self._tables = cupy.zeros(1, cupy.int32)
             self._atlas = cupy.zeros((1, 1), cupy.uint8)
+            # One for all turns: launches follow one another, and each leaves the masks as it finds them, all 0. One
+            # for each would have left the cache when its turn came again.
+            self._masks = cupy.zeros(1, cupy.int64)
             cupy.cuda.get_current_stream().synchronize()
         self._turn = -1
         self._rows = Rows()
@@ -177,8 +175,8 @@ class CudaCompositor(Closing):
                 pack_picture(row, self._planes_of(tile.frame), mode)
         spans = [(tile.under, tile.over, tile.end) for tile in drawn]
         words = pack_spans(table, [*spans, (spans[-1][2], spans[-1][2], len(rows))])
-        if words > len(turn.masks):
-            turn.reserve_masks(words * 3 // 2)
+        if words > len(self._masks):
+            self._masks = cupy.zeros(words * 3 // 2, cupy.int64)
         if len(rows) > turn.capacity or len(table) > len(turn.table):
             turn.reserve(max(len(table), len(turn.table)), max(turn.capacity, 2 * len(rows)))
         turn.table[: len(table)] = table
@@ -187,10 +185,10 @@ class CudaCompositor(Closing):
 
     def _launch(self, turn: _Turn, rows: int) -> None:
         """The GPU's part of a tick, on the current stream."""
-        bin_rows(turn.device_rows, rows, turn.device_table, len(self._table), turn.masks)
+        bin_rows(turn.device_rows, rows, turn.device_table, len(self._table), self._masks)
         compose(
             turn.nv12, self._scene.background, turn.device_table, len(self._table), self._tables,
-            turn.device_rows, turn.masks, self._atlas, self._colours,
+            turn.device_rows, self._masks, self._atlas, self._colours,
         )  # fmt: skip
 
     def _upload(self, turn: _Turn, rows: int) -> None:
