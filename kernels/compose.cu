@@ -5,7 +5,7 @@
 //
 // Two kernels, launched one after the other on one stream:
 //
-//   bin_rows   one thread per primitive: marks it in the bins that it touches, which are what a warp covers
+//   bin_rows   a few threads per primitive mark it in the bins that it touches, which are what a warp covers
 //   compose    one thread per 8 x 2 luma samples and their 4 chroma pairs, kept in registers from the
 //              background to the last picture; a warp covers 64 x 8 and works for itself alone
 //
@@ -55,7 +55,13 @@
 #define THREADS 256
 #endif
 #ifndef BIN_THREADS
-#define BIN_THREADS 64     // of bin_rows: few, so that few primitives keep many multiprocessors busy
+#define BIN_THREADS 128    // of bin_rows
+#endif
+#ifndef SHARE
+#define SHARE 8            // its lanes that mark one primitive; 1, 2, 4 .. 32
+#endif
+#ifndef LARGE
+#define LARGE (8 * SHARE)  // bins that they mark at most: the rest are for the whole warp
 #endif
 #define WARPS_ACROSS 2
 #define BLOCK_WIDTH (64 * WARPS_ACROSS)
@@ -68,9 +74,6 @@
 
 #ifndef READ
 #define READ __ldg   // how samples that nobody else reads come from memory
-#endif
-#ifndef LONE
-#define LONE 8       // bins that a thread marks by itself: its warp shares more than these
 #endif
 #ifndef READY
 #define READY 16     // primitives that are made ready at once
@@ -143,56 +146,75 @@ __device__ __forceinline__ Box hole(const Row& row)
     return Box{row.x0 + a, row.y0 + a, row.x1 - a, row.y1 - a};
 }
 
-// The bins that a primitive touches: `box` but for `hole`, counted from the tile's first.
+// The bins that a primitive touches: of `total` from (x0, y0) on, `wide` to a row, those outside of `hole`. Counted from
+// the tile's first.
 struct Marks {
-    Box box, hole;
+    int x0, y0, wide, total;
+    Box hole;
     int across, words;   // of the grid, of a bin
     u64 bit;
-    u64* at;             // the word of the first bin
+    u64* at;             // the word of the grid's first bin
 
-    __device__ __forceinline__ void mark(int x, int y) const
+    // Mark every step-th bin of [first, end).
+    __device__ __forceinline__ void mark(int first, int step, int end) const
     {
-        if (x >= hole.x0 && x < hole.x1 && y >= hole.y0 && y < hole.y1) return;
-        atomicOr(at + (i64)(y * across + x) * words, bit);
+        if (first >= end) return;
+        int down = step / wide, right = step - down * wide;
+        int y = first / wide, x = first - y * wide;
+#pragma unroll 1
+        for (int k = first; k < end; k += step) {
+            int column = x0 + x, row = y0 + y;
+            bool hollow = column >= hole.x0 && column < hole.x1 && row >= hole.y0 && row < hole.y1;
+            if (!hollow) atomicOr(at + (i64)(row * across + column) * words, bit);
+            x += right, y += down;
+            if (x >= wide) x -= wide, ++y;
+        }
     }
 };
 
-// One thread per primitive; those of all tiles lie one after the other, in the order of the tiles.
+__device__ __forceinline__ Marks marks_of(const Row& row, const Head& head, int bit, u64* masks)
+{
+    Box box = touched(row), inner = hole(row);
+    int left = head.left(), top = head.top();
+    Marks out;
+    out.x0 = max((box.x0 >> 6) - left, 0), out.y0 = max((box.y0 >> 3) - top, 0);
+    out.wide = max(min((box.x1 + 63 >> 6) - left, head.across()) - out.x0, 0);
+    out.total = out.wide * max(min((box.y1 + 7 >> 3) - top, head.down()) - out.y0, 0);
+    if (box.x0 >= box.x1 || box.y0 >= box.y1 || !(row.colour >> 24)) out.total = 0;
+    out.hole = Box{(inner.x0 + 63 >> 6) - left, (inner.y0 + 7 >> 3) - top, (inner.x1 >> 6) - left,
+                   (inner.y1 >> 3) - top};
+    out.across = head.across(), out.words = head.words();
+    out.bit = 1ull << bit % BITS, out.at = masks + head.masks + bit / BITS;
+    return out;
+}
+
+// SHARE lanes per primitive; those of all tiles lie one after the other, in the order of the tiles. The boxes of all
+// people of a tile do as well, so that a lane to each would leave all the work to a few warps.
 extern "C" __global__ void __launch_bounds__(BIN_THREADS)
 bin_rows(const Row* rows, int count, const i64* tiles, int tile_count, u64* masks)
 {
-    __shared__ Marks all[BIN_THREADS];
-    int n = blockIdx.x * BIN_THREADS + threadIdx.x, lane = threadIdx.x & 31, tile = 0;
-    Marks& own = all[threadIdx.x];
+    __shared__ Marks large[BIN_THREADS / SHARE];
+    int lane = threadIdx.x & 31, own = threadIdx.x / SHARE, n = blockIdx.x * (BIN_THREADS / SHARE) + own;
+    Row row = n < count ? rows[n] : Row{};
+    int warps_first = n - lane / SHARE, tile = 0;
     for (int first = 0; first < tile_count; first += 32) {
-        int end = first + lane < tile_count ? (int)tiles[(first + lane) * TILE_COLUMNS + END] : 0;
-        for (int k = 0; k < min(tile_count - first, 32); ++k) tile += __shfl_sync(~0u, end, k) <= n;
+        bool before = first + lane < tile_count && tiles[(first + lane) * TILE_COLUMNS + END] <= warps_first;
+        tile += __popc(__ballot_sync(~0u, before));
     }
-    int bins = 0;
+    Marks marks;
+    marks.total = 0;
     if (n < count) {
-        Row row = rows[n];
+        while (tiles[tile * TILE_COLUMNS + END] <= n) ++tile;
         Head head = head_of(tiles + tile * TILE_COLUMNS);
-        Box box = touched(row), inner = hole(row);
-        int left = head.left(), top = head.top(), bit = n - (int)head.under;
-        own.box = Box{max((box.x0 >> 6) - left, 0), max((box.y0 >> 3) - top, 0),
-                      min((box.x1 + 63 >> 6) - left, head.across()), min((box.y1 + 7 >> 3) - top, head.down())};
-        own.hole = Box{(inner.x0 + 63 >> 6) - left, (inner.y0 + 7 >> 3) - top, (inner.x1 >> 6) - left,
-                       (inner.y1 >> 3) - top};
-        own.across = head.across(), own.words = head.words();
-        own.bit = 1ull << bit % BITS, own.at = masks + head.masks + bit / BITS;
-        bool drawn = box.x0 < box.x1 && box.y0 < box.y1 && row.colour >> 24;
-        if (drawn) bins = max(own.box.x1 - own.box.x0, 0) * max(own.box.y1 - own.box.y0, 0);
-        if (bins <= LONE) {
-            for (int y = own.box.y0; bins && y < own.box.y1; ++y) {
-                for (int x = own.box.x0; x < own.box.x1; ++x) own.mark(x, y);
-            }
-        }
+        marks = marks_of(row, head, n - (int)head.under, masks);
+        marks.mark(lane % SHARE, SHARE, min(marks.total, LARGE));
+        if (marks.total > LARGE && lane % SHARE == 0) large[own] = marks;
     }
-    unsigned large = __ballot_sync(~0u, bins > LONE);   // what the lanes have written is there for all
-    for (; large; large &= large - 1) {
-        const Marks& marks = all[(threadIdx.x & ~31) + __ffs(large) - 1];
-        int wide = marks.box.x1 - marks.box.x0, total = wide * (marks.box.y1 - marks.box.y0);
-        for (int k = lane; k < total; k += 32) marks.mark(marks.box.x0 + k % wide, marks.box.y0 + k / wide);
+    unsigned lanes = __ballot_sync(~0u, marks.total > LARGE && lane % SHARE == 0);
+    __syncwarp();   // what the lanes have written is there for all
+    for (; lanes; lanes &= lanes - 1) {
+        const Marks& shared = large[(threadIdx.x - lane + __ffs(lanes) - 1) / SHARE];
+        shared.mark(LARGE + lane, 32, shared.total);
     }
 }
 

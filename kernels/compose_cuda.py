@@ -44,7 +44,9 @@ _BIN = (64, 8)
 """Mosaic samples of a bin: what a warp covers."""
 _BITS = 64
 """Primitives to a word of a mask."""
-_BIN_THREADS, _THREADS = 64, 256
+_BIN_THREADS, _THREADS = 128, 256
+_BIN_ROWS = 16
+"""Primitives that a block of threads marks."""
 _BLOCK = (128, 32)
 """Mosaic samples that a block of threads covers."""
 
@@ -208,7 +210,7 @@ def bin_rows(rows: Any, count: int, tiles: Any, tile_count: int, masks: Any) -> 
     """
     if count:
         arguments = (rows, np.int32(count), tiles, np.int32(tile_count), masks)
-        launch(kernel("compose", "bin_rows"), (-(-count // _BIN_THREADS),), (_BIN_THREADS,), arguments)
+        launch(kernel("compose", "bin_rows"), (-(-count // _BIN_ROWS),), (_BIN_THREADS,), arguments)
 
 
 def compose(

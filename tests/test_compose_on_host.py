@@ -101,7 +101,7 @@ def on_host(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Scene], tuple
         tables = np.concatenate(axes)
         if count:
             bin_rows.run(
-                -(-count // 64), 1, 64, pointer(packed), _number(count), pointer(table), _number(len(table)),
+                -(-count // 16), 1, 128, pointer(packed), _number(count), pointer(table), _number(len(table)),
                 pointer(masks),
             )  # fmt: skip
             assert not masks[words:].any(), "a mark lies behind the masks"
