@@ -52,7 +52,7 @@
 #define GLYPH 3
 
 #ifndef THREADS
-#define THREADS 256
+#define THREADS 128   // of compose: few, since a block is as slow as its busiest warp, and keeps the place of the others
 #endif
 #ifndef BIN_THREADS
 #define BIN_THREADS 128    // of bin_rows
@@ -79,7 +79,7 @@
 #define READY 16     // primitives that are made ready at once
 #endif
 #ifndef MIN_BLOCKS
-#define MIN_BLOCKS 3        // blocks that a multiprocessor shall hold: bounds the registers of a thread
+#define MIN_BLOCKS (768 / THREADS)   // blocks that a multiprocessor shall hold: bounds the registers of a thread
 #endif
 
 typedef unsigned char u8;
@@ -109,7 +109,7 @@ struct __align__(16) Head {
     __device__ __forceinline__ int top() const { return y0 >> 3; }
     __device__ __forceinline__ int across() const { return (x1 + 63 >> 6) - left(); }
     __device__ __forceinline__ int down() const { return (y1 + 7 >> 3) - top(); }
-    __device__ __forceinline__ int words() const { return ((int)(end - under) + BITS - 1) / BITS; }
+    __device__ __forceinline__ int words() const { return (int)((unsigned)((int)end - (int)under + BITS - 1) / BITS); }
 
     // The first word of the bin at a place in the mosaic.
     __device__ __forceinline__ u64* bin(u64* all, int x, int y) const
@@ -439,25 +439,28 @@ struct Source {
     bool shown, luma_fast, chroma_fast, half, first;   // half: 2:1; first: no chroma sample lies before it
 };
 
-// x and y are the mosaic's.
+// x and y are the mosaic's. What lies in a picture lies less than 2 GB apart. No && where something is loaded: one load
+// would wait for the other.
 __device__ __forceinline__ Source source_of(const i64* tile, int x, int y)
 {
     Source out;
-    int left = (int)tile[BOX], top = (int)tile[BOX + 1];
+    int left = (int)tile[BOX], top = (int)tile[BOX + 1], mode = (int)tile[MODE];
     int right = left + (int)tile[BOX + 2], bottom = top + (int)tile[BOX + 3];
-    int mode = (int)tile[MODE] & MODE_MASK, scale = mode == MODE_HALF ? 2 : 1;
-    int half_x = (x - left) / 2, half_y = (y - top) >> 1;   // x - left is even; may be negative
-    int column = (int)tile[ORIGIN + 2] + scale * half_x;
-    out.shown = tile[PLANES] && x + 8 > left && x < right && y >= top && y < bottom;   // rows in pairs: boxes are even
-    out.half = mode == MODE_HALF, out.first = column == 0;
+    int luma_step = (int)tile[PLANES + 2], chroma_step = (int)tile[PLANES + 5];
+    out.half = (mode & MODE_MASK) == MODE_HALF;
+    int column = (int)tile[ORIGIN + 2] + ((x - left) / 2 << out.half);   // x - left is even; may be negative
+    int row = (int)tile[ORIGIN + 1] + (y - top << out.half);
+    int chroma_row = (int)tile[ORIGIN + 3] + ((y - top >> 1) << out.half);
+    out.shown = (tile[PLANES] != 0) & (x + 8 > left) & (x < right) & (y >= top) & (y < bottom);   // boxes are even
+    out.first = column == 0;
     out.luma_row = (int)tile[PLANES + 1], out.chroma_row = (int)tile[PLANES + 4];
-    out.luma = (const u8*)tile[PLANES] + (tile[ORIGIN + 1] + scale * (y - top)) * out.luma_row + tile[ORIGIN]
-             + scale * (x - left);
-    out.chroma = (const u8*)tile[PLANES + 3] + (tile[ORIGIN + 3] + scale * half_y) * out.chroma_row + 2 * column;
-    bool fast = out.shown && x >= left && x + 8 <= right && mode != 0;
-    out.luma_fast = fast && tile[PLANES + 2] == 1 && (((int)(i64)out.luma | out.luma_row) & 8 * scale - 1) == 0;
-    out.chroma_fast = fast && (int)tile[MODE] & PAIRS && tile[PLANES + 5] == 2
-                   && (((int)(i64)out.chroma | out.chroma_row) & 8 * scale - 1) == 0;
+    out.luma = (const u8*)tile[PLANES] + (row * out.luma_row + (int)tile[ORIGIN] + (x - left << out.half));
+    out.chroma = (const u8*)tile[PLANES + 3] + (chroma_row * out.chroma_row + 2 * column);
+    bool fast = out.shown & (x >= left) & (x + 8 <= right) & ((mode & MODE_MASK) != 0);
+    int unaligned = out.half ? 15 : 7;
+    out.luma_fast = fast & (luma_step == 1) & ((((int)(i64)out.luma | out.luma_row) & unaligned) == 0);
+    out.chroma_fast = fast & ((mode & PAIRS) != 0) & (chroma_step == 2)
+                    & ((((int)(i64)out.chroma | out.chroma_row) & unaligned) == 0);
     return out;
 }
 
@@ -574,13 +577,13 @@ __device__ __forceinline__ void draw_picture(Cell& cell, Desk& desk, const Sourc
         }
     }
     unsigned opacity = (unsigned)tile[OPACITY];
+    if (opacity == 255 && x >= left && x + 8 <= right) {
+        cell = fresh;
+        return;
+    }
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
         if (x + 2 * i < left || x + 2 * i >= right) continue;
-        if (opacity == 255) {
-            cell.y[0][i] = fresh.y[0][i], cell.y[1][i] = fresh.y[1][i], cell.uv[i] = fresh.uv[i];
-            continue;
-        }
         cell.y[0][i] = mix(cell.y[0][i], fresh.y[0][i], opacity);
         cell.y[1][i] = mix(cell.y[1][i], fresh.y[1][i], opacity);
         cell.uv[i] = mix(cell.uv[i], fresh.uv[i], opacity);
@@ -760,24 +763,27 @@ compose(u8* nv12, int width, int height, unsigned background, const i64* tiles, 
     for (int first = 0; first < tile_count; first += 32) {
         bool met = false;
         if (first + lane < tile_count) {
-            Head head = head_of(tiles + (first + lane) * TILE_COLUMNS);
-            met = head.x0 < left + 64 && head.x1 > left && head.y0 < top + 8 && head.y1 > top;
+            const i64* tile = tiles + (first + lane) * TILE_COLUMNS;
+            Head head = head_of(tile);
+            met = (head.x0 < left + 64) & (head.x1 > left) & (head.y0 < top + 8) & (head.y1 > top)
+                & ((tile[PLANES] != 0) | (head.under < head.end));
         }
         unsigned met_tiles = __ballot_sync(~0u, met);
 #pragma unroll 1
         for (; met_tiles; met_tiles &= met_tiles - 1) {
             const i64* tile = tiles + (first + __ffs(met_tiles) - 1) * TILE_COLUMNS;
             Head head = head_of(tile);
-            int under = (int)(head.over - head.under);
-            u64 marks = lane < head.words() ? head.bin(masks, left, top)[lane] : 0;
+            int words = head.words(), under = (int)head.over - (int)head.under;
+            u64 marks = lane < words ? head.bin(masks, left, top)[lane] : 0;
             Source source = source_of(tile, x, y);
             Raw raw = read(source);
-            if (under > CHUNK || __ballot_sync(~0u, (marks & lowest(under - lane * BITS)) != 0)) {
+            bool marked = words > 32 || __ballot_sync(~0u, marks != 0);
+            if (under && (under > CHUNK || __ballot_sync(~0u, (marks & lowest(under - lane * BITS)) != 0))) {
                 draw_marked(cell, desks[warp], tile, false, masks, marks, rows, atlas, atlas_pitch, left, top);
                 raw = read(source_of(tile, x, y));   // again: it is not kept in registers meanwhile
             }
             draw_picture(cell, desks[warp], source, raw, tile, tables, colours, x, y);
-            draw_marked(cell, desks[warp], tile, true, masks, marks, rows, atlas, atlas_pitch, left, top);
+            if (marked) draw_marked(cell, desks[warp], tile, true, masks, marks, rows, atlas, atlas_pitch, left, top);
         }
     }
 

@@ -44,10 +44,10 @@ _BIN = (64, 8)
 """Mosaic samples of a bin: what a warp covers."""
 _BITS = 64
 """Primitives to a word of a mask."""
-_BIN_THREADS, _THREADS = 128, 256
+_BIN_THREADS, _THREADS = 128, 128
 _BIN_ROWS = 16
 """Primitives that a block of threads marks."""
-_BLOCK = (128, 32)
+_BLOCK = (128, 16)
 """Mosaic samples that a block of threads covers."""
 
 Int64 = npt.NDArray[np.int64]

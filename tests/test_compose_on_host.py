@@ -106,7 +106,7 @@ def on_host(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Scene], tuple
             )  # fmt: skip
             assert not masks[words:].any(), "a mark lies behind the masks"
         compose.run(
-            -(-width // 128), -(-height // 32), 256, pointer(nv12), _number(width), _number(height), _number(shade),
+            -(-width // 128), -(-height // 16), 128, pointer(nv12), _number(width), _number(height), _number(shade),
             pointer(table), _number(len(table)), pointer(tables), pointer(packed), pointer(masks), pointer(ATLAS),
             _number(ATLAS.shape[1]), pointer(compose_cpu.COLOURS),
         )  # fmt: skip
