@@ -76,7 +76,10 @@
 #define READ __ldg   // how samples that nobody else reads come from memory
 #endif
 #ifndef READY
-#define READY 16     // primitives that are made ready at once
+#define READY 16     // primitives that are made ready at once, at most 32
+#endif
+#ifndef DEPTH
+#define DEPTH 4      // turns that are weighed before the first of them is blended
 #endif
 #ifndef MIN_BLOCKS
 #define MIN_BLOCKS (768 / THREADS)   // blocks that a multiprocessor shall hold: bounds the registers of a thread
@@ -318,6 +321,7 @@ struct Desk {
     };
     unsigned columns[4][PITCH];     // of a strip's two luma rows: upper, chroma, lower: a byte each, lowest first
     unsigned short found[FOUND];
+    u8 turns[8 * READY];            // to draw: which of `ready` in the low 5 bits, which 32 columns of it above
 };
 
 // A lane's own samples to shared memory, and back: 8 x 2 of the warp's 64 x 8.
@@ -636,67 +640,93 @@ __device__ __forceinline__ void prepare(Ready& out, const Row& row, int atlas_pi
 // Whether v lies in [begin, begin + size).
 __device__ __forceinline__ bool inside(int v, int begin, int size) { return (unsigned)(v - begin) < (unsigned)size; }
 
-// One primitive, a lane to a column and 32 of them a turn. A chroma sample's two columns lie in lanes 2n, 2n + 1.
-__device__ __forceinline__ void draw_ready(unsigned (*columns)[PITCH], const Ready& row, const u8* atlas,
-                                           int atlas_pitch, int left, int top)
+// A lane's part in one turn: a column of a primitive, and how much of its two luma samples that covers, 0..255.
+struct Stroke {
+    int at;                 // in `columns`
+    unsigned upper, lower;
+    unsigned colour;
+};
+
+// Needs nothing of what was drawn before, so that several are on their way at once. A chroma sample's two columns lie
+// in lanes 2n, 2n + 1. Lanes without a column in the primitive's last turn cover nothing, nor does anything if not `live`.
+__device__ __forceinline__ Stroke weigh(const Ready& row, int turn, bool live, const u8* atlas, int atlas_pitch,
+                                        int left, int top)
 {
     Place place = row.place;
-    int lane = threadIdx.x & 31;
-    unsigned alpha = place.colour >> 24, luma = place.colour & 255;
-#pragma unroll 1
-    for (int n = lane; n - lane < place.total; n += 32) {   // with every lane, though some have no column in the last
-        int strip = n * place.reciprocal >> 16, x = n - strip * place.width + (place.x0 & ~1);
-        if (x >= place.split) x += place.gap;
-        strip += place.strip;
-        int y = 2 * strip;
-        bool across = inside(x, place.x0, place.wide);
-        bool upper = across & inside(y, place.y0, place.high), lower = across & inside(y + 1, place.y0, place.high);
-        unsigned weights;   // of the upper luma sample, and of the lower one in the high half
-        if (place.kind <= FRAME) {
-            Hole hole = row.hole;
-            bool hollow = inside(x, hole.x0, hole.wide);
-            upper &= !(hollow & inside(y, hole.y0, hole.high)), lower &= !(hollow & inside(y + 1, hole.y0, hole.high));
-            weights = (upper ? alpha : 0) | (lower ? alpha << 16 : 0);
-        } else {
-            if (place.kind == GLYPH) {
-                const u8* at = atlas + (row.texel + y * atlas_pitch + x);
-                weights = (upper ? at[0] : 0) | (lower ? at[atlas_pitch] << 16 : 0);
-            } else {
-                Line line = row.line;
-                float px = (float)(left + x) + 0.5f - line.ax;
-                float py = (float)(top + y) + 0.5f - line.ay, below = (float)(top + y + 1) + 0.5f - line.ay;
-                int first = line.coverage(px, py), second = line.coverage(px, below);
-                weights = (upper ? first : 0) | (lower ? second << 16 : 0);
-            }
-            weights = divided(weights * alpha + 0x007f007fu);
-        }
-        unsigned sum = weights + __shfl_xor_sync(~0u, weights, 1);
-        sum = (sum & 0xffff) + (sum >> 16);
-        if (sum) {
-            unsigned* column = &columns[strip][x];
-            unsigned old = *column, chroma = __byte_perm(place.colour, 0, 0x4441 + (n & 1));
-            *column = mix_each(old & LANES, luma, weights) | mix(old >> 8 & 255, chroma, sum + 2 >> 2) << 8;
-        }
+    int n = (threadIdx.x & 31) + 32 * turn;
+    int strip = n * place.reciprocal >> 16, x = n - strip * place.width + (place.x0 & ~1);
+    if (x >= place.split) x += place.gap;
+    strip += place.strip;
+    int y = 2 * strip;
+    bool across = live & inside(x, place.x0, place.wide);
+    bool upper = across & inside(y, place.y0, place.high), lower = across & inside(y + 1, place.y0, place.high);
+    Stroke out = {strip * PITCH + x, 0, 0, place.colour};
+    if (place.kind == GLYPH) {
+        const u8* at = atlas + (row.texel + y * atlas_pitch + x);
+        if (upper) out.upper = __ldg(at);
+        if (lower) out.lower = __ldg(at + atlas_pitch);
+    } else if (place.kind == LINE) {
+        Line line = row.line;
+        float px = (float)(left + x) + 0.5f - line.ax;
+        float py = (float)(top + y) + 0.5f - line.ay, below = (float)(top + y + 1) + 0.5f - line.ay;
+        int first = line.coverage(px, py), second = line.coverage(px, below);
+        out.upper = upper ? first : 0, out.lower = lower ? second : 0;
+    } else {
+        Hole hole = row.hole;
+        bool hollow = inside(x, hole.x0, hole.wide);
+        out.upper = upper & !(hollow & inside(y, hole.y0, hole.high)) ? 255 : 0;
+        out.lower = lower & !(hollow & inside(y + 1, hole.y0, hole.high)) ? 255 : 0;
+    }
+    return out;
+}
+
+__device__ __forceinline__ void blend(unsigned* columns, const Stroke& stroke)
+{
+    unsigned weights = divided((stroke.upper | stroke.lower << 16) * (stroke.colour >> 24) + 0x007f007fu);
+    unsigned sum = weights + __shfl_xor_sync(~0u, weights, 1);
+    sum = (sum & 0xffff) + (sum >> 16);
+    if (sum) {
+        unsigned* column = columns + stroke.at;
+        unsigned old = *column, chroma = __byte_perm(stroke.colour, 0, 0x4441 + (threadIdx.x & 1));
+        *column = mix_each(old & LANES, stroke.colour & 255, weights) | mix(old >> 8 & 255, chroma, sum + 2 >> 2) << 8;
     }
 }
 
-// Draw the listed primitives, counted from `rows`, in order.
+// Draw the listed primitives, counted from `rows`, in order: 32 columns a turn.
 __device__ __forceinline__ void draw_found(Cell& cell, Desk& desk, int count, const Row* rows, const u8* atlas,
                                            int atlas_pitch, int left, int top)
 {
     int lane = threadIdx.x & 31;
     put(desk.columns, cell);
+#pragma unroll 1
     for (int first = 0; first < count; first += READY) {
-        int listed = min(count - first, READY);
         __syncwarp();   // what is listed is there, and nobody needs what lay where primitives are made ready
-        if (lane < listed) {
+        int own = 0, before = 0, turns = 0;   // of a lane's primitive, of those before it, of all
+        if (lane < min(count - first, READY)) {
             prepare(desk.ready[lane], rows[desk.found[first + lane]], atlas_pitch, left, top);
+            own = desk.ready[lane].place.total + 31 >> 5;
         }
+#pragma unroll
+        for (int bit = 0; bit < 4; ++bit) {   // at most 64 x 4 columns: 8 turns
+            unsigned lanes = __ballot_sync(~0u, own >> bit & 1);
+            before += __popc(lanes & (1u << lane) - 1) << bit, turns += __popc(lanes) << bit;
+        }
+        for (int k = 0; k < own; ++k) desk.turns[before + k] = lane | k << 5;
         __syncwarp();
 #pragma unroll 1
-        for (int k = 0; k < listed; ++k) {
-            draw_ready(desk.columns, desk.ready[k], atlas, atlas_pitch, left, top);
-            __syncwarp();   // the next one may lie over this one, on other lanes
+        for (int n = 0; n < turns; n += DEPTH) {
+            Stroke strokes[DEPTH];
+#pragma unroll
+            for (int k = 0; k < DEPTH; ++k) {
+                bool live = n + k < turns;
+                int turn = desk.turns[live ? n + k : n];
+                strokes[k] = weigh(desk.ready[turn & 31], turn >> 5, live, atlas, atlas_pitch, left, top);
+            }
+#pragma unroll
+            for (int k = 0; k < DEPTH; ++k) {
+                blend(desk.columns[0], strokes[k]);
+                __syncwarp();   // the next one may lie over this one, on other lanes
+            }
         }
     }
     take(cell, desk.columns);
