@@ -81,6 +81,9 @@
 #ifndef DEPTH
 #define DEPTH 4      // turns that are weighed before the first of them is blended
 #endif
+#ifndef APART
+#define APART __device__ __noinline__   // of what is long and called twice, while samples are not in registers
+#endif
 #ifndef MIN_BLOCKS
 #define MIN_BLOCKS (768 / THREADS)   // blocks that a multiprocessor shall hold: bounds the registers of a thread
 #endif
@@ -692,12 +695,10 @@ __device__ __forceinline__ void blend(unsigned* columns, const Stroke& stroke)
     }
 }
 
-// Draw the listed primitives, counted from `rows`, in order: 32 columns a turn.
-__device__ __forceinline__ void draw_found(Cell& cell, Desk& desk, int count, const Row* rows, const u8* atlas,
-                                           int atlas_pitch, int left, int top)
+// Draw the listed primitives, counted from `rows`, over the warp's samples in shared memory, in order: 32 columns a turn.
+APART void draw_found(Desk& desk, int count, const Row* rows, const u8* atlas, int atlas_pitch, int left, int top)
 {
     int lane = threadIdx.x & 31;
-    put(desk.columns, cell);
 #pragma unroll 1
     for (int first = 0; first < count; first += READY) {
         __syncwarp();   // what is listed is there, and nobody needs what lay where primitives are made ready
@@ -729,7 +730,6 @@ __device__ __forceinline__ void draw_found(Cell& cell, Desk& desk, int count, co
             }
         }
     }
-    take(cell, desk.columns);
 }
 
 // The lowest n bits, of an n that may be outside of 0 .. 64.
@@ -747,6 +747,7 @@ __device__ __forceinline__ void draw_marked(Cell& cell, Desk& desk, const i64* t
     unsigned lanes_before = (1u << lane) - 1;
     u64* bin = head.bin(masks, left, top);
     rows += head.under;
+    put(desk.columns, cell);
 #pragma unroll 1
     for (int first = 0; first < end; first += CHUNK) {
         int n = first + lane * BITS, count = 0;   // n: this lane's lowest bit
@@ -766,11 +767,12 @@ __device__ __forceinline__ void draw_marked(Cell& cell, Desk& desk, const i64* t
                 count += __popc(half);
             }
             if (!lanes || count > FOUND - BITS) {
-                draw_found(cell, desk, count, rows + first, atlas, atlas_pitch, left, top);
+                draw_found(desk, count, rows + first, atlas, atlas_pitch, left, top);
                 count = 0;
             }
         }
     }
+    take(cell, desk.columns);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
