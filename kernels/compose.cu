@@ -82,7 +82,7 @@
 #define DEPTH 4      // turns that are weighed before the first of them is blended
 #endif
 #ifndef APART
-#define APART __device__ __noinline__   // of what is long and called twice, while samples are not in registers
+#define APART __noinline__   // of what is long and called twice, while samples are not in registers
 #endif
 #ifndef MIN_BLOCKS
 #define MIN_BLOCKS (768 / THREADS)   // blocks that a multiprocessor shall hold: bounds the registers of a thread
@@ -271,6 +271,14 @@ struct Fresh {
     u8 y[2][32][8], uv[32][8];
 };
 
+// The square root as IEEE 754 rounds it, of 2^-100 and more: what sqrtf does there, without its way out for the rest,
+// which would keep the compiler from working at two roots at once.
+__device__ __forceinline__ float root(float v)
+{
+    float y = rsqrtf(v), s = v * y;
+    return fmaf(fmaf(-s, s, v), 0.5f * y, s);
+}
+
 // Coverage of a LINE at luma samples, 0..255: float, in the order of _line_row of primitives_cpu.py.
 struct __align__(8) Line {
     float ax, ay, dx, dy, scale, edge;
@@ -279,7 +287,8 @@ struct __align__(8) Line {
     {
         float along = fminf(fmaxf((px * dx + py * dy) * scale, 0.0f), 1.0f);
         float ex = px - along * dx, ey = py - along * dy;
-        float inside = fminf(fmaxf(edge - sqrtf(ex * ex + ey * ey), 0.0f), 1.0f);
+        float distance = root(fmaxf(ex * ex + ey * ey, 1e-20f));   // what is smaller leaves `edge` as it is: 1/2 or more
+        float inside = fminf(fmaxf(edge - distance, 0.0f), 1.0f);
         return (int)(inside * 255.0f + 0.5f);
     }
 };
@@ -696,7 +705,7 @@ __device__ __forceinline__ void blend(unsigned* columns, const Stroke& stroke)
 }
 
 // Draw the listed primitives, counted from `rows`, over the warp's samples in shared memory, in order: 32 columns a turn.
-APART void draw_found(Desk& desk, int count, const Row* rows, const u8* atlas, int atlas_pitch, int left, int top)
+__device__ APART void draw_found(Desk& desk, int count, const Row* rows, const u8* atlas, int atlas_pitch, int left, int top)
 {
     int lane = threadIdx.x & 31;
 #pragma unroll 1

@@ -190,6 +190,8 @@ inline unsigned __ballot_sync(unsigned mask, bool vote, int line = __builtin_LIN
 
 template <typename T> inline T __ldg(const T* at) { return *at; }
 
+inline float rsqrtf(float v) { return (float)(1.0 / std::sqrt((double)v)); }
+
 inline int __ffs(unsigned bits) { return __builtin_ffs((int)bits); }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 
