@@ -52,7 +52,7 @@
 #define GLYPH 3
 
 #ifndef THREADS
-#define THREADS 128   // of compose: few, since a block is as slow as its busiest warp, and keeps the place of the others
+#define THREADS 128        // of compose: few, since a block keeps its place until the busiest of its warps has ended
 #endif
 #ifndef BIN_THREADS
 #define BIN_THREADS 128    // of bin_rows
@@ -152,8 +152,8 @@ __device__ __forceinline__ Box hole(const Row& row)
     return Box{row.x0 + a, row.y0 + a, row.x1 - a, row.y1 - a};
 }
 
-// The bins that a primitive touches: of `total` from (x0, y0) on, `wide` to a row, those outside of `hole`. Counted from
-// the tile's first.
+// The bins that a primitive touches: of `total` from (x0, y0) on, `wide` to a row, those outside of `hole`. Counted
+// from the tile's first.
 struct Marks {
     int x0, y0, wide, total;
     Box hole;
@@ -287,7 +287,7 @@ struct __align__(8) Line {
     {
         float along = fminf(fmaxf((px * dx + py * dy) * scale, 0.0f), 1.0f);
         float ex = px - along * dx, ey = py - along * dy;
-        float distance = root(fmaxf(ex * ex + ey * ey, 1e-20f));   // what is smaller leaves `edge` as it is: 1/2 or more
+        float distance = root(fmaxf(ex * ex + ey * ey, 1e-20f));   // less would leave `edge`, 1/2 or more, as it is too
         float inside = fminf(fmaxf(edge - distance, 0.0f), 1.0f);
         return (int)(inside * 255.0f + 0.5f);
     }
@@ -660,7 +660,7 @@ struct Stroke {
 };
 
 // Needs nothing of what was drawn before, so that several are on their way at once. A chroma sample's two columns lie
-// in lanes 2n, 2n + 1. Lanes without a column in the primitive's last turn cover nothing, nor does anything if not `live`.
+// in lanes 2n, 2n + 1. Lanes without a column in a primitive's last turn cover nothing, nor does any if not `live`.
 __device__ __forceinline__ Stroke weigh(const Ready& row, int turn, bool live, const u8* atlas, int atlas_pitch,
                                         int left, int top)
 {
@@ -704,8 +704,10 @@ __device__ __forceinline__ void blend(unsigned* columns, const Stroke& stroke)
     }
 }
 
-// Draw the listed primitives, counted from `rows`, over the warp's samples in shared memory, in order: 32 columns a turn.
-__device__ APART void draw_found(Desk& desk, int count, const Row* rows, const u8* atlas, int atlas_pitch, int left, int top)
+// Draw the listed primitives, counted from `rows`, over the warp's samples in shared memory, in order: 32 columns of
+// one primitive a turn.
+__device__ APART void draw_found(Desk& desk, int count, const Row* rows, const u8* atlas, int atlas_pitch, int left,
+                                 int top)
 {
     int lane = threadIdx.x & 31;
 #pragma unroll 1
