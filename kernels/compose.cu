@@ -50,6 +50,7 @@
 #define FRAME 1
 #define LINE 2
 #define GLYPH 3
+#define FLAT 4      // made ready only: a large FILL or edge of a FRAME, which each lane draws over its own 8 x 2
 
 #ifndef THREADS
 #define THREADS 128        // of compose: few, since a block keeps its place until the busiest of its warps has ended
@@ -77,6 +78,9 @@
 #endif
 #ifndef READY
 #define READY 16     // primitives that are made ready at once, at most 32
+#endif
+#ifndef FLAT_FROM
+#define FLAT_FROM 97 // columns of a FLAT, at least: it takes about as many instructions as three turns
 #endif
 #ifndef DEPTH
 #define DEPTH 4      // turns that are weighed before the first of them is blended
@@ -637,6 +641,8 @@ __device__ __forceinline__ void prepare(Ready& out, const Row& row, int atlas_pi
     int width = empty ? 2 : (x1 + 1 & ~1) - (x0 & ~1) - gap, strips = (y1 + 1 >> 1) - (y0 >> 1);
     Place& place = out.place;
     place.total = empty ? 0 : width * strips, place.width = width;
+    bool whole = hole_x0 >= x1 || hole_x1 <= x0 || hole_y0 >= y1 || hole_y1 <= y0;   // nothing of it is hollow
+    if (kind <= FRAME && whole && place.total >= FLAT_FROM) kind = FLAT, place.total = 32;
     place.reciprocal = 65536u / (unsigned)width + 1, place.strip = y0 >> 1;
     place.x0 = x0, place.y0 = y0, place.wide = x1 - x0, place.high = y1 - y0;
     place.split = split, place.gap = gap, place.kind = kind, place.colour = row.colour;
@@ -657,6 +663,7 @@ struct Stroke {
     int at;                 // in `columns`
     unsigned upper, lower;
     unsigned colour;
+    bool flat;              // the lane's own eight columns: a bit of `upper` for each, and in `lower` what they weigh
 };
 
 // Needs nothing of what was drawn before, so that several are on their way at once. A chroma sample's two columns lie
@@ -672,8 +679,14 @@ __device__ __forceinline__ Stroke weigh(const Ready& row, int turn, bool live, c
     int y = 2 * strip;
     bool across = live & inside(x, place.x0, place.wide);
     bool upper = across & inside(y, place.y0, place.high), lower = across & inside(y + 1, place.y0, place.high);
-    Stroke out = {strip * PITCH + x, 0, 0, place.colour};
-    if (place.kind == GLYPH) {
+    Stroke out = {strip * PITCH + x, 0, 0, place.colour, place.kind == FLAT};
+    if (place.kind == FLAT) {
+        int own = (n & 7) * 8, alpha = place.colour >> 24;
+        strip = n >> 3, y = 2 * strip, out.at = strip * PITCH + own;
+        upper = live & inside(y, place.y0, place.high), lower = live & inside(y + 1, place.y0, place.high);
+        out.upper = (1 << within(place.x0 + place.wide - own, 8)) - (1 << within(place.x0 - own, 8));
+        out.lower = (upper ? alpha : 0) | (lower ? alpha << 16 : 0);
+    } else if (place.kind == GLYPH) {
         const u8* at = atlas + (row.texel + y * atlas_pitch + x);
         if (upper) out.upper = __ldg(at);
         if (lower) out.lower = __ldg(at + atlas_pitch);
@@ -692,8 +705,31 @@ __device__ __forceinline__ Stroke weigh(const Ready& row, int turn, bool live, c
     return out;
 }
 
+__device__ __forceinline__ void blend_flat(unsigned* columns, const Stroke& stroke)
+{
+    if (!stroke.upper || !stroke.lower) return;
+    unsigned luma = stroke.colour & 255, chroma = __byte_perm(stroke.colour, 0, 0x4241);
+#pragma unroll 1
+    for (int half = 0; half < 2; ++half) {   // once in the code, which is there for each turn that is under way
+        uint4* at = (uint4*)(columns + stroke.at) + half;
+        uint4 four = *at;
+        unsigned old[4] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+        for (int i = 0; i < 4; i += 2) {
+            unsigned first = stroke.upper >> 4 * half + i & 1 ? stroke.lower : 0;
+            unsigned second = stroke.upper >> 4 * half + i + 1 & 1 ? stroke.lower : 0;
+            unsigned sum = first + second;
+            unsigned pair = mix(__byte_perm(old[i], old[i + 1], 0x3531), chroma, (sum & 0xffff) + (sum >> 16) + 2 >> 2);
+            old[i] = mix_each(old[i] & LANES, luma, first) | (pair & 0xffff) << 8;
+            old[i + 1] = mix_each(old[i + 1] & LANES, luma, second) | pair >> 16 << 8;
+        }
+        *at = make_uint4(old[0], old[1], old[2], old[3]);
+    }
+}
+
 __device__ __forceinline__ void blend(unsigned* columns, const Stroke& stroke)
 {
+    if (stroke.flat) return blend_flat(columns, stroke);   // with every lane
     unsigned weights = divided((stroke.upper | stroke.lower << 16) * (stroke.colour >> 24) + 0x007f007fu);
     unsigned sum = weights + __shfl_xor_sync(~0u, weights, 1);
     sum = (sum & 0xffff) + (sum >> 16);
