@@ -5,14 +5,17 @@
 //
 // Two kernels, launched one after the other on one stream:
 //
-//   bound_rows   one thread per primitive: its clipped bounding box, and one box per GROUP of them
-//   compose      one thread per 8 x 2 luma samples and their 4 chroma pairs, kept in registers from the
-//                background to the last picture; a warp covers 64 x 8 and works for itself alone
+//   bin_rows   a few threads per primitive mark it in the bins that it touches, which are what a warp covers
+//   compose    one thread per 8 x 2 luma samples and their 4 chroma pairs, kept in registers from the
+//              background to the last picture; a warp covers 64 x 8 and works for itself alone
 //
-// A warp looks for the tiles that reach it, and draws them in order. Of a tile's primitives it tests the
-// boxes of groups first, then those of the groups that met it, and lists what is left. Primitives are small
-// beside 64 x 8, so for them the samples go to shared memory, and the warp's lanes spread over the columns of
-// one primitive after the other; what can be said of a primitive beforehand, one lane says for each.
+// A tile has a grid of bins over its REACH, and a bin has a bit for each of the tile's primitives: 64 to a word, the
+// lowest first. The bins of a row of the grid lie side by side, and its rows one after the other, from word MASKS of
+// `masks` on. compose clears what it reads, so all words are 0 before and after the two; every bin is some warp's.
+//
+// A warp looks for the tiles that reach it, draws them in order, and of each the primitives that are marked in its bin.
+// These are small beside 64 x 8, so for them the samples go to shared memory, and the warp's lanes spread over the
+// columns of one primitive after the other; what can be said of a primitive beforehand, one lane says for each.
 // Nothing waits for another warp. Strides are in bytes. The mosaic's pitch is its width.
 //
 // Samples are kept two to a register, 16 bits each: every product of this kernel's blending fits.
@@ -25,12 +28,10 @@
 #define OPACITY 17
 #define COLOUR 18    // row of `colours`, -1 for none
 #define MODE 19      // 0: by the tables; 1: 1:1; 2: 2:1; PAIRS: u, v side by side on even addresses
-#define UNDER 20     // primitives [UNDER, OVER) before the picture, [OVER, END) after it
-#define OVER 21
-#define END 22
-#define REACH 23     // x0, y0, x1, y1 outside of which the tile draws nothing, four times 16 bits
-#define ORIGIN 24    // modes 1 and 2: source samples of the box's top left: luma x, luma y, chroma x, chroma y
-#define TILE_COLUMNS 28
+#define REACH 20     // and MASKS, UNDER, OVER, END: a Head
+#define END 24
+#define ORIGIN 25    // modes 1 and 2: source samples of the box's top left: luma x, luma y, chroma x, chroma y
+#define TILE_COLUMNS 30
 
 #define MODE_COPY 1
 #define MODE_HALF 2
@@ -49,24 +50,51 @@
 #define FRAME 1
 #define LINE 2
 #define GLYPH 3
+#define FLAT 4      // made ready only: a large FILL or edge of a FRAME, which each lane draws over its own 8 x 2
 
-#define THREADS 256
+#ifndef THREADS
+#define THREADS 128        // of compose: few, since a block keeps its place until the busiest of its warps has ended
+#endif
+#ifndef BIN_THREADS
+#define BIN_THREADS 128    // of bin_rows
+#endif
+#ifndef SHARE
+#define SHARE 8            // its lanes that mark one primitive; 1, 2, 4 .. 32
+#endif
+#ifndef LARGE
+#define LARGE (8 * SHARE)  // bins that they mark at most: the rest are for the whole warp
+#endif
 #define WARPS_ACROSS 2
 #define BLOCK_WIDTH (64 * WARPS_ACROSS)
 #define BLOCK_HEIGHT (8 * THREADS / 32 / WARPS_ACROSS)
 
-#define GROUP 16     // primitives that share one bounding box: half a warp tests them
-#define CHUNK 128    // groups whose boxes a warp has before it at once, 4 a lane
-#define FOUND 96     // primitives that a warp lists before it draws
-#define READY 16     // primitives that are made ready at once
+#define BITS 64      // primitives to a word of a mask
+#define CHUNK (32 * BITS)   // primitives whose marks a warp has before it at once, a word a lane
+#define FOUND 128    // primitives that a warp lists before it draws
 #define PITCH 68     // columns from strip to strip in shared memory: a strip on, the same column is in another bank
 
+#ifndef READ
+#define READ __ldg   // how samples that nobody else reads come from memory
+#endif
+#ifndef READY
+#define READY 16     // primitives that are made ready at once, at most 32
+#endif
+#ifndef FLAT_FROM
+#define FLAT_FROM 97 // columns of a FLAT, at least: it takes about as many instructions as three turns
+#endif
+#ifndef DEPTH
+#define DEPTH 4      // turns that are weighed before the first of them is blended
+#endif
+#ifndef APART
+#define APART __noinline__   // of what is long and called twice, while samples are not in registers
+#endif
 #ifndef MIN_BLOCKS
-#define MIN_BLOCKS 3        // blocks that a multiprocessor shall hold: bounds the registers of a thread
+#define MIN_BLOCKS (768 / THREADS)   // blocks that a multiprocessor shall hold: bounds the registers of a thread
 #endif
 
 typedef unsigned char u8;
 typedef long long i64;
+typedef unsigned long long u64;
 
 #define LANES 0x00ff00ffu   // the eight bits of both samples of a register
 
@@ -79,63 +107,124 @@ struct __align__(16) Row {
     short clip_x0, clip_y0, clip_x1, clip_y1;
 };
 
-// What a primitive may touch, half-open, and a part of that which it leaves alone: the inside of a FRAME.
-struct __align__(16) Bounds {
-    short x0, y0, x1, y1;
-    short hole_x0, hole_y0, hole_x1, hole_y1;
+// What a warp must know of a tile first.
+struct __align__(16) Head {
+    short x0, y0, x1, y1;      // REACH: outside of it the tile draws nothing; within the mosaic
+    i64 masks;                 // where its masks begin
+    i64 under, over, end;      // primitives [under, over) before the picture, [over, end) after it
+    i64 unused;
+
+    // The grid of its bins, and the words of a bin.
+    __device__ __forceinline__ int left() const { return x0 >> 6; }
+    __device__ __forceinline__ int top() const { return y0 >> 3; }
+    __device__ __forceinline__ int across() const { return (x1 + 63 >> 6) - left(); }
+    __device__ __forceinline__ int down() const { return (y1 + 7 >> 3) - top(); }
+    __device__ __forceinline__ int words() const { return (int)((unsigned)((int)end - (int)under + BITS - 1) / BITS); }
+
+    // The first word of the bin at a place in the mosaic.
+    __device__ __forceinline__ u64* bin(u64* all, int x, int y) const
+    {
+        return all + masks + (i64)(((y >> 3) - top()) * across() + (x >> 6) - left()) * words();
+    }
 };
 
-// Whether it touches the 64 x 8 samples of a warp.
-__device__ __forceinline__ bool reaches(const Bounds& a, int left, int top)
+__device__ __forceinline__ Head head_of(const i64* tile) { return *(const Head*)(tile + REACH); }
+
+// Half-open.
+struct Box {
+    int x0, y0, x1, y1;
+};
+
+// What a primitive may touch.
+__device__ __forceinline__ Box touched(const Row& row)
 {
-    return a.x0 < left + 64 && a.x1 > left && a.y0 < top + 8 && a.y1 > top;
+    Box box = {row.x0, row.y0, row.x1, row.y1};
+    if (row.ab >> 30 == LINE) {
+        int reach = (int)(row.ab & 0xffff) / 2 + 16;
+        box = Box{min(row.x0, row.x1) - reach >> 4, min(row.y0, row.y1) - reach >> 4,
+                  (max(row.x0, row.x1) + reach >> 4) + 1, (max(row.y0, row.y1) + reach >> 4) + 1};
+    }
+    return Box{max(box.x0, (int)row.clip_x0), max(box.y0, (int)row.clip_y0), min(box.x1, (int)row.clip_x1),
+               min(box.y1, (int)row.clip_y1)};
 }
 
-// Whether they all lie within its hole.
-__device__ __forceinline__ bool spares(const Bounds& a, int left, int top)
+// The part of that which it leaves alone: the inside of a FRAME.
+__device__ __forceinline__ Box hole(const Row& row)
 {
-    return a.hole_x0 <= left && left + 64 <= a.hole_x1 && a.hole_y0 <= top && top + 8 <= a.hole_y1;
+    int a = row.ab & 0xffff;
+    if (row.ab >> 30 != FRAME) return Box{1, 1, 0, 0};
+    return Box{row.x0 + a, row.y0 + a, row.x1 - a, row.y1 - a};
 }
 
-// One thread per primitive; blockDim.x is a multiple of 32. groups: one Bounds per GROUP rows.
-extern "C" __global__ void bound_rows(const Row* rows, int count, int width, int height, Bounds* bounds,
-                                      Bounds* groups)
+// The bins that a primitive touches: of `total` from (x0, y0) on, `wide` to a row, those outside of `hole`. Counted
+// from the tile's first.
+struct Marks {
+    int x0, y0, wide, total;
+    Box hole;
+    int across, words;   // of the grid, of a bin
+    u64 bit;
+    u64* at;             // the word of the grid's first bin
+
+    // Mark every step-th bin of [first, end).
+    __device__ __forceinline__ void mark(int first, int step, int end) const
+    {
+        if (first >= end) return;
+        int down = step / wide, right = step - down * wide;
+        int y = first / wide, x = first - y * wide;
+#pragma unroll 1
+        for (int k = first; k < end; k += step) {
+            int column = x0 + x, row = y0 + y;
+            bool hollow = column >= hole.x0 && column < hole.x1 && row >= hole.y0 && row < hole.y1;
+            if (!hollow) atomicOr(at + (i64)(row * across + column) * words, bit);
+            x += right, y += down;
+            if (x >= wide) x -= wide, ++y;
+        }
+    }
+};
+
+__device__ __forceinline__ Marks marks_of(const Row& row, const Head& head, int bit, u64* masks)
 {
-    int n = blockIdx.x * blockDim.x + threadIdx.x;
-    int x0 = 32767, y0 = 32767, x1 = -1, y1 = -1;
+    Box box = touched(row), inner = hole(row);
+    int left = head.left(), top = head.top();
+    Marks out;
+    out.x0 = max((box.x0 >> 6) - left, 0), out.y0 = max((box.y0 >> 3) - top, 0);
+    out.wide = max(min((box.x1 + 63 >> 6) - left, head.across()) - out.x0, 0);
+    out.total = out.wide * max(min((box.y1 + 7 >> 3) - top, head.down()) - out.y0, 0);
+    if (box.x0 >= box.x1 || box.y0 >= box.y1 || !(row.colour >> 24)) out.total = 0;
+    out.hole = Box{(inner.x0 + 63 >> 6) - left, (inner.y0 + 7 >> 3) - top, (inner.x1 >> 6) - left,
+                   (inner.y1 >> 3) - top};
+    out.across = head.across(), out.words = head.words();
+    out.bit = 1ull << bit % BITS, out.at = masks + head.masks + bit / BITS;
+    return out;
+}
+
+// SHARE lanes per primitive; those of all tiles lie one after the other, in the order of the tiles. The boxes of all
+// people of a tile do as well, so that a lane to each would leave all the work to a few warps.
+extern "C" __global__ void __launch_bounds__(BIN_THREADS)
+bin_rows(const Row* rows, int count, const i64* tiles, int tile_count, u64* masks)
+{
+    __shared__ Marks large[BIN_THREADS / SHARE];
+    int lane = threadIdx.x & 31, own = threadIdx.x / SHARE, n = blockIdx.x * (BIN_THREADS / SHARE) + own;
+    Row row = n < count ? rows[n] : Row{};
+    int warps_first = n - lane / SHARE, tile = 0;
+    for (int first = 0; first < tile_count; first += 32) {
+        bool before = first + lane < tile_count && tiles[(first + lane) * TILE_COLUMNS + END] <= warps_first;
+        tile += __popc(__ballot_sync(~0u, before));
+    }
+    Marks marks;
+    marks.total = 0;
     if (n < count) {
-        Row row = rows[n];
-        int left = row.x0, above = row.y0, right = row.x1, below = row.y1;
-        int kind = row.ab >> 30, a = row.ab & 0xffff;
-        Bounds box = {0, 0, 0, 0, 1, 1, 0, 0};
-        if (kind == LINE) {
-            int reach = a / 2 + 16;
-            left = (min(row.x0, row.x1) - reach) >> 4;
-            right = ((max(row.x0, row.x1) + reach) >> 4) + 1;
-            above = (min(row.y0, row.y1) - reach) >> 4;
-            below = ((max(row.y0, row.y1) + reach) >> 4) + 1;
-        } else if (kind == FRAME) {
-            box.hole_x0 = (short)min(max(left + a, -1), 32767), box.hole_x1 = (short)min(max(right - a, -1), 32767);
-            box.hole_y0 = (short)min(max(above + a, -1), 32767), box.hole_y1 = (short)min(max(below - a, -1), 32767);
-        }
-        left = max(max(left, (int)row.clip_x0), 0);
-        right = min(min(right, (int)row.clip_x1), width);
-        above = max(max(above, (int)row.clip_y0), 0);
-        below = min(min(below, (int)row.clip_y1), height);
-        if (left < right && above < below && row.colour >> 24) {
-            x0 = left, y0 = above, x1 = right, y1 = below;
-        }
-        box.x0 = (short)x0, box.y0 = (short)y0, box.x1 = (short)x1, box.y1 = (short)y1;
-        bounds[n] = box;
+        while (tiles[tile * TILE_COLUMNS + END] <= n) ++tile;
+        Head head = head_of(tiles + tile * TILE_COLUMNS);
+        marks = marks_of(row, head, n - (int)head.under, masks);
+        marks.mark(lane % SHARE, SHARE, min(marks.total, LARGE));
+        if (marks.total > LARGE && lane % SHARE == 0) large[own] = marks;
     }
-    for (int step = GROUP / 2; step; step >>= 1) {
-        x0 = min(x0, __shfl_xor_sync(~0u, x0, step));
-        y0 = min(y0, __shfl_xor_sync(~0u, y0, step));
-        x1 = max(x1, __shfl_xor_sync(~0u, x1, step));
-        y1 = max(y1, __shfl_xor_sync(~0u, y1, step));
-    }
-    if (n < count && n % GROUP == 0) {
-        groups[n / GROUP] = Bounds{(short)x0, (short)y0, (short)x1, (short)y1, 1, 1, 0, 0};
+    unsigned lanes = __ballot_sync(~0u, marks.total > LARGE && lane % SHARE == 0);
+    __syncwarp();   // what the lanes have written is there for all
+    for (; lanes; lanes &= lanes - 1) {
+        const Marks& shared = large[(threadIdx.x - lane + __ffs(lanes) - 1) / SHARE];
+        shared.mark(LARGE + lane, 32, shared.total);
     }
 }
 
@@ -186,6 +275,14 @@ struct Fresh {
     u8 y[2][32][8], uv[32][8];
 };
 
+// The square root as IEEE 754 rounds it, of 2^-100 and more: what sqrtf does there, without its way out for the rest,
+// which would keep the compiler from working at two roots at once.
+__device__ __forceinline__ float root(float v)
+{
+    float y = rsqrtf(v), s = v * y;
+    return fmaf(fmaf(-s, s, v), 0.5f * y, s);
+}
+
 // Coverage of a LINE at luma samples, 0..255: float, in the order of _line_row of primitives_cpu.py.
 struct __align__(8) Line {
     float ax, ay, dx, dy, scale, edge;
@@ -194,7 +291,8 @@ struct __align__(8) Line {
     {
         float along = fminf(fmaxf((px * dx + py * dy) * scale, 0.0f), 1.0f);
         float ex = px - along * dx, ey = py - along * dy;
-        float inside = fminf(fmaxf(edge - sqrtf(ex * ex + ey * ey), 0.0f), 1.0f);
+        float distance = root(fmaxf(ex * ex + ey * ey, 1e-20f));   // less would leave `edge`, 1/2 or more, as it is too
+        float inside = fminf(fmaxf(edge - distance, 0.0f), 1.0f);
         return (int)(inside * 255.0f + 0.5f);
     }
 };
@@ -239,7 +337,7 @@ struct Desk {
     };
     unsigned columns[4][PITCH];     // of a strip's two luma rows: upper, chroma, lower: a byte each, lowest first
     unsigned short found[FOUND];
-    u8 met[CHUNK];
+    u8 turns[8 * READY];            // to draw: which of `ready` in the low 5 bits, which 32 columns of it above
 };
 
 // A lane's own samples to shared memory, and back: 8 x 2 of the warp's 64 x 8.
@@ -354,13 +452,79 @@ __device__ __forceinline__ void sample_chroma(Fresh& fresh, const i64* tile, con
     }
 }
 
+// Where the samples of one thread lie in a tile's picture, and whether they can be read as whole words.
+struct Source {
+    const u8 *luma, *chroma;
+    int luma_row, chroma_row;
+    bool shown, luma_fast, chroma_fast, half, first;   // half: 2:1; first: no chroma sample lies before it
+};
+
+// x and y are the mosaic's. What lies in a picture lies less than 2 GB apart. No && where something is loaded: one load
+// would wait for the other.
+__device__ __forceinline__ Source source_of(const i64* tile, int x, int y)
+{
+    Source out;
+    int left = (int)tile[BOX], top = (int)tile[BOX + 1], mode = (int)tile[MODE];
+    int right = left + (int)tile[BOX + 2], bottom = top + (int)tile[BOX + 3];
+    int luma_step = (int)tile[PLANES + 2], chroma_step = (int)tile[PLANES + 5];
+    out.half = (mode & MODE_MASK) == MODE_HALF;
+    int column = (int)tile[ORIGIN + 2] + ((x - left) / 2 << out.half);   // x - left is even; may be negative
+    int row = (int)tile[ORIGIN + 1] + (y - top << out.half);
+    int chroma_row = (int)tile[ORIGIN + 3] + ((y - top >> 1) << out.half);
+    out.shown = (tile[PLANES] != 0) & (x + 8 > left) & (x < right) & (y >= top) & (y < bottom);   // boxes are even
+    out.first = column == 0;
+    out.luma_row = (int)tile[PLANES + 1], out.chroma_row = (int)tile[PLANES + 4];
+    out.luma = (const u8*)tile[PLANES] + (row * out.luma_row + (int)tile[ORIGIN] + (x - left << out.half));
+    out.chroma = (const u8*)tile[PLANES + 3] + (chroma_row * out.chroma_row + 2 * column);
+    bool fast = out.shown & (x >= left) & (x + 8 <= right) & ((mode & MODE_MASK) != 0);
+    int unaligned = out.half ? 15 : 7;
+    out.luma_fast = fast & (luma_step == 1) & ((((int)(i64)out.luma | out.luma_row) & unaligned) == 0);
+    out.chroma_fast = fast & ((mode & PAIRS) != 0) & (chroma_step == 2)
+                    & ((((int)(i64)out.chroma | out.chroma_row) & unaligned) == 0);
+    return out;
+}
+
+// What is read of it: rows of luma and chroma, 8 bytes of each 1:1, 16 bytes 2:1, and the pair before those of chroma.
+struct Raw {
+    uint4 luma[4], chroma[2];
+    unsigned before[2];
+};
+
+__device__ __forceinline__ uint4 read(const u8* at, bool half)
+{
+    if (half) return READ((const uint4*)at);
+    uint2 eight = READ((const uint2*)at);
+    return make_uint4(eight.x, eight.y, 0, 0);
+}
+
+__device__ __forceinline__ Raw read(const Source& source)
+{
+    Raw raw = {};
+    if (source.luma_fast) {
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+            if (k < 2 || source.half) raw.luma[k] = read(source.luma + k * source.luma_row, source.half);
+        }
+    }
+    if (source.chroma_fast) {
+#pragma unroll
+        for (int k = 0; k < 2; ++k) {
+            if (k && !source.half) continue;
+            const u8* at = source.chroma + k * source.chroma_row;
+            raw.chroma[k] = read(at, source.half);
+            if (source.half) raw.before[k] = __ldg((const unsigned short*)(source.first ? at : at - 2));
+        }
+    }
+    return raw;
+}
+
 // 2:1. Luma is the mean of 2 x 2. Chroma is left-sited on both sides: across, its samples count 1, 4 and 3
 // eighths, which is what the tables say; the sample before the first is the first.
-__device__ __forceinline__ void halve_luma(Cell& out, const u8* at, i64 row_step)
+__device__ __forceinline__ void halve_luma(Cell& out, const Raw& raw)
 {
 #pragma unroll
-    for (int r = 0; r < 2; ++r, at += 2 * row_step) {
-        uint4 a = *(const uint4*)at, b = *(const uint4*)(at + row_step);
+    for (int r = 0; r < 2; ++r) {
+        uint4 a = raw.luma[2 * r], b = raw.luma[2 * r + 1];
         unsigned above[4] = {a.x, a.y, a.z, a.w}, below[4] = {b.x, b.y, b.z, b.w};
 #pragma unroll
         for (int k = 0; k < 4; ++k) {
@@ -370,12 +534,11 @@ __device__ __forceinline__ void halve_luma(Cell& out, const u8* at, i64 row_step
     }
 }
 
-__device__ __forceinline__ void halve_chroma(Cell& out, const u8* at, i64 row_step, bool first)
+__device__ __forceinline__ void halve_chroma(Cell& out, const Raw& raw)
 {
-    const u8* before = first ? at : at - 2;
-    uint4 a = *(const uint4*)at, b = *(const uint4*)(at + row_step);
+    uint4 a = raw.chroma[0], b = raw.chroma[1];
     unsigned above[4] = {a.x, a.y, a.z, a.w}, below[4] = {b.x, b.y, b.z, b.w};
-    unsigned last = low_pair(*(const unsigned short*)before) + low_pair(*(const unsigned short*)(before + row_step));
+    unsigned last = low_pair(raw.before[0]) + low_pair(raw.before[1]);
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
         unsigned middle = low_pair(above[k]) + low_pair(below[k]), next = high_pair(above[k]) + high_pair(below[k]);
@@ -385,48 +548,39 @@ __device__ __forceinline__ void halve_chroma(Cell& out, const u8* at, i64 row_st
 }
 
 // Note [Compose] for one thread's samples; x and y are the mosaic's.
-__device__ __forceinline__ void draw_picture(Cell& cell, Desk& desk, const i64* tile, const int* tables,
-                                             const int* colours, int x, int y)
+__device__ __forceinline__ void draw_picture(Cell& cell, Desk& desk, const Source& source, Raw raw,
+                                             const i64* tile, const int* tables, const int* colours, int x, int y)
 {
-    int left = (int)tile[BOX], top = (int)tile[BOX + 1];
-    int right = left + (int)tile[BOX + 2], bottom = top + (int)tile[BOX + 3];
-    if (x + 8 <= left || x >= right || y < top || y >= bottom) return;   // rows come in pairs, as boxes are even
-    int mode = (int)tile[MODE] & MODE_MASK, scale = mode == MODE_HALF ? 2 : 1;
-    bool pairs = (int)tile[MODE] & PAIRS;
-    bool fast = x >= left && x + 8 <= right && mode != 0;
-    int half_x = (x - left) / 2, half_y = (y - top) >> 1;   // x - left is even; may be negative
-    int luma_row = (int)tile[PLANES + 1], chroma_row = (int)tile[PLANES + 4];
+    if (!source.shown) return;
+    int left = (int)tile[BOX], top = (int)tile[BOX + 1], right = left + (int)tile[BOX + 2];
     int lane = threadIdx.x & 31;
     Cell fresh;
-
-    const u8* luma = (const u8*)tile[PLANES] + (tile[ORIGIN + 1] + scale * (y - top)) * luma_row + tile[ORIGIN]
-                   + scale * (x - left);
-    int column = (int)tile[ORIGIN + 2] + scale * half_x;
-    const u8* chroma = (const u8*)tile[PLANES + 3] + (tile[ORIGIN + 3] + scale * half_y) * chroma_row + 2 * column;
-    bool luma_fast = fast && tile[PLANES + 2] == 1 && (((int)(i64)luma | luma_row) & 8 * scale - 1) == 0;
-    bool chroma_fast = fast && pairs && tile[PLANES + 5] == 2 && (((int)(i64)chroma | chroma_row) & 8 * scale - 1) == 0;
-    if (!luma_fast || !chroma_fast) {   // takes many registers: what is drawn already leaves them meanwhile
+    if (!source.luma_fast || !source.chroma_fast) {   // takes many registers: what else is there leaves them meanwhile
         put(desk.columns, cell);
-        if (!luma_fast) sample_luma(desk.fresh, tile, tables, x - left, y - top, right - left);
-        if (!chroma_fast) sample_chroma(desk.fresh, tile, tables, pairs, half_x, half_y, (right - left) / 2);
+        if (!source.luma_fast) sample_luma(desk.fresh, tile, tables, x - left, y - top, right - left);
+        if (!source.chroma_fast) {
+            sample_chroma(desk.fresh, tile, tables, (int)tile[MODE] & PAIRS, (x - left) / 2, (y - top) >> 1,
+                          (right - left) / 2);
+        }
         take(cell, desk.columns);
+        raw = read(source_of(tile, x, y));
     }
 
-    if (!luma_fast) {
+    if (!source.luma_fast) {
 #pragma unroll
         for (int r = 0; r < 2; ++r) spread(fresh.y[r], *(const uint2*)desk.fresh.y[r][lane]);
-    } else if (mode == MODE_COPY) {
+    } else if (source.half) {
+        halve_luma(fresh, raw);
+    } else {
 #pragma unroll
-        for (int r = 0; r < 2; ++r) spread(fresh.y[r], *(const uint2*)(luma + r * luma_row));
-    } else {
-        halve_luma(fresh, luma, luma_row);
+        for (int r = 0; r < 2; ++r) spread(fresh.y[r], make_uint2(raw.luma[r].x, raw.luma[r].y));
     }
-    if (!chroma_fast) {
+    if (!source.chroma_fast) {
         spread(fresh.uv, *(const uint2*)desk.fresh.uv[lane]);
-    } else if (mode == MODE_COPY) {
-        spread(fresh.uv, *(const uint2*)chroma);
+    } else if (source.half) {
+        halve_chroma(fresh, raw);
     } else {
-        halve_chroma(fresh, chroma, chroma_row, column == 0);
+        spread(fresh.uv, make_uint2(raw.chroma[0].x, raw.chroma[0].y));
     }
 
     if (tile[COLOUR] >= 0) {
@@ -443,13 +597,13 @@ __device__ __forceinline__ void draw_picture(Cell& cell, Desk& desk, const i64* 
         }
     }
     unsigned opacity = (unsigned)tile[OPACITY];
+    if (opacity == 255 && x >= left && x + 8 <= right) {
+        cell = fresh;
+        return;
+    }
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
         if (x + 2 * i < left || x + 2 * i >= right) continue;
-        if (opacity == 255) {
-            cell.y[0][i] = fresh.y[0][i], cell.y[1][i] = fresh.y[1][i], cell.uv[i] = fresh.uv[i];
-            continue;
-        }
         cell.y[0][i] = mix(cell.y[0][i], fresh.y[0][i], opacity);
         cell.y[1][i] = mix(cell.y[1][i], fresh.y[1][i], opacity);
         cell.uv[i] = mix(cell.uv[i], fresh.uv[i], opacity);
@@ -458,14 +612,14 @@ __device__ __forceinline__ void draw_picture(Cell& cell, Desk& desk, const i64* 
 
 __device__ __forceinline__ int within(int v, int end) { return min(max(v, 0), end); }
 
-__device__ __forceinline__ void prepare(Ready& out, const Row& row, const Bounds& bounds, int atlas_pitch, int left,
-                                        int top)
+__device__ __forceinline__ void prepare(Ready& out, const Row& row, int atlas_pitch, int left, int top)
 {
     int kind = row.ab >> 30, a = row.ab & 0xffff, b = row.ab >> 16 & 0x3fff;
-    int x0 = within(bounds.x0 - left, 64), x1 = within(bounds.x1 - left, 64);
-    int y0 = within(bounds.y0 - top, 8), y1 = within(bounds.y1 - top, 8);
-    int hole_x0 = within(bounds.hole_x0 - left, 64), hole_x1 = within(bounds.hole_x1 - left, 64);
-    int hole_y0 = within(bounds.hole_y0 - top, 8), hole_y1 = within(bounds.hole_y1 - top, 8);
+    Box box = touched(row), inner = hole(row);
+    int x0 = within(box.x0 - left, 64), x1 = within(box.x1 - left, 64);
+    int y0 = within(box.y0 - top, 8), y1 = within(box.y1 - top, 8);
+    int hole_x0 = within(inner.x0 - left, 64), hole_x1 = within(inner.x1 - left, 64);
+    int hole_y0 = within(inner.y0 - top, 8), hole_y1 = within(inner.y1 - top, 8);
     int split = 64, gap = 0;
     if (hole_y0 <= y0 && y1 <= hole_y1) {          // only the sides of a frame
         if (hole_x0 <= x0) {
@@ -487,6 +641,8 @@ __device__ __forceinline__ void prepare(Ready& out, const Row& row, const Bounds
     int width = empty ? 2 : (x1 + 1 & ~1) - (x0 & ~1) - gap, strips = (y1 + 1 >> 1) - (y0 >> 1);
     Place& place = out.place;
     place.total = empty ? 0 : width * strips, place.width = width;
+    bool whole = hole_x0 >= x1 || hole_x1 <= x0 || hole_y0 >= y1 || hole_y1 <= y0;   // nothing of it is hollow
+    if (kind <= FRAME && whole && place.total >= FLAT_FROM) kind = FLAT, place.total = 32;
     place.reciprocal = 65536u / (unsigned)width + 1, place.strip = y0 >> 1;
     place.x0 = x0, place.y0 = y0, place.wide = x1 - x0, place.high = y1 - y0;
     place.split = split, place.gap = gap, place.kind = kind, place.colour = row.colour;
@@ -502,128 +658,173 @@ __device__ __forceinline__ void prepare(Ready& out, const Row& row, const Bounds
 // Whether v lies in [begin, begin + size).
 __device__ __forceinline__ bool inside(int v, int begin, int size) { return (unsigned)(v - begin) < (unsigned)size; }
 
-// One primitive, a lane to a column and 32 of them a turn. A chroma sample's two columns lie in lanes 2n, 2n + 1.
-__device__ __forceinline__ void draw_ready(unsigned (*columns)[PITCH], const Ready& row, const u8* atlas,
-                                           int atlas_pitch, int left, int top)
+// A lane's part in one turn: a column of a primitive, and how much of its two luma samples that covers, 0..255.
+struct Stroke {
+    int at;                 // in `columns`
+    unsigned upper, lower;
+    unsigned colour;
+    bool flat;              // the lane's own eight columns: a bit of `upper` for each, and in `lower` what they weigh
+};
+
+// Needs nothing of what was drawn before, so that several are on their way at once. A chroma sample's two columns lie
+// in lanes 2n, 2n + 1. Lanes without a column in a primitive's last turn cover nothing, nor does any if not `live`.
+__device__ __forceinline__ Stroke weigh(const Ready& row, int turn, bool live, const u8* atlas, int atlas_pitch,
+                                        int left, int top)
 {
     Place place = row.place;
-    int lane = threadIdx.x & 31;
-    unsigned alpha = place.colour >> 24, luma = place.colour & 255;
+    int n = (threadIdx.x & 31) + 32 * turn;
+    int strip = n * place.reciprocal >> 16, x = n - strip * place.width + (place.x0 & ~1);
+    if (x >= place.split) x += place.gap;
+    strip += place.strip;
+    int y = 2 * strip;
+    bool across = live & inside(x, place.x0, place.wide);
+    bool upper = across & inside(y, place.y0, place.high), lower = across & inside(y + 1, place.y0, place.high);
+    Stroke out = {strip * PITCH + x, 0, 0, place.colour, place.kind == FLAT};
+    if (place.kind == FLAT) {
+        int own = (n & 7) * 8, alpha = place.colour >> 24;
+        strip = n >> 3, y = 2 * strip, out.at = strip * PITCH + own;
+        upper = live & inside(y, place.y0, place.high), lower = live & inside(y + 1, place.y0, place.high);
+        out.upper = (1 << within(place.x0 + place.wide - own, 8)) - (1 << within(place.x0 - own, 8));
+        out.lower = (upper ? alpha : 0) | (lower ? alpha << 16 : 0);
+    } else if (place.kind == GLYPH) {
+        const u8* at = atlas + (row.texel + y * atlas_pitch + x);
+        if (upper) out.upper = __ldg(at);
+        if (lower) out.lower = __ldg(at + atlas_pitch);
+    } else if (place.kind == LINE) {
+        Line line = row.line;
+        float px = (float)(left + x) + 0.5f - line.ax;
+        float py = (float)(top + y) + 0.5f - line.ay, below = (float)(top + y + 1) + 0.5f - line.ay;
+        int first = line.coverage(px, py), second = line.coverage(px, below);
+        out.upper = upper ? first : 0, out.lower = lower ? second : 0;
+    } else {
+        Hole hole = row.hole;
+        bool hollow = inside(x, hole.x0, hole.wide);
+        out.upper = upper & !(hollow & inside(y, hole.y0, hole.high)) ? 255 : 0;
+        out.lower = lower & !(hollow & inside(y + 1, hole.y0, hole.high)) ? 255 : 0;
+    }
+    return out;
+}
+
+__device__ __forceinline__ void blend_flat(unsigned* columns, const Stroke& stroke)
+{
+    if (!stroke.upper || !stroke.lower) return;
+    unsigned luma = stroke.colour & 255, chroma = __byte_perm(stroke.colour, 0, 0x4241);
 #pragma unroll 1
-    for (int n = lane; n - lane < place.total; n += 32) {   // with every lane, though some have no column in the last
-        int strip = n * place.reciprocal >> 16, x = n - strip * place.width + (place.x0 & ~1);
-        if (x >= place.split) x += place.gap;
-        strip += place.strip;
-        int y = 2 * strip;
-        bool across = inside(x, place.x0, place.wide);
-        bool upper = across & inside(y, place.y0, place.high), lower = across & inside(y + 1, place.y0, place.high);
-        unsigned weights;   // of the upper luma sample, and of the lower one in the high half
-        if (place.kind <= FRAME) {
-            Hole hole = row.hole;
-            bool hollow = inside(x, hole.x0, hole.wide);
-            upper &= !(hollow & inside(y, hole.y0, hole.high)), lower &= !(hollow & inside(y + 1, hole.y0, hole.high));
-            weights = (upper ? alpha : 0) | (lower ? alpha << 16 : 0);
-        } else {
-            if (place.kind == GLYPH) {
-                const u8* at = atlas + (row.texel + y * atlas_pitch + x);
-                weights = (upper ? at[0] : 0) | (lower ? at[atlas_pitch] << 16 : 0);
-            } else {
-                Line line = row.line;
-                float px = (float)(left + x) + 0.5f - line.ax;
-                float py = (float)(top + y) + 0.5f - line.ay, below = (float)(top + y + 1) + 0.5f - line.ay;
-                int first = line.coverage(px, py), second = line.coverage(px, below);
-                weights = (upper ? first : 0) | (lower ? second << 16 : 0);
-            }
-            weights = divided(weights * alpha + 0x007f007fu);
+    for (int half = 0; half < 2; ++half) {   // once in the code, which is there for each turn that is under way
+        uint4* at = (uint4*)(columns + stroke.at) + half;
+        uint4 four = *at;
+        unsigned old[4] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+        for (int i = 0; i < 4; i += 2) {
+            unsigned first = stroke.upper >> 4 * half + i & 1 ? stroke.lower : 0;
+            unsigned second = stroke.upper >> 4 * half + i + 1 & 1 ? stroke.lower : 0;
+            unsigned sum = first + second;
+            unsigned pair = mix(__byte_perm(old[i], old[i + 1], 0x3531), chroma, (sum & 0xffff) + (sum >> 16) + 2 >> 2);
+            old[i] = mix_each(old[i] & LANES, luma, first) | (pair & 0xffff) << 8;
+            old[i + 1] = mix_each(old[i + 1] & LANES, luma, second) | pair >> 16 << 8;
         }
-        unsigned sum = weights + __shfl_xor_sync(~0u, weights, 1);
-        sum = (sum & 0xffff) + (sum >> 16);
-        if (sum) {
-            unsigned* column = &columns[strip][x];
-            unsigned old = *column, chroma = __byte_perm(place.colour, 0, 0x4441 + (n & 1));
-            *column = mix_each(old & LANES, luma, weights) | mix(old >> 8 & 255, chroma, sum + 2 >> 2) << 8;
+        *at = make_uint4(old[0], old[1], old[2], old[3]);
+    }
+}
+
+__device__ __forceinline__ void blend(unsigned* columns, const Stroke& stroke)
+{
+    if (stroke.flat) return blend_flat(columns, stroke);   // with every lane
+    unsigned weights = divided((stroke.upper | stroke.lower << 16) * (stroke.colour >> 24) + 0x007f007fu);
+    unsigned sum = weights + __shfl_xor_sync(~0u, weights, 1);
+    sum = (sum & 0xffff) + (sum >> 16);
+    if (sum) {
+        unsigned* column = columns + stroke.at;
+        unsigned old = *column, chroma = __byte_perm(stroke.colour, 0, 0x4441 + (threadIdx.x & 1));
+        *column = mix_each(old & LANES, stroke.colour & 255, weights) | mix(old >> 8 & 255, chroma, sum + 2 >> 2) << 8;
+    }
+}
+
+// Draw the listed primitives, counted from `rows`, over the warp's samples in shared memory, in order: 32 columns of
+// one primitive a turn.
+__device__ APART void draw_found(Desk& desk, int count, const Row* rows, const u8* atlas, int atlas_pitch, int left,
+                                 int top)
+{
+    int lane = threadIdx.x & 31;
+#pragma unroll 1
+    for (int first = 0; first < count; first += READY) {
+        __syncwarp();   // what is listed is there, and nobody needs what lay where primitives are made ready
+        int own = 0, before = 0, turns = 0;   // of a lane's primitive, of those before it, of all
+        if (lane < min(count - first, READY)) {
+            prepare(desk.ready[lane], rows[desk.found[first + lane]], atlas_pitch, left, top);
+            own = desk.ready[lane].place.total + 31 >> 5;
+        }
+#pragma unroll
+        for (int bit = 0; bit < 4; ++bit) {   // at most 64 x 4 columns: 8 turns
+            unsigned lanes = __ballot_sync(~0u, own >> bit & 1);
+            before += __popc(lanes & (1u << lane) - 1) << bit, turns += __popc(lanes) << bit;
+        }
+        for (int k = 0; k < own; ++k) desk.turns[before + k] = lane | k << 5;
+        __syncwarp();
+#pragma unroll 1
+        for (int n = 0; n < turns; n += DEPTH) {
+            Stroke strokes[DEPTH];
+#pragma unroll
+            for (int k = 0; k < DEPTH; ++k) {
+                bool live = n + k < turns;
+                int turn = desk.turns[live ? n + k : n];
+                strokes[k] = weigh(desk.ready[turn & 31], turn >> 5, live, atlas, atlas_pitch, left, top);
+            }
+#pragma unroll
+            for (int k = 0; k < DEPTH; ++k) {
+                blend(desk.columns[0], strokes[k]);
+                __syncwarp();   // the next one may lie over this one, on other lanes
+            }
         }
     }
 }
 
-// Draw the listed primitives, counted from `rows` and `bounds`, in order.
-__device__ __forceinline__ void draw_found(Cell& cell, Desk& desk, int count, const Row* rows, const Bounds* bounds,
-                                           const u8* atlas, int atlas_pitch, int left, int top)
+// The lowest n bits, of an n that may be outside of 0 .. 64.
+__device__ __forceinline__ u64 lowest(int n) { return n >= BITS ? ~0ull : n <= 0 ? 0 : (1ull << n) - 1; }
+
+// Draw those of a tile's primitives that lie under its picture or over it and are marked in the warp's bin, in order.
+// Every lane of the warp takes part; it covers 64 x 8 from (left, top). marks: word `lane` of the bin. What lies over
+// the picture comes last, and clears the bin.
+__device__ __forceinline__ void draw_marked(Cell& cell, Desk& desk, const i64* tile, bool over, u64* masks, u64 marks,
+                                            const Row* rows, const u8* atlas, int atlas_pitch, int left, int top)
 {
+    Head head = head_of(tile);
     int lane = threadIdx.x & 31;
+    int begin = over ? (int)(head.over - head.under) : 0, end = (int)((over ? head.end : head.over) - head.under);
+    unsigned lanes_before = (1u << lane) - 1;
+    u64* bin = head.bin(masks, left, top);
+    rows += head.under;
     put(desk.columns, cell);
-    for (int first = 0; first < count; first += READY) {
-        int listed = min(count - first, READY);
-        __syncwarp();   // what is listed is there, and nobody needs what lay where primitives are made ready
-        if (lane < listed) {
-            int n = desk.found[first + lane];
-            prepare(desk.ready[lane], rows[n], bounds[n], atlas_pitch, left, top);
-        }
-        __syncwarp();
 #pragma unroll 1
-        for (int k = 0; k < listed; ++k) {
-            draw_ready(desk.columns, desk.ready[k], atlas, atlas_pitch, left, top);
-            __syncwarp();   // the next one may lie over this one, on other lanes
+    for (int first = 0; first < end; first += CHUNK) {
+        int n = first + lane * BITS, count = 0;   // n: this lane's lowest bit
+        if (first) marks = n < end ? bin[n / BITS] : 0;
+        if (over && marks) bin[n / BITS] = 0;
+        marks &= lowest(end - n) & ~lowest(begin - n);
+        unsigned lanes = __ballot_sync(~0u, marks != 0);
+#pragma unroll 1
+        while (lanes) {
+            int from = __ffs(lanes) - 1;
+            u64 word = __shfl_sync(~0u, marks, from);
+            lanes &= lanes - 1;
+#pragma unroll
+            for (int k = 0; k < BITS; k += 32) {
+                unsigned half = word >> k;
+                if (half >> lane & 1) desk.found[count + __popc(half & lanes_before)] = from * BITS + k + lane;
+                count += __popc(half);
+            }
+            if (!lanes || count > FOUND - BITS) {
+                draw_found(desk, count, rows + first, atlas, atlas_pitch, left, top);
+                count = 0;
+            }
         }
     }
     take(cell, desk.columns);
 }
 
-// Draw rows [begin, end), in order. Every lane of the warp takes part; the warp covers 64 x 8 from (left, top).
-__device__ __forceinline__ void draw_rows(Cell& cell, Desk& desk, const Row* rows, const Bounds* bounds,
-                                          const Bounds* groups, int begin, int end, const u8* atlas, int atlas_pitch,
-                                          int left, int top)
-{
-    int lane = threadIdx.x & 31, last = (end + GROUP - 1) / GROUP;
-    unsigned lanes_before = (1u << lane) - 1;
-#pragma unroll 1
-    for (int first = begin / GROUP; begin < end && first < last; first += CHUNK) {
-        Bounds box[CHUNK / 32];
-        int met = 0;
-#pragma unroll
-        for (int k = 0; k < CHUNK / 32; ++k) {   // all at once: memory is waited for once
-            box[k] = Bounds{0, 0, 0, 0, 0, 0, 0, 0};
-            if (first + 32 * k + lane < last) box[k] = groups[first + 32 * k + lane];
-        }
-#pragma unroll
-        for (int k = 0; k < CHUNK / 32; ++k) {
-            bool hit = reaches(box[k], left, top);
-            unsigned hits = __ballot_sync(~0u, hit);
-            if (hit) desk.met[met + __popc(hits & lanes_before)] = 32 * k + lane;
-            met += __popc(hits);
-        }
-        __syncwarp();
-        int count = 0, start = first * GROUP;
-#pragma unroll 1
-        for (int at = 0; at < met; at += 4) {
-            int n[2];
-#pragma unroll
-            for (int k = 0; k < 2; ++k) {
-                int slot = at + 2 * k + (lane >> 4);
-                n[k] = slot < met ? desk.met[slot] * GROUP + (lane & 15) : end;
-                box[k] = Bounds{0, 0, 0, 0, 0, 0, 0, 0};
-                if (start + n[k] >= begin && start + n[k] < end) box[k] = bounds[start + n[k]];
-            }
-#pragma unroll
-            for (int k = 0; k < 2; ++k) {
-                bool hit = reaches(box[k], left, top) && !spares(box[k], left, top);
-                unsigned hits = __ballot_sync(~0u, hit);
-                if (hit) desk.found[count + __popc(hits & lanes_before)] = n[k];
-                count += __popc(hits);
-            }
-            if (count > FOUND - 4 * GROUP || (count && at + 4 >= met)) {
-                draw_found(cell, desk, count, rows + start, bounds + start, atlas, atlas_pitch, left, top);
-                count = 0;
-            }
-        }
-        __syncwarp();   // all have read what was met
-    }
-}
-
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
 compose(u8* nv12, int width, int height, unsigned background, const i64* tiles, int tile_count, const int* tables,
-        const Row* rows, const Bounds* bounds, const Bounds* groups, const u8* atlas, int atlas_pitch,
-        const int* colours)
+        const Row* rows, u64* masks, const u8* atlas, int atlas_pitch, const int* colours)
 {
     __shared__ Desk desks[THREADS / 32];
     int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
@@ -641,20 +842,27 @@ compose(u8* nv12, int width, int height, unsigned background, const i64* tiles, 
     for (int first = 0; first < tile_count; first += 32) {
         bool met = false;
         if (first + lane < tile_count) {
-            i64 reach = tiles[(first + lane) * TILE_COLUMNS + REACH];
-            met = (short)reach < left + 64 && (short)(reach >> 32) > left && (short)(reach >> 16) < top + 8
-               && (short)(reach >> 48) > top;
+            const i64* tile = tiles + (first + lane) * TILE_COLUMNS;
+            Head head = head_of(tile);
+            met = (head.x0 < left + 64) & (head.x1 > left) & (head.y0 < top + 8) & (head.y1 > top)
+                & ((tile[PLANES] != 0) | (head.under < head.end));
         }
         unsigned met_tiles = __ballot_sync(~0u, met);
-        while (met_tiles) {
-            const i64* tile = tiles + (first + __ffs(met_tiles) - 1) * TILE_COLUMNS;
-            met_tiles &= met_tiles - 1;
 #pragma unroll 1
-            for (int part = UNDER; part < END; ++part) {   // [UNDER, OVER), the picture, [OVER, END)
-                draw_rows(cell, desks[warp], rows, bounds, groups, (int)tile[part], (int)tile[part + 1], atlas,
-                          atlas_pitch, left, top);
-                if (part == UNDER && tile[PLANES]) draw_picture(cell, desks[warp], tile, tables, colours, x, y);
+        for (; met_tiles; met_tiles &= met_tiles - 1) {
+            const i64* tile = tiles + (first + __ffs(met_tiles) - 1) * TILE_COLUMNS;
+            Head head = head_of(tile);
+            int words = head.words(), under = (int)head.over - (int)head.under;
+            u64 marks = lane < words ? head.bin(masks, left, top)[lane] : 0;
+            Source source = source_of(tile, x, y);
+            Raw raw = read(source);
+            bool marked = words > 32 || __ballot_sync(~0u, marks != 0);
+            if (under && (under > CHUNK || __ballot_sync(~0u, (marks & lowest(under - lane * BITS)) != 0))) {
+                draw_marked(cell, desks[warp], tile, false, masks, marks, rows, atlas, atlas_pitch, left, top);
+                raw = read(source_of(tile, x, y));   // again: it is not kept in registers meanwhile
             }
+            draw_picture(cell, desks[warp], source, raw, tile, tables, colours, x, y);
+            if (marked) draw_marked(cell, desks[warp], tile, true, masks, marks, rows, atlas, atlas_pitch, left, top);
         }
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,17 +35,19 @@ from tiler.types import Frame, Int32
 
 # Columns of the tile table; see compose.cu.
 PLANES, TABLE, BOX, OPACITY, COLOUR, MODE = 0, 9, 13, 17, 18, 19
-UNDER, OVER, END, REACH, ORIGIN = 20, 21, 22, 23, 24
-TILE_COLUMNS = 28
+REACH, MASKS, UNDER, OVER, END, ORIGIN = 20, 21, 22, 23, 24, 25
+TILE_COLUMNS = 30
 MODE_TABLES, MODE_COPY, MODE_HALF, PAIRS = 0, 1, 2, 4
 ROW_WORDS = 8
 """int32 words of a primitive as it travels."""
-GROUP = 16
-"""Primitives that share one bounding box."""
-BOUNDS_WORDS = 8
-"""int16 words of the bounds of a primitive, or of GROUP of them."""
-_THREADS = 256
-_BLOCK = (128, 32)
+_BIN = (64, 8)
+"""Mosaic samples of a bin: what a warp covers."""
+_BITS = 64
+"""Primitives to a word of a mask."""
+_BIN_THREADS, _THREADS = 128, 128
+_BIN_ROWS = 16
+"""Primitives that a block of threads marks."""
+_BLOCK = (128, 16)
 """Mosaic samples that a block of threads covers."""
 
 Int64 = npt.NDArray[np.int64]
@@ -148,7 +151,7 @@ def pack_placement(row: Int64, geometry: Geometry, mode: Mode, table_at: int, op
     row[TABLE:BOX] = geometry.offsets
     row[TABLE:BOX] += table_at
     row[BOX:OPACITY] = geometry.box
-    row[OPACITY], row[ORIGIN:] = opacity, mode.origin
+    row[OPACITY], row[ORIGIN : ORIGIN + 4] = opacity, mode.origin
 
 
 class Planes(NamedTuple):
@@ -179,17 +182,35 @@ def pack_picture(row: Int64, planes: Planes, mode: Mode) -> None:
     row[COLOUR], row[MODE] = planes.colour, mode.kind | planes.pairs
 
 
-def bound_rows(rows: Any, count: int, size: tuple[int, int], bounds: Any, groups: Any) -> None:
-    """Bounding boxes of `count` primitives and of each GROUP of them, on the current stream.
+def pack_spans(table: Int64, spans: Sequence[tuple[int, int, int]]) -> int:
+    """The columns of all tiles that change with their primitives: UNDER, OVER and END, and where their masks lie.
+
+    Args:
+        table: (n, TILE_COLUMNS) int64, the tile table; its REACH is used.
+        spans: UNDER, OVER, END of each tile: a tile's primitives begin where those of the tile before it end.
+
+    Returns:
+        int64 words of the masks.
+    """
+    table[:, UNDER : END + 1] = spans
+    x0, y0, x1, y1 = (table[:, REACH] >> 16 * k & 0xFFFF for k in range(4))
+    bins = (-(-x1 // _BIN[0]) - x0 // _BIN[0]) * (-(-y1 // _BIN[1]) - y0 // _BIN[1])
+    ends = np.cumsum(bins * -(-(table[:, END] - table[:, UNDER]) // _BITS))
+    table[0, MASKS], table[1:, MASKS] = 0, ends[:-1]
+    return int(ends[-1])
+
+
+def bin_rows(rows: Any, count: int, tiles: Any, tile_count: int, masks: Any) -> None:
+    """Mark `count` primitives in the bins that they touch, on the current stream; `compose` clears them again.
 
     Args:
         rows: (>= count, ROW_WORDS) int32 on the device.
-        size: width, height of the mosaic.
-        bounds: (>= count, BOUNDS_WORDS) int16, groups: (>= ceil(count / GROUP), BOUNDS_WORDS) int16; written.
+        tiles: (>= tile_count, TILE_COLUMNS) int64, in drawing order, on an address divisible by 16.
+        masks: as many int64 as `pack_spans` says, or more; all 0.
     """
     if count:
-        arguments = (rows, np.int32(count), np.int32(size[0]), np.int32(size[1]), bounds, groups)
-        launch(kernel("compose", "bound_rows"), (-(-count // 256),), (256,), arguments)
+        arguments = (rows, np.int32(count), tiles, np.int32(tile_count), masks)
+        launch(kernel("compose", "bin_rows"), (-(-count // _BIN_ROWS),), (_BIN_THREADS,), arguments)
 
 
 def compose(
@@ -199,19 +220,17 @@ def compose(
     tile_count: int,
     tables: Any,
     rows: Any,
-    bounds: Any,
-    groups: Any,
+    masks: Any,
     atlas: Any,
     colours: Any,
 ) -> None:
-    """Draw the whole mosaic on the current stream, after `bound_rows` on the same.
+    """Draw the whole mosaic on the current stream, after `bin_rows` on the same.
 
     Args:
         nv12: (H * 3 / 2, W) uint8, C-contiguous, H and W even; every byte is written.
         background: Y, Cb, Cr behind everything.
-        tiles: (>= tile_count, TILE_COLUMNS) int64, in drawing order.
         tables: the packed axes of all tiles, int32.
-        rows, bounds, groups: see `bound_rows`.
+        tiles, tile_count, rows, masks: see `bin_rows`.
         atlas: (h, w) uint8 coverage of glyphs.
         colours: (6, 10) int32, COLOURS of compose_cpu.py.
     """
@@ -220,6 +239,6 @@ def compose(
     grid = (-(-width // _BLOCK[0]), -(-height // _BLOCK[1]))
     launch(
         kernel("compose", "compose"), grid, (_THREADS,),
-        (nv12, np.int32(width), np.int32(height), shade, tiles, np.int32(tile_count), tables, rows, bounds, groups,
-         atlas, np.int32(atlas.shape[1]), colours),
+        (nv12, np.int32(width), np.int32(height), shade, tiles, np.int32(tile_count), tables, rows, masks, atlas,
+         np.int32(atlas.shape[1]), colours),
     )  # fmt: skip

@@ -16,6 +16,7 @@
 #define __global__
 #define __device__
 #define __forceinline__ inline
+#define __noinline__
 #define __shared__ static
 #define __launch_bounds__(...)
 #define __align__(bytes) alignas(bytes)
@@ -187,6 +188,10 @@ inline unsigned __ballot_sync(unsigned mask, bool vote, int line = __builtin_LIN
     return all;
 }
 
+template <typename T> inline T __ldg(const T* at) { return *at; }
+
+inline float rsqrtf(float v) { return (float)(1.0 / std::sqrt((double)v)); }
+
 inline int __ffs(unsigned bits) { return __builtin_ffs((int)bits); }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 
@@ -202,6 +207,13 @@ inline int atomicAdd(int* at, int value)
 {
     int old = *at;
     *at += value;
+    return old;
+}
+
+template <typename T> inline T atomicOr(T* at, T bits)
+{
+    T old = *at;
+    *at |= bits;
     return old;
 }
 

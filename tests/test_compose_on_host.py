@@ -65,21 +65,22 @@ def _launcher() -> Any:
 def on_host(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Scene], tuple[np.ndarray, ...]]:
     """Compose a scene by the kernels of compose.cu: y, u, v."""
     cuda, folder = _launcher(), tmp_path_factory.mktemp("compose")
-    bound = compile_kernel(folder, "compose", "const Row*,int,int,int,Bounds*,Bounds*", function="bound_rows")
+    bin_rows = compile_kernel(folder, "compose", "const Row*,int,const i64*,int,u64*", function="bin_rows")
     compose = compile_kernel(
         folder, "compose",
-        "u8*,int,int,unsigned,const i64*,int,const int*,const Row*,const Bounds*,const Bounds*,const u8*,int,"
-        "const int*",
+        "u8*,int,int,unsigned,const i64*,int,const int*,const Row*,u64*,const u8*,int,const int*",
     )  # fmt: skip
+
+    masks = _aligned((1 << 16,), np.int64)   # of one launch after the other
 
     def run(scene: Scene) -> tuple[np.ndarray, ...]:
         (width, height), count = scene.size, len(scene.rows)
-        table = np.zeros((len(scene.tiles), cuda.TILE_COLUMNS), np.int64)
+        table = _aligned((len(scene.tiles), cuda.TILE_COLUMNS), np.int64)
         table[:, cuda.COLOUR] = -1
-        axes, at, row = [np.zeros(1, np.int32)], 1, 0
+        axes, at, spans, row = [np.zeros(1, np.int32)], 1, [], 0
         for line, tile in zip(table, scene.tiles, strict=True):
             line[cuda.REACH] = cuda.pack_reach(tile.reach, scene.size)
-            line[cuda.UNDER : cuda.END + 1] = row, row + tile.under, row + tile.under + tile.over
+            spans.append((row, row + tile.under, row + tile.under + tile.over))
             row += tile.under + tile.over
             if tile.frame is not None and tile.geometry is not None:
                 mode = cuda.scale_mode(tile.geometry)
@@ -92,22 +93,24 @@ def on_host(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Scene], tuple
                 at += len(tile.geometry.tables)
         packed = _aligned((count + 1, cuda.ROW_WORDS), np.int32)
         cuda.pack_rows(scene.rows, packed[:count])
-        bounds = _aligned((count + 1, cuda.BOUNDS_WORDS), np.int16)
-        groups = _aligned((count // cuda.GROUP + 1, cuda.BOUNDS_WORDS), np.int16)
-        if count:
-            bound.run(
-                -(-count // 256), 1, 256, pointer(packed), _number(count), _number(width), _number(height),
-                pointer(bounds), pointer(groups),
-            )  # fmt: skip
+        words = cuda.pack_spans(table, spans)
+        assert words <= len(masks)
         nv12 = _aligned((height * 3 // 2, width), np.uint8)
         nv12[...] = 0xA5
         shade = sum(value << 8 * k for k, value in enumerate(scene.background))
         tables = np.concatenate(axes)
+        if count:
+            bin_rows.run(
+                -(-count // 16), 1, 128, pointer(packed), _number(count), pointer(table), _number(len(table)),
+                pointer(masks),
+            )  # fmt: skip
+            assert not masks[words:].any(), "a mark lies behind the masks"
         compose.run(
-            -(-width // 128), -(-height // 32), 256, pointer(nv12), _number(width), _number(height), _number(shade),
-            pointer(table), _number(len(table)), pointer(tables), pointer(packed), pointer(bounds), pointer(groups),
-            pointer(ATLAS), _number(ATLAS.shape[1]), pointer(compose_cpu.COLOURS),
+            -(-width // 128), -(-height // 16), 128, pointer(nv12), _number(width), _number(height), _number(shade),
+            pointer(table), _number(len(table)), pointer(tables), pointer(packed), pointer(masks), pointer(ATLAS),
+            _number(ATLAS.shape[1]), pointer(compose_cpu.COLOURS),
         )  # fmt: skip
+        assert not masks.any(), "a mark is left for the next launch"
         chroma = nv12[height:].reshape(height // 2, width // 2, 2)
         return nv12[:height], chroma[..., 0], chroma[..., 1]
 

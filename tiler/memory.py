@@ -31,6 +31,7 @@ _ACTIVATIONS = 24
 """Bytes of activations for each byte of the detector's input: person-nano and person-small need less."""
 _CANDIDATES = 4096 * 32
 _OVERLAYS = 4 << 20
+"""A mosaic's primitives, of 20,000 with room to grow 1.3 MB, and its share of the masks, 1 MB."""
 
 
 def batch_ticks(config: Config) -> int:

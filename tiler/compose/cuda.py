@@ -19,22 +19,19 @@ from tiler.config.models import Config
 from tiler.kernels import enqueue_cuda
 from tiler.kernels.compose_cpu import COLOURS
 from tiler.kernels.compose_cuda import (
-    BOUNDS_WORDS,
     COLOUR,
-    END,
-    GROUP,
     PLANES,
     REACH,
     ROW_WORDS,
     TILE_COLUMNS,
-    UNDER,
     Mode,
-    bound_rows,
+    bin_rows,
     compose,
     pack_picture,
     pack_placement,
     pack_reach,
     pack_rows,
+    pack_spans,
     planes_of,
     scale_mode,
 )
@@ -61,7 +58,7 @@ class _Turn:
         self.reserve(tiles, _FIRST_ROWS)
 
     def reserve(self, tiles: int, rows: int) -> None:
-        """Room for this many tiles and primitives: pinned, on the device, and their bounds."""
+        """Room for this many tiles and primitives: pinned, and on the device."""
         self.capacity = rows
         self._table_bytes = -(-tiles * TILE_COLUMNS * 8 // 256) * 256  # what follows keeps its alignment
         size = self._table_bytes + rows * ROW_WORDS * 4
@@ -73,8 +70,6 @@ class _Turn:
         self.device = cupy.empty(size, cupy.uint8)
         self.device_table = self.device[: self._table_bytes]
         self.device_rows = self.device[self._table_bytes :]
-        self.bounds = cupy.empty((rows, BOUNDS_WORDS), cupy.int16)
-        self.groups = cupy.empty((-(-rows // GROUP), BOUNDS_WORDS), cupy.int16)
 
     def used(self, rows: int) -> int:
         """Bytes of the table and of this many primitives."""
@@ -106,6 +101,9 @@ class CudaCompositor(Closing):
             self._colours = cupy.asarray(COLOURS)
             self._tables = cupy.zeros(1, cupy.int32)
             self._atlas = cupy.zeros((1, 1), cupy.uint8)
+            # One for all turns: launches follow one another, and each leaves the masks as it finds them, all 0. One
+            # for each would have left the cache when its turn came again.
+            self._masks = cupy.zeros(1, cupy.int64)
             cupy.cuda.get_current_stream().synchronize()
         self._turn = -1
         self._rows = Rows()
@@ -176,7 +174,9 @@ class CudaCompositor(Closing):
             if tile.frame is not None:
                 pack_picture(row, self._planes_of(tile.frame), mode)
         spans = [(tile.under, tile.over, tile.end) for tile in drawn]
-        table[:, UNDER : END + 1] = [*spans, (spans[-1][2], spans[-1][2], len(rows))]
+        words = pack_spans(table, [*spans, (spans[-1][2], spans[-1][2], len(rows))])
+        if words > len(self._masks):
+            self._masks = cupy.zeros(words * 3 // 2, cupy.int64)
         if len(rows) > turn.capacity or len(table) > len(turn.table):
             turn.reserve(max(len(table), len(turn.table)), max(turn.capacity, 2 * len(rows)))
         turn.table[: len(table)] = table
@@ -185,10 +185,10 @@ class CudaCompositor(Closing):
 
     def _launch(self, turn: _Turn, rows: int) -> None:
         """The GPU's part of a tick, on the current stream."""
-        bound_rows(turn.device_rows, rows, self._size, turn.bounds, turn.groups)
+        bin_rows(turn.device_rows, rows, turn.device_table, len(self._table), self._masks)
         compose(
             turn.nv12, self._scene.background, turn.device_table, len(self._table), self._tables,
-            turn.device_rows, turn.bounds, turn.groups, self._atlas, self._colours,
+            turn.device_rows, self._masks, self._atlas, self._colours,
         )  # fmt: skip
 
     def _upload(self, turn: _Turn, rows: int) -> None:
