@@ -21,7 +21,7 @@
 // Samples are kept two to a register, 16 bits each: every product of this kernel's blending fits.
 
 // Columns of the tile table, int64: for y, u, v: address of the first sample (0: no picture), bytes
-// to the next row and to the next sample. See compose_cuda.py, which fills it.
+// to the next row and to the next sample. See compose_table.py, which fills it.
 #define PLANES 0
 #define TABLE 9      // where the axes luma x, luma y, chroma x, chroma y begin in `tables`
 #define BOX 13       // x, y, width, height of the visible part, mosaic samples, even
@@ -83,7 +83,7 @@
 #define FLAT_FROM 97 // columns of a FLAT, at least: it takes about as many instructions as three turns
 #endif
 #ifndef DEPTH
-#define DEPTH 4      // turns that are weighed before the first of them is blended
+#define DEPTH 2      // turns that are weighed before the first of them is blended
 #endif
 #ifndef APART
 #define APART __noinline__   // of what is long and called twice, while samples are not in registers
@@ -98,7 +98,7 @@ typedef unsigned long long u64;
 
 #define LANES 0x00ff00ffu   // the eight bits of both samples of a register
 
-// A primitive as it travels, 32 bytes: see pack_rows of compose_cuda.py.
+// A primitive as it travels, 32 bytes: see pack_rows of compose_table.py.
 struct __align__(16) Row {
     unsigned colour;        // luma, cb, cr, alpha: one byte each, luma lowest
     int x0, y0, x1;

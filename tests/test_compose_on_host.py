@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-import importlib
-import importlib.util
-import sys
 from collections.abc import Callable
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any, NamedTuple
-from unittest import mock
 
 import numpy as np
 import pytest
 
 from tests.gpu import random_picture
 from tests.kernel_on_host import compile_kernel, needs_compiler, pointer
-from tiler.kernels import compose_cpu, scale_cpu
+from tiler.kernels import compose_cpu, compose_table, scale_cpu
 from tiler.kernels.primitives import COLUMNS, Kind
 from tiler.kernels.scaling import Geometry, geometry
 from tiler.types import Frame, Matrix
@@ -52,19 +48,10 @@ class OnDevice(np.ndarray):
         return SimpleNamespace(ptr=self.ctypes.data)
 
 
-def _launcher() -> Any:
-    """compose_cuda. Where CuPy is not installed, nothing stands in for it: what is used here packs tables."""
-    name = "tiler.kernels.compose_cuda"
-    if importlib.util.find_spec("cupy"):
-        return importlib.import_module(name)
-    with mock.patch.dict(sys.modules, cupy=ModuleType("cupy")):
-        return importlib.import_module(name)
-
-
 @pytest.fixture(scope="module")
 def on_host(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Scene], tuple[np.ndarray, ...]]:
     """Compose a scene by the kernels of compose.cu: y, u, v."""
-    cuda, folder = _launcher(), tmp_path_factory.mktemp("compose")
+    folder = tmp_path_factory.mktemp("compose")
     bin_rows = compile_kernel(folder, "compose", "const Row*,int,const i64*,int,u64*", function="bin_rows")
     compose = compile_kernel(
         folder, "compose",
@@ -75,25 +62,25 @@ def on_host(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Scene], tuple
 
     def run(scene: Scene) -> tuple[np.ndarray, ...]:
         (width, height), count = scene.size, len(scene.rows)
-        table = _aligned((len(scene.tiles), cuda.TILE_COLUMNS), np.int64)
-        table[:, cuda.COLOUR] = -1
+        table = _aligned((len(scene.tiles), compose_table.TILE_COLUMNS), np.int64)
+        table[:, compose_table.COLOUR] = -1
         axes, at, spans, row = [np.zeros(1, np.int32)], 1, [], 0
         for line, tile in zip(table, scene.tiles, strict=True):
-            line[cuda.REACH] = cuda.pack_reach(tile.reach, scene.size)
+            line[compose_table.REACH] = compose_table.pack_reach(tile.reach, scene.size)
             spans.append((row, row + tile.under, row + tile.under + tile.over))
             row += tile.under + tile.over
             if tile.frame is not None and tile.geometry is not None:
-                mode = cuda.scale_mode(tile.geometry)
+                mode = compose_table.scale_mode(tile.geometry)
                 planes = (tile.frame.y, tile.frame.u, tile.frame.v)
                 y, u, v = (np.asarray(plane).view(OnDevice) for plane in planes)
                 fields = {name: getattr(tile.frame, name) for name in ("rotation", "matrix", "full_range")}
-                cuda.pack_placement(line, tile.geometry, mode, at, tile.opacity)
-                cuda.pack_picture(line, cuda.planes_of(Frame(0, 0, y, u, v, **fields)), mode)
+                compose_table.pack_placement(line, tile.geometry, mode, at, tile.opacity)
+                compose_table.pack_picture(line, compose_table.planes_of(Frame(0, 0, y, u, v, **fields)), mode)
                 axes.append(tile.geometry.tables)
                 at += len(tile.geometry.tables)
-        packed = _aligned((count + 1, cuda.ROW_WORDS), np.int32)
-        cuda.pack_rows(scene.rows, packed[:count])
-        words = cuda.pack_spans(table, spans)
+        packed = _aligned((count + 1, compose_table.ROW_WORDS), np.int32)
+        compose_table.pack_rows(scene.rows, packed[:count])
+        words = compose_table.pack_spans(table, np.array(spans, np.int64).reshape(-1, 3))
         assert words <= len(masks)
         nv12 = _aligned((height * 3 // 2, width), np.uint8)
         nv12[...] = 0xA5

@@ -16,7 +16,7 @@ from tiler.compose.cpu import CpuCompositor
 from tiler.compose.cuda import RING, CudaCompositor
 from tiler.config.models import Config, MosaicConfig, Source
 from tiler.engines.registry import load_model
-from tiler.kernels.compose_cuda import END
+from tiler.kernels.compose_table import END
 from tiler.observe.copies import Copies
 from tiler.preprocess.cpu import CpuPreprocessor
 from tiler.preprocess.cuda import RING as TENSORS

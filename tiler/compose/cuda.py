@@ -18,15 +18,14 @@ from tiler.compose.scene import Drawn, Scene, bounds, shown_pts
 from tiler.config.models import Config
 from tiler.kernels import enqueue_cuda
 from tiler.kernels.compose_cpu import COLOURS
-from tiler.kernels.compose_cuda import (
+from tiler.kernels.compose_cuda import Compose
+from tiler.kernels.compose_table import (
     COLOUR,
     PLANES,
     REACH,
     ROW_WORDS,
     TILE_COLUMNS,
     Mode,
-    bin_rows,
-    compose,
     pack_picture,
     pack_placement,
     pack_reach,
@@ -55,6 +54,7 @@ class _Turn:
         self.planes = self.nv12[:height], chroma[:, :, 0], chroma[:, :, 1]
         self.ready = cupy.cuda.Event(block=True, disable_timing=True)
         self.frames: list[Frame] = []
+        self.launch: Compose | None = None
         self.reserve(tiles, _FIRST_ROWS)
 
     def reserve(self, tiles: int, rows: int) -> None:
@@ -173,8 +173,8 @@ class CudaCompositor(Closing):
         for row, tile, mode in zip(table, drawn, self._modes, strict=False):
             if tile.frame is not None:
                 pack_picture(row, self._planes_of(tile.frame), mode)
-        spans = [(tile.under, tile.over, tile.end) for tile in drawn]
-        words = pack_spans(table, [*spans, (spans[-1][2], spans[-1][2], len(rows))])
+        spans, last = [tile[-3:] for tile in drawn], drawn[-1].end
+        words = pack_spans(table, np.array([*spans, (last, last, len(rows))], np.int64))
         if words > len(self._masks):
             self._masks = cupy.zeros(words * 3 // 2, cupy.int64)
         if len(rows) > turn.capacity or len(table) > len(turn.table):
@@ -185,11 +185,16 @@ class CudaCompositor(Closing):
 
     def _launch(self, turn: _Turn, rows: int) -> None:
         """The GPU's part of a tick, on the current stream."""
-        bin_rows(turn.device_rows, rows, turn.device_table, len(self._table), self._masks)
-        compose(
-            turn.nv12, self._scene.background, turn.device_table, len(self._table), self._tables,
-            turn.device_rows, self._masks, self._atlas, self._colours,
-        )  # fmt: skip
+        tiles, primitives = turn.device_table, turn.device_rows
+        launch = turn.launch
+        if launch is None or not launch.made_of(
+            turn.nv12, tiles, self._tables, primitives, self._masks, self._atlas
+        ):
+            launch = turn.launch = Compose(
+                turn.nv12, self._scene.background, tiles, self._tables, primitives, self._masks, self._atlas,
+                self._colours,
+            )  # fmt: skip
+        launch(rows, len(self._table))
 
     def _upload(self, turn: _Turn, rows: int) -> None:
         size = turn.used(rows)
