@@ -17,9 +17,9 @@ SURFACES = 20
 by the compositor until their launch has ended."""
 MOSAICS, TENSORS = 4, 3
 """Rings of the compositor and of the preprocessor, on any device."""
-_BATCH_TICKS, _BATCH_PICTURES = 3, 16
-"""Ticks of one batch at most, which two of them may be on their way through the stages for; and pictures, from
-which on a device is as busy as with more."""
+_BATCH_TICKS, _BATCH_PICTURES = 3, 32
+"""Ticks and pictures of a batch at most. As many ticks as two batches have are on their way through the stages; and
+many pictures take a device no longer in two batches than in one."""
 _CONTEXT = 600 << 20
 """CUDA's context, code and workspaces of its libraries."""
 _PROCESS_CONTEXT = 600 << 20
@@ -32,11 +32,6 @@ _ACTIVATIONS = 24
 _CANDIDATES = 4096 * 32
 _OVERLAYS = 4 << 20
 """A mosaic's primitives, of 20,000 with room to grow 1.3 MB, and its share of the masks, 1 MB."""
-
-
-def batch_ticks(config: Config) -> int:
-    """Ticks whose pictures a device detects in one batch: a run that keeps to a clock cannot wait for the next."""
-    return 1 if config.live else min(_BATCH_TICKS, max(1, _BATCH_PICTURES // config.places))
 
 
 class Picture(NamedTuple):
@@ -66,11 +61,13 @@ class MemoryPlan:
         items: what for, and bytes.
         total_bytes: the GPU's memory.
         fraction: share of it that the run may take.
+        batch_ticks: ticks whose pictures go to the detector in one batch.
     """
 
     items: tuple[tuple[str, int], ...]
     total_bytes: int
     fraction: float
+    batch_ticks: int = 1
 
     @property
     def needed_bytes(self) -> int:
@@ -121,7 +118,9 @@ _OUTSIDE = (_CONTEXT_ITEM, _DECODER_ITEM, _NETWORK_ITEM, _PROCESS_ITEM, _ELSEWHE
 def plan_memory(
     config: Config, pictures: Sequence[Picture | None], model: ModelSpec | None, total_bytes: int
 ) -> MemoryPlan:
-    """Count the device memory of a config.
+    """Count the device memory of a config, with as many ticks in a batch as there is room for.
+
+    A run that keeps to a clock detects tick by tick: it cannot wait for the next.
 
     Args:
         config: the whole config; its spare places count as sources.
@@ -129,6 +128,16 @@ def plan_memory(
         model: the detector, None for `detector: none`.
         total_bytes: memory of the device.
     """
+    ticks = 1 if config.live or model is None else min(_BATCH_TICKS, max(1, _BATCH_PICTURES // config.places))
+    plan = _plan(config, pictures, model, total_bytes, ticks)
+    while plan.batch_ticks > 1 and plan.needed_bytes > plan.cap_bytes:
+        plan = _plan(config, pictures, model, total_bytes, plan.batch_ticks - 1)
+    return plan
+
+
+def _plan(
+    config: Config, pictures: Sequence[Picture | None], model: ModelSpec | None, total_bytes: int, batch_ticks: int
+) -> MemoryPlan:
     spare = config.places - len(config.sources)
     known = [picture or UNKNOWN for picture in (*pictures, *[None] * spare)]
     stored = sum(surface_bytes(p.width, p.height, p.sixteen_bit) for p in known)
@@ -144,12 +153,12 @@ def plan_memory(
         ("encoder", _ENCODER_PICTURES * mosaic),
     ]
     if model is not None:
-        batch = len(known) * batch_ticks(config)
+        batch = len(known) * batch_ticks
         tensor = batch * 3 * model.input_size[0] * model.input_size[1] * 2
         items.append((f"detector's input ({TENSORS} batches)", TENSORS * tensor))
         items.append((_NETWORK_ITEM, 4 * model.path.stat().st_size + _ACTIVATIONS * tensor))
         items.append(("candidate boxes", batch * _CANDIDATES))
-    return MemoryPlan(tuple(items), total_bytes, config.vram_fraction)
+    return MemoryPlan(tuple(items), total_bytes, config.vram_fraction, batch_ticks)
 
 
 def row_samples(width: int) -> int:

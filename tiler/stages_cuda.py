@@ -25,7 +25,7 @@ from tiler.infer.cpu import OrtDetector
 from tiler.infer.cuda import CudaDetector
 from tiler.infer.host_cuda import HostDetector
 from tiler.infer.network_cuda import open_network
-from tiler.memory import SURFACES, Picture, batch_ticks, plan_memory
+from tiler.memory import SURFACES, Picture, plan_memory
 from tiler.observe.copies import Copies
 from tiler.preprocess.cuda import CudaPreprocessor
 from tiler.stages import Choice, Entrance, Feed, Stages, new_tracker, open_feeds, refuse_cpu, tracker_name
@@ -74,7 +74,9 @@ def build_cuda(loaded: LoadedConfig, index: int, threads: int) -> Stages:
         trackers: tuple[Tracker, ...] = ()
         reid = None
         if model is not None and isinstance(config.detector, DetectorConfig):
-            preprocessor, detector, infer = _open_analysis(config, model, index, threads, copies)
+            preprocessor, detector, infer = _open_analysis(
+                config, model, config.places * plan.batch_ticks, index, threads, copies
+            )
             opened += [preprocessor.close, detector.close]
             trackers = tuple(new_tracker(config) for _ in feeds)
             choices += [Choice("preprocess", f"cuda:{index}", "CUDA kernel", "one launch for all streams"), infer]
@@ -101,7 +103,7 @@ def build_cuda(loaded: LoadedConfig, index: int, threads: int) -> Stages:
         raise
     return Stages(
         entrance, tuple(feeds), preprocessor, detector, trackers, reid, compositor, encoder, tuple(choices), copies,
-        tuple(processes), queued=True, batch_ticks=batch_ticks(config),
+        tuple(processes), queued=True, batch_ticks=plan.batch_ticks,
     )  # fmt: skip
 
 
@@ -141,11 +143,11 @@ def _decode_choice(index: int, opener: CudaOpener, feeds: list[Feed], processes:
 
 
 def _open_analysis(
-    config: Config, model: ModelSpec, index: int, threads: int, copies: Copies
+    config: Config, model: ModelSpec, most: int, index: int, threads: int, copies: Copies
 ) -> tuple[CudaPreprocessor, Detector, Choice]:
-    """Preprocessor and detector on one stream: what the first writes there the second reads."""
+    """Preprocessor and detector on one stream: what the first writes there the second reads. `most`: pictures of a
+    batch."""
     assert isinstance(config.detector, DetectorConfig)
-    most = config.places * batch_ticks(config)
     stream = cupy.cuda.Stream(non_blocking=True)
     min_score = min(config.tracker.low_score, config.detector.score)
     try:
