@@ -129,11 +129,12 @@ class ImportedReader(Reader):
         self.counts.read += 1
         surface = self._surfaces[handed.slot]
         lease = _Lease(surface, self._handover, look.block, handed.slot)
-        template = surface.template(
-            look, self._place, matrix=look.matrix, full_range=look.full_range, rotation=look.rotation,
-            sample_aspect=look.sample_aspect, source_size=look.source_size,
-        )  # fmt: skip
-        return template.at(handed.pts, handed.arrival_s, lease)
+        if surface.look is not look:
+            surface.take_on(
+                look, self._place, matrix=look.matrix, full_range=look.full_range, rotation=look.rotation,
+                sample_aspect=look.sample_aspect, source_size=look.source_size,
+            )  # fmt: skip
+        return surface.template.at(handed.pts, handed.arrival_s, lease)
 
     @property
     def lag_s(self) -> float:

@@ -249,16 +249,17 @@ class NvdecDecoder(DemuxedDecoder[NvPicture]):
             raise self._refusal(f"its pictures are not {width}x{height} with {look.bits} bits, as they should be")
         enqueue_cuda.copy(surface.ptr, luma, surface.size_bytes, ring.stream)
         enqueue_cuda.record(surface.ready, ring.stream)
-        template = surface.template(
-            look,
-            self._stream,
-            matrix=look.matrix,
-            full_range=look.full_range,
-            rotation=look.rotation,
-            sample_aspect=look.sample_aspect,
-            source_size=None if (width, height) == (look.width, look.height) else (look.width, look.height),
-        )
-        return template.at(pts, time.monotonic(), lease)
+        if surface.look is not look:
+            surface.take_on(
+                look,
+                self._stream,
+                matrix=look.matrix,
+                full_range=look.full_range,
+                rotation=look.rotation,
+                sample_aspect=look.sample_aspect,
+                source_size=None if (width, height) == (look.width, look.height) else (look.width, look.height),
+            )
+        return surface.template.at(pts, time.monotonic(), lease)
 
 
 def _bytes_of(packet: av.Packet[Any]) -> memoryview:

@@ -42,9 +42,10 @@ class Surface:
         luma_bytes: from `ptr` to the chroma.
         size_bytes: of the whole surface.
         ready: CUDA event, to be recorded when the surface has been filled.
+        look, template: see `take_on`. Pictures are made of the template by `Frame.at`.
     """
 
-    __slots__ = ("_look", "_template", "luma_bytes", "ptr", "ready", "size_bytes", "u", "v", "y")
+    __slots__ = ("look", "luma_bytes", "ptr", "ready", "size_bytes", "template", "u", "v", "y")
 
     def __init__(self, shape: Shape, memory: Any, ready: Any) -> None:
         """
@@ -64,20 +65,18 @@ class Surface:
         self.u = rows[height:, 0::2]
         self.v = rows[height:, 1::2]
         self.ready = ready
-        self._look: object = None
-        self._template: Frame | None = None
+        self.look: object = None
+        self.template = Frame(0, 0, self.y, self.u, self.v)
 
-    def template(self, look: object, stream: int, **kind: Any) -> Frame:
-        """What the pictures of a look are made of that lie here, by `Frame.at`: made once.
+    def take_on(self, look: object, stream: int, **kind: Any) -> None:
+        """Pictures of another look come to lie here: what they are made of.
 
         Args:
             look: stays the same object as long as the rest stays the same.
             stream, kind: of those pictures, as `Frame` takes them.
         """
-        if self._template is None or self._look is not look:
-            self._look = look
-            self._template = Frame(stream, 0, self.y, self.u, self.v, ready=self.ready, layout=object(), **kind)
-        return self._template
+        self.look = look
+        self.template = Frame(stream, 0, self.y, self.u, self.v, ready=self.ready, layout=object(), **kind)
 
 
 class Lease:
