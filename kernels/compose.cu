@@ -52,18 +52,10 @@
 #define GLYPH 3
 #define FLAT 4      // made ready only: a large FILL or edge of a FRAME, which each lane draws over its own 8 x 2
 
-#ifndef THREADS
 #define THREADS 128        // of compose: few, since a block keeps its place until the busiest of its warps has ended
-#endif
-#ifndef BIN_THREADS
 #define BIN_THREADS 128    // of bin_rows
-#endif
-#ifndef SHARE
 #define SHARE 8            // its lanes that mark one primitive; 1, 2, 4 .. 32
-#endif
-#ifndef LARGE
 #define LARGE (8 * SHARE)  // bins that they mark at most: the rest are for the whole warp
-#endif
 #define WARPS_ACROSS 2
 #define BLOCK_WIDTH (64 * WARPS_ACROSS)
 #define BLOCK_HEIGHT (8 * THREADS / 32 / WARPS_ACROSS)
@@ -73,24 +65,10 @@
 #define FOUND 128    // primitives that a warp lists before it draws
 #define PITCH 68     // columns from strip to strip in shared memory: a strip on, the same column is in another bank
 
-#ifndef READ
-#define READ __ldg   // how samples that nobody else reads come from memory
-#endif
-#ifndef READY
 #define READY 16     // primitives that are made ready at once, at most 32
-#endif
-#ifndef FLAT_FROM
 #define FLAT_FROM 97 // columns of a FLAT, at least: it takes about as many instructions as three turns
-#endif
-#ifndef DEPTH
 #define DEPTH 2      // turns that are weighed before the first of them is blended
-#endif
-#ifndef APART
-#define APART __noinline__   // of what is long and called twice, while samples are not in registers
-#endif
-#ifndef MIN_BLOCKS
 #define MIN_BLOCKS (768 / THREADS)   // blocks that a multiprocessor shall hold: bounds the registers of a thread
-#endif
 
 typedef unsigned char u8;
 typedef long long i64;
@@ -492,8 +470,8 @@ struct Raw {
 
 __device__ __forceinline__ uint4 read(const u8* at, bool half)
 {
-    if (half) return READ((const uint4*)at);
-    uint2 eight = READ((const uint2*)at);
+    if (half) return __ldg((const uint4*)at);
+    uint2 eight = __ldg((const uint2*)at);
     return make_uint4(eight.x, eight.y, 0, 0);
 }
 
@@ -742,7 +720,7 @@ __device__ __forceinline__ void blend(unsigned* columns, const Stroke& stroke)
 
 // Draw the listed primitives, counted from `rows`, over the warp's samples in shared memory, in order: 32 columns of
 // one primitive a turn.
-__device__ APART void draw_found(Desk& desk, int count, const Row* rows, const u8* atlas, int atlas_pitch, int left,
+__device__ __forceinline__ void draw_found(Desk& desk, int count, const Row* rows, const u8* atlas, int atlas_pitch, int left,
                                  int top)
 {
     int lane = threadIdx.x & 31;
