@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from tiler.engines.registry import ModelSpec
 
 SURFACES = 20
-"""Decoded pictures of a stream at once: 5 with its reader, 3 at its feed, 8 on their way through the stages, and 4 held
+"""Decoded pictures of a stream at once: 5 with its reader, 2 at its feed, 9 on their way through the stages, and 4 held
 by the compositor until their launch has ended."""
 MOSAICS, TENSORS = 4, 3
 """Rings of the compositor and of the preprocessor, on any device."""
-_BATCH_TICKS, _BATCH_PICTURES = 3, 32
-"""Ticks and pictures of a batch at most. As many ticks as two batches have are on their way through the stages; and
-many pictures take a device no longer in two batches than in one."""
+_BATCH_TICKS, _BATCH_PICTURES = 4, 32
+"""Ticks and pictures of a batch at most. The ticks of two batches, and one more, are on their way through the stages,
+as there are SURFACES for; many pictures take a device as long in two batches as in one."""
 _CONTEXT = 600 << 20
 """CUDA's context, code and workspaces of its libraries."""
 _PROCESS_CONTEXT = 600 << 20

@@ -25,8 +25,12 @@ from tiler.types import Mosaic, Packet
 
 _CLOCKS_READ_EVERY = 32
 """Mosaics from one reading of the threads' clocks to the next: there are many threads."""
-_MOST_LAUNCHES = 2000
-"""Pairs of events made before a run, which is not to wait for them."""
+_STARTING = 48
+"""Mosaics that are left out at first: more than the pictures of a stream that are decoded ahead."""
+_TIMED_EVERY = 8
+"""Launches of a kind from one that is timed to the next: what is measured is to disturb little."""
+_MOST_TIMED = 200
+"""Pairs of events made for each kind before a run, which is not to wait for them."""
 
 
 def make_clip(folder: Path, given: tuple[Path, ...], codec: str, seconds: float) -> Path:
@@ -151,7 +155,10 @@ def _spent_by(process: int) -> float:
 
 
 class Watched:
-    """An encoder, and when it got the first and the last of `ticks` mosaics: a run's start is no part of its pace."""
+    """An encoder, and when it got the mosaics after the first ones, and the last: a run's start is no part of its pace.
+
+    By then what was decoded before the first mosaic is shown, so that decoding keeps the pace, too, where it must.
+    """
 
     def __init__(self, encoder: Any) -> None:
         self._encoder = encoder
@@ -164,7 +171,7 @@ class Watched:
     def encode(self, mosaic: Mosaic) -> list[Packet]:
         packets: list[Packet] = self._encoder.encode(mosaic)
         self._last_s = time.perf_counter()
-        if self.ticks == 0:
+        if self.ticks == _STARTING:
             self._first_s = self._last_s
         if self.ticks % _CLOCKS_READ_EVERY == 0:
             self._spent.append((self.ticks, HostTime.read()))
@@ -173,13 +180,13 @@ class Watched:
 
     @property
     def fps(self) -> float:
-        """Mosaics a second, the first one's time left out."""
-        return (self.ticks - 1) / (self._last_s - self._first_s)
+        """Mosaics a second, without those of the start."""
+        return (self.ticks - 1 - _STARTING) / (self._last_s - self._first_s)
 
     @property
     def host_ms(self) -> HostTime:
         """Processor time for a mosaic, but for the last ones: by then some threads have ended, and are not seen."""
-        told = [row for row in self._spent if row[0] <= self.ticks - _CLOCKS_READ_EVERY // 2]
+        told = [row for row in self._spent if _STARTING <= row[0] <= self.ticks - _CLOCKS_READ_EVERY // 2]
         (first, before), (last, after) = told[0], told[-1]
         return HostTime(*((b - a) * 1000 / (last - first) for a, b in zip(before, after, strict=True)))
 
@@ -197,28 +204,43 @@ class Row(NamedTuple):
 
 
 class GpuTimer:
-    """Events around the launches of a run, added up when it has ended."""
+    """Events around some of the launches of a run, added up as if they were around all when it has ended."""
 
     def __init__(self) -> None:
-        self._pairs: list[tuple[Any, Any]] = []
-        self._ready = [(cupy.cuda.Event(), cupy.cuda.Event()) for _ in range(_MOST_LAUNCHES)]
+        self._seen: list[_Launches] = []
 
     def wrap(self, owner: Any, name: str) -> None:
-        work = getattr(owner, name)
+        work, seen = getattr(owner, name), _Launches()
+        self._seen.append(seen)
 
         def timed(*arguments: Any) -> Any:
+            seen.count += 1
+            if seen.count % _TIMED_EVERY:
+                return work(*arguments)
             stream = cupy.cuda.get_current_stream()
-            start, end = self._ready.pop() if self._ready else (cupy.cuda.Event(), cupy.cuda.Event())
+            start, end = seen.events.pop() if seen.events else (cupy.cuda.Event(), cupy.cuda.Event())
             enqueue_cuda.record(start, stream)
             result = work(*arguments)
             enqueue_cuda.record(end, stream)
-            self._pairs.append((start, end))
+            seen.pairs.append((start, end))
             return result
 
         setattr(owner, name, timed)
 
     def total_ms(self) -> float:
-        return sum(cupy.cuda.get_elapsed_time(*pair) for pair in self._pairs)
+        return sum(
+            seen.count * sum(cupy.cuda.get_elapsed_time(*pair) for pair in seen.pairs) / max(len(seen.pairs), 1)
+            for seen in self._seen
+        )
+
+
+class _Launches:
+    """How many there were, and the events around some of them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.pairs: list[tuple[Any, Any]] = []
+        self.events = [(cupy.cuda.Event(), cupy.cuda.Event()) for _ in range(_MOST_TIMED)]
 
 
 def whole_run(
