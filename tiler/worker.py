@@ -120,10 +120,11 @@ class Worker(threading.Thread):
         """
         Args:
             inbox: where items come from; it ends.
-            steps: in order; the thread is called by the first one's name.
+            steps: in order; the thread is called by their stage, "stages" where they are of more than one.
             outbox: what the last step gives goes there.
         """
-        super().__init__(name=f"tiler-{steps[0].name}", daemon=True)
+        stages = {step.name for step in steps}
+        super().__init__(name=f"tiler-{steps[0].name if len(stages) == 1 else 'stages'}", daemon=True)
         self.stage = steps[0].name
         self.failure: BaseException | None = None
         self._inbox = inbox
