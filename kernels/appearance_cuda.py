@@ -27,7 +27,7 @@ def packed_tables() -> Int32:
     return np.concatenate([bins.ravel(), columns, rows.ravel(), scale.view(np.int32)])
 
 
-class Look:
+class Embed:
     """The launch for some arrays of crops."""
 
     def __init__(self, places: Any, boxes: Any, tables: Any, matrix: Any, vectors: Any) -> None:

@@ -85,13 +85,6 @@ class Launch:
         _check(result, "cuLaunchKernel")
 
 
-def launch(
-    kernel: Any, grid: tuple[int, ...], block: tuple[int, ...], arguments: Iterable[Any], shared: int = 0
-) -> None:
-    """Launch a kernel once; see `Launch`."""
-    Launch(kernel, block, arguments, shared)(*grid)
-
-
 def launch_graph(graph: Any, stream: Any) -> None:
     """Launch CuPy's CUDA graph on `stream`.
 

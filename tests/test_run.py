@@ -165,6 +165,28 @@ def test_two_runs_are_equal_to_the_bit(config: Path) -> None:
         assert outcomes[0][1] == lines
 
 
+def test_people_are_known_again_alike_on_threads_and_on_one(tmp_path: Path) -> None:
+    """Of a crowd: who is looked at depends on who was known in the picture before."""
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "device: cpu\nduration_s: 3\nmosaic: {width: 640, height: 360}\nsources:\n"
+        "  - {id: a, uri: 'sample://plaza?size=640x360'}\n  - {id: b, uri: 'sample://duo?size=640x360'}\n"
+        "outputs: [{file: out.mp4}, {tracks: out.jsonl}]\n",
+        encoding="utf-8",
+    )
+    loaded, outcomes = load(path, []), []
+    for queued in (False, True):
+        built = replace(stages.build(loaded), queued=queued)
+        observer = RunObserver(loaded.config, built.choices, built.feeds, built.encoder)
+        with Run(loaded, built, observer, overwrite=True) as runner:
+            runner.start()
+            runner.wait()
+        crops = [stream["reid"]["crops"] for stream in observer.report()["streams"]]
+        outcomes.append((crops, (tmp_path / "out.jsonl").read_bytes(), decoded(tmp_path / "out.mp4").tobytes()))
+    assert min(outcomes[0][0]) > 0
+    assert outcomes[0] == outcomes[1]
+
+
 def test_live_run_keeps_its_clock_and_never_queues(config: Path, queued: bool) -> None:
     began = time.monotonic()
     report = run(config, "sources[0].realtime=true", "duration_s=1.2", queued=queued)

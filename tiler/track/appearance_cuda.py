@@ -10,7 +10,7 @@ import numpy as np
 
 from tiler.kernels import enqueue_cuda
 from tiler.kernels.appearance import PLACE_COLUMNS, VECTOR
-from tiler.kernels.appearance_cuda import Look, packed_tables
+from tiler.kernels.appearance_cuda import Embed, packed_tables
 from tiler.kernels.plane_cuda import PerPicture, address
 from tiler.observe.copies import Copies
 from tiler.track.appearance import lay_out, load_matrix, place
@@ -54,7 +54,7 @@ class CudaEmbedder(Embedder):
             with self._stream:
                 self._copy(self._places, self._host_places, count, up=True)
                 self._copy(self._boxes, self._host_boxes, count, up=True)
-                self._look(count)
+                self._embed(count)
                 self._copy(self._vectors, self._host_vectors, count, up=False)
         enqueue_cuda.record(self._arrived, self._stream)
 
@@ -79,7 +79,7 @@ class CudaEmbedder(Embedder):
         self._host_places = _pinned((room, PLACE_COLUMNS), np.int64)
         self._host_boxes = _pinned((room, 4), np.float32)
         self._host_vectors = _pinned((room, VECTOR), np.float32)
-        self._look = Look(self._places, self._boxes, self._tables, self._matrix, self._vectors)
+        self._embed = Embed(self._places, self._boxes, self._tables, self._matrix, self._vectors)
 
     def _copy(self, device: Any, host: Any, count: int, *, up: bool) -> None:
         """The first `count` rows, on the stream."""
