@@ -69,7 +69,7 @@ class Launch:
         self._kernel, self._block, self._shared = kernel.kernel.ptr, (*block, 1, 1)[:3], shared
 
     def put(self, index: int, value: int) -> None:
-        """Change a scalar argument for the launches to come."""
+        """Change an argument for the launches to come: a scalar, or an address."""
         self._values[index].value = value
 
     def __call__(self, across: int, down: int = 1, deep: int = 1) -> None:

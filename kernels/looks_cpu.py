@@ -62,3 +62,30 @@ def in_order(
         for k in range(4):
             boxes[i, k] = xyxy[row, k]
     return ids, boxes, scores, classes, slots
+
+
+@compiled
+def lay_out(
+    rows: Int64, scales: Float64, counts: Int64, xyxy: Float32, extent: float, places: Int64, boxes: Float32
+) -> None:
+    """Repeat the row of each picture for its crops, and scale their boxes to its samples.
+
+    Args:
+        rows, scales: (f, k) int64 and (f, 4) float64, of each picture.
+        counts: (f,) int64, crops of each.
+        xyxy: (n, 4) float32, of all crops; any values.
+        extent: boxes are clamped to it; what is no number is 0.
+        places: (n, k) int64, is written.
+        boxes: (n, 4) float32, is written: at least one sample wide and high.
+    """
+    at = 0
+    for f in range(counts.shape[0]):
+        for _ in range(counts[f]):
+            for k in range(rows.shape[1]):
+                places[at, k] = rows[f, k]
+            for k in range(4):
+                value = xyxy[at, k] * scales[f, k]
+                boxes[at, k] = 0.0 if value != value else min(max(value, -extent), extent)
+            for k in range(2):
+                boxes[at, k + 2] = max(boxes[at, k + 2], boxes[at, k] + np.float32(1))
+            at += 1

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tiler.kernels import looks_cpu
 from tiler.kernels.appearance import FEATURES, PLACE_COLUMNS, VECTOR, tables
 from tiler.kernels.appearance_cpu import embed, histograms
 from tiler.track.base import Embedder
@@ -72,15 +73,14 @@ def lay_out(crops: Sequence[tuple[Frame, Float32]], place_of: Callable[[Frame], 
         places: (n, PLACE_COLUMNS) int64, of all crops in order.
         boxes: (n, 4) float32 in samples of luma, finite and at least one sample wide and high.
     """
-    if not crops:
-        return np.empty((0, PLACE_COLUMNS), np.int64), np.empty((0, 4), np.float32)
-    places, counts = [place_of(frame) for frame, _ in crops], [len(own) for _, own in crops]
-    rows = np.repeat(np.array([place.row for place in places]), counts, axis=0)
-    scales = np.repeat(np.array([place.scale for place in places]), counts, axis=0)
-    scaled = np.concatenate([own for _, own in crops]) * scales
-    boxes = np.nan_to_num(scaled, posinf=_EXTENT, neginf=-_EXTENT).clip(-_EXTENT, _EXTENT).astype(np.float32)
-    boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
-    return rows, boxes
+    pictures, counts = [place_of(frame) for frame, _ in crops], np.array([len(own) for _, own in crops], np.int64)
+    count = int(counts.sum())
+    places, boxes = np.empty((count, PLACE_COLUMNS), np.int64), np.empty((count, 4), np.float32)
+    if count:
+        rows, scales = np.array([place.row for place in pictures]), np.array([place.scale for place in pictures])
+        xyxy = np.concatenate([own for _, own in crops])
+        looks_cpu.lay_out(rows, scales, counts, np.asarray(xyxy, np.float32), _EXTENT, places, boxes)
+    return places, boxes
 
 
 def place(frame: Frame, address: Callable[[Plane], int]) -> Place:

@@ -10,13 +10,14 @@ import numpy as np
 
 from tiler.kernels import enqueue_cuda
 from tiler.kernels.appearance import PLACE_COLUMNS, VECTOR
-from tiler.kernels.appearance_cuda import Embed, packed_tables
+from tiler.kernels.appearance_cuda import CROP_BYTES, Embed, packed_tables
 from tiler.kernels.plane_cuda import PerPicture, address
 from tiler.observe.copies import Copies
 from tiler.track.appearance import lay_out, load_matrix, place
 from tiler.track.base import Embedder, Vectors
 from tiler.types import Float32, Frame
 
+_PLACE_BYTES = PLACE_COLUMNS * 8
 _FIRST_CROPS = 512
 """Crops that there is room for at first."""
 
@@ -48,14 +49,18 @@ class CudaEmbedder(Embedder):
         count = len(boxes)
         if count > self._room:
             self._reserve(2 * count)
-        self._host_places[:count], self._host_boxes[:count] = places, boxes
+        self._host_places[:count] = places
+        size = count * CROP_BYTES
+        self._host[count * _PLACE_BYTES : size].view(np.float32).reshape(-1, 4)[...] = boxes
         enqueue_cuda.wait(self._stream, (frame.ready for frame, _ in crops))
         if count:
             with self._stream:
-                self._copy(self._places, self._host_places, count, up=True)
-                self._copy(self._boxes, self._host_boxes, count, up=True)
+                enqueue_cuda.copy(self._crops.data.ptr, self._host.ctypes.data, size, self._stream)
+                self._copies.add("crops' places", "up", size)
                 self._embed(count)
-                self._copy(self._vectors, self._host_vectors, count, up=False)
+                size = count * VECTOR * 4
+                enqueue_cuda.copy(self._host_vectors.ctypes.data, self._vectors.data.ptr, size, self._stream)
+                self._copies.add("appearance", "down", size)
         enqueue_cuda.record(self._arrived, self._stream)
 
         def vectors() -> Float32:
@@ -73,20 +78,12 @@ class CudaEmbedder(Embedder):
     def _reserve(self, room: int) -> None:
         """Room for this many crops; nothing is on its way."""
         self._room = room
-        self._places = cupy.empty((room, PLACE_COLUMNS), np.int64)
-        self._boxes = cupy.empty((room, 4), np.float32)
+        self._crops = cupy.empty(room * CROP_BYTES, np.uint8)
         self._vectors = cupy.empty((room, VECTOR), np.float32)
-        self._host_places = _pinned((room, PLACE_COLUMNS), np.int64)
-        self._host_boxes = _pinned((room, 4), np.float32)
+        self._host = _pinned((room * CROP_BYTES,), np.uint8)
+        self._host_places = self._host[: room * _PLACE_BYTES].view(np.int64).reshape(room, PLACE_COLUMNS)
         self._host_vectors = _pinned((room, VECTOR), np.float32)
-        self._embed = Embed(self._places, self._boxes, self._tables, self._matrix, self._vectors)
-
-    def _copy(self, device: Any, host: Any, count: int, *, up: bool) -> None:
-        """The first `count` rows, on the stream."""
-        size, at = host[:count].nbytes, (device.data.ptr, host.ctypes.data)
-        target, source = at if up else at[::-1]
-        enqueue_cuda.copy(target, source, size, self._stream)
-        self._copies.add("crops' places" if up else "appearance", "up" if up else "down", size)
+        self._embed = Embed(self._crops, self._tables, self._matrix, self._vectors)
 
     def close(self) -> None:
         """Wait for the last launch; may be called twice."""
@@ -94,6 +91,6 @@ class CudaEmbedder(Embedder):
         self._stream.synchronize()
 
 
-def _pinned(shape: tuple[int, int], dtype: Any) -> Any:
+def _pinned(shape: tuple[int, ...], dtype: Any) -> Any:
     size = int(np.prod(shape))
     return np.frombuffer(cupy.cuda.alloc_pinned_memory(size * np.dtype(dtype).itemsize), dtype, size).reshape(shape)

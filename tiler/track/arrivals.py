@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tiler.track.gallery import Gallery, cosines
+from tiler.track.gallery import Gallery, cosines, units
 from tiler.types import CLOCK_HZ, Float32
 
 Float64 = npt.NDArray[np.float64]
@@ -79,7 +79,7 @@ class Arrivals:
     def hear(self, crops: Iterable[Crop]) -> None:
         """Add what the crops of a picture say."""
         slots = np.array([k for k, gallery in enumerate(self._galleries) if gallery.crops >= _ENOUGH], np.int64)
-        galleries = [self._galleries[k] for k in slots]
+        galleries = units([self._galleries[k] for k in slots])
         for track, vector in crops:
             if track not in self._said or not len(slots):
                 continue

@@ -33,7 +33,7 @@ import numpy.typing as npt
 from tiler.kernels.assign_cpu import best_pairs, lead
 from tiler.kernels.cover_cpu import covers
 from tiler.track.arrivals import MOST, SHARPNESS, Arrivals, Crop
-from tiler.track.gallery import Gallery, cosines
+from tiler.track.gallery import Gallery, cosines, units
 from tiler.types import CLOCK_HZ, Appearance, Float32, Int32
 
 Float64 = npt.NDArray[np.float64]
@@ -364,9 +364,9 @@ class Cast:
         taken = set(self._track.tolist())
         for doubt in doubts:
             about = doubt.slots[[self._galleries[k].crops > 0 for k in doubt.slots]]
-            galleries = [self._galleries[k] for k in about]
             if not doubt.hidden or len(about) < 2:
                 continue
+            galleries = units([self._galleries[k] for k in about])
             own = {int(track) for track in self._track[doubt.slots]}
             for track, vector in crops:
                 if track in taken and track not in own:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from math import sqrt
 
 import numpy as np
@@ -52,8 +52,12 @@ def unit(vector: Float32 | Float64) -> Float64:
     return of_one
 
 
-def cosines(crop: Float32 | Float64, galleries: Iterable[Gallery]) -> Float64:
-    """(m,): of a crop (of length 1) and m galleries."""
-    units = [gallery.unit for gallery in galleries]
-    found: Float64 = dots(crop.astype(np.float64), np.array(units).reshape(len(units), APPEARANCE))
+def units(galleries: Sequence[Gallery]) -> Float64:
+    """(m, APPEARANCE) float64: the unit vectors of m galleries."""
+    return np.array([gallery.unit for gallery in galleries]).reshape(len(galleries), APPEARANCE)
+
+
+def cosines(crop: Float32 | Float64, galleries: Float64) -> Float64:
+    """(m,): of a crop (of length 1) and the `units` of m galleries."""
+    found: Float64 = dots(crop.astype(np.float64), galleries)
     return found

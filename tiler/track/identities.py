@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from tiler.kernels.assign_cpu import best_pairs, lead, total
 from tiler.kernels.looks_cpu import in_order
-from tiler.track.gallery import Gallery, cosines
+from tiler.track.gallery import Gallery, cosines, units
 from tiler.track.meetings import Meeting, Meetings, Phase, Scene
 from tiler.types import CLOCK_HZ, Appearance, Float32, Int32, Tracks
 
@@ -35,6 +35,8 @@ _SHARPNESS, _MOST = 4.0, 1.0
 _BASE = 1000.0
 """Worth of a pair: more than all that can be said against it."""
 _LEAD = 10.0
+_ROUNDING = 1e-6
+"""More than sums of such numbers are off."""
 _CROPS = 4
 """Who is not recognised by so many crops is somebody new."""
 _SURE = 0.4
@@ -103,7 +105,7 @@ class Identities:
         self._deep_rows: list[int] = []
         self._ids: Int32 | None = None
         self._order: Int64 | None = None
-        self._pts = 0
+        self._pts = self._changed = 0  # of the last picture, and of the last that changed anything
         self._kept_until = 0  # nobody has been away for too long before that
         self._away_now: dict[int, dict[int, _Person]] = {}  # by class, in the picture that is worked on
 
@@ -128,7 +130,7 @@ class Identities:
         if (
             there != self._there
             or tracks.pts > self._still_until
-            or looks.known.any()
+            or True in looks.known.tolist()  # quicker than NumPy, which would let go of the interpreter
             or not all(scene.deep[row] for row in self._deep_rows)
         ):
             self._catch_up()
@@ -157,7 +159,7 @@ class Identities:
         for track, row in seen.items():
             if phases[row] < Phase.MEETING and track not in self._new:
                 self._people[self.of(track)].gallery.feed(looks.vectors[row])
-        self._there = there
+        self._there, self._changed = there, tracks.pts
         self._ids = self._order = None
         if self._id_of:
             self._ids = np.array([self.of(track) for track in there], np.int32)
@@ -167,8 +169,9 @@ class Identities:
 
     def _catch_up(self) -> None:
         """The pictures since the last change have shown the same people."""
-        for track in self._there:
-            self._people[self.of(track)].seen = self._pts
+        if self._pts != self._changed:
+            for track in self._there:
+                self._people[self.of(track)].seen = self._pts
         self._forget(self._there, self._pts)
 
     def _named(self, tracks: Tracks) -> Tracks:
@@ -196,11 +199,12 @@ class Identities:
 
     def _hear(self, meeting: Meeting, rows: dict[int, int], seen: dict[int, int], looks: Appearance) -> None:
         """Add up what the crops of this picture say of a meeting."""
-        met = {who: self._people[who] for who in map(self.of, sorted(meeting.tracks)) if self._knows(who)}
-        here = sorted(meeting.tracks.intersection(seen))
-        for track in here:
+        met = [who for who in map(self.of, sorted(meeting.tracks)) if self._knows(who)]
+        galleries = units([self._people[who].gallery for who in met])
+        said = meeting.said
+        for track in sorted(meeting.tracks.intersection(seen)):
             crop = looks.vectors[seen[track]]
-            alike = _likeness(crop, met)
+            alike = dict(zip(met, cosines(crop, galleries).tolist(), strict=True))
             if track in self._new:
                 alike = {who: value + _THERE for who, value in alike.items()}
                 away = self._away(track, rows)
@@ -209,21 +213,26 @@ class Identities:
             mean = sum(alike.values()) / max(len(alike), 1)
             for who, value in alike.items():
                 says = min(max(_SHARPNESS * (value - mean), -_MOST), _MOST)
-                meeting.said[track, who] = meeting.said.get((track, who), 0.0) + says
+                said[track, who] = said.get((track, who), 0.0) + says
 
     def _decide(self, meeting: Meeting, rows: dict[int, int]) -> bool:
         """Exchange the people of a meeting once the evidence leads by enough; whether it speaks for who they are."""
         here = sorted(meeting.tracks.intersection(rows))
         met = [self.of(track) for track in here + sorted(meeting.tracks.difference(rows))]
         come = {track: self._away(track, rows) for track in here if track in self._new}
-        whose = met + sorted(set().union(*come.values()).difference(met))
-
-        def worth(track: int, who: int) -> float:
-            possible = who in met or who in come.get(track, ())
-            return _BASE + meeting.said.get((track, who), 0.0) if possible else 0.0
-
-        gain = np.array([[worth(track, who) for who in whose] for track in here])
-        now = np.arange(len(here))
+        others = sorted(set().union(*come.values()).difference(met)) if come else []
+        whose, said = met + others, meeting.said
+        worth = [
+            [_BASE + said.get((track, who), 0.0) for who in met]
+            + [_BASE + said.get((track, who), 0.0) if who in come.get(track, ()) else 0.0 for who in others]
+            for track in here
+        ]
+        # No pairing is worth more than each track's best identity: mostly that does not lead, and is told soon.
+        may_lead = sum(max(row) - row[k] for k, row in enumerate(worth)) >= _LEAD - _ROUNDING
+        parted = meeting.parted and len(whose) > 1
+        if not may_lead and not parted:
+            return False
+        gain, now = np.array(worth), np.arange(len(here))
         best = best_pairs(gain)
         if total(gain, best) - total(gain, now) >= _LEAD:
             tracks = [self._track_of.get(who, who) for who in whose]
@@ -234,7 +243,7 @@ class Identities:
                 if self._knows(self.of(track)):
                     self._new.pop(track, None)
             return False
-        return meeting.parted and len(whose) > 1 and lead(gain, now) >= _LEAD
+        return parted and lead(gain, now) >= _LEAD
 
     def _knows(self, who: int) -> bool:
         return who in self._people and self._people[who].known
@@ -314,5 +323,5 @@ class Identities:
 
 def _likeness(crop: Float32 | Float64, people: dict[int, _Person]) -> dict[int, float]:
     """The cosine of a crop, or of a mean of some, of length 1, and the gallery of each."""
-    values = cosines(crop, [person.gallery for person in people.values()])
+    values = cosines(crop, units([person.gallery for person in people.values()]))
     return dict(zip(people, values.tolist(), strict=True))
