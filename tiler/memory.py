@@ -84,9 +84,9 @@ class MemoryPlan:
 
     def render(self) -> list[str]:
         """Lines for `tiler check`."""
-        lines = [f"  {name:<34} {size / 1e6:8.0f} MB" for name, size in self.items]
+        lines = [f"  {name:<40} {size / 1e6:8.0f} MB" for name, size in self.items]
         share = self.needed_bytes / self.total_bytes
-        return [*lines, f"  {'in all':<34} {self.needed_bytes / 1e6:8.0f} MB, {share:.0%} of the GPU's "
+        return [*lines, f"  {'in all':<40} {self.needed_bytes / 1e6:8.0f} MB, {share:.0%} of the GPU's "
                         f"{self.total_bytes / 1e9:.1f} GB (at most {self.fraction:.0%})"]
 
     def check(self, config: Config) -> None:
@@ -155,7 +155,8 @@ def _plan(
     if model is not None:
         batch = len(known) * batch_ticks
         tensor = batch * 3 * model.input_size[0] * model.input_size[1] * 2
-        items.append((f"detector's input ({TENSORS} batches)", TENSORS * tensor))
+        ticks = f" of {batch_ticks} ticks" if batch_ticks > 1 else ""
+        items.append((f"detector's input ({TENSORS} batches{ticks})", TENSORS * tensor))
         items.append((_NETWORK_ITEM, 4 * model.path.stat().st_size + _ACTIVATIONS * tensor))
         items.append(("candidate boxes", batch * _CANDIDATES))
     return MemoryPlan(tuple(items), total_bytes, config.vram_fraction, batch_ticks)

@@ -79,7 +79,9 @@ def build_cuda(loaded: LoadedConfig, index: int, threads: int) -> Stages:
             )
             opened += [preprocessor.close, detector.close]
             trackers = tuple(new_tracker(config) for _ in feeds)
-            choices += [Choice("preprocess", f"cuda:{index}", "CUDA kernel", "one launch for all streams"), infer]
+            together = f" and {plan.batch_ticks} ticks" if plan.batch_ticks > 1 else ""
+            why = f"one launch for all streams{together}"
+            choices += [Choice("preprocess", f"cuda:{index}", "CUDA kernel", why), infer]
             if config.tracker.reid != "off":
                 reid = ReId(CudaEmbedder(index, copies), config.places, config.tracker)
                 opened.append(reid.close)
