@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tiler.engines.store import (
     EngineSpec,
     StaleEngine,
     engine_folder,
+    read_description,
     read_engine,
     safe_name,
     sha256,
@@ -90,6 +92,8 @@ def ensure_engine(
 ) -> Engine:
     """The engine from the cache, built first if it is not there or must not be used.
 
+    One for larger batches does as well: what a batch takes is little more in it.
+
     Args:
         tensorrt: builds it, on the current CUDA device (RTX: on none).
         model: in the precision to run in.
@@ -106,8 +110,7 @@ def ensure_engine(
     spec = wanted(tensorrt, model, max_batch, target)
     path = engine_folder() / spec.file_name()
     try:
-        plan, described = read_engine(path, spec)
-        return Engine(path, plan, described, "from the cache")
+        return _cached(path, spec)
     except StaleEngine as stale:
         reason = str(stale)
     tell = progress or _log.info
@@ -126,6 +129,32 @@ def ensure_engine(
     described = write_engine(path, plan, spec, built_at=built_at, build_s=build_s, tiler=__version__)
     tell(f"{tensorrt.title}: built {path.name} in {build_s:.1f} s, {len(plan) / 1e6:.1f} MB")
     return Engine(path, plan, described, f"built now: {reason}")
+
+
+def _cached(path: Path, spec: EngineSpec) -> Engine:
+    """The engine of this path, or else the smallest that is for larger batches and may be used.
+
+    Raises:
+        StaleEngine: why the one of this path may not.
+    """
+    try:
+        plan, described = read_engine(path, spec)
+        return Engine(path, plan, described, "from the cache")
+    except StaleEngine as stale:
+        for most, other in sorted(_larger(path, spec)):
+            with suppress(StaleEngine):
+                plan, described = read_engine(other, replace(spec, max_batch=most))
+                return Engine(other, plan, described, f"from the cache, for batches up to {most}")
+        raise stale
+
+
+def _larger(path: Path, spec: EngineSpec) -> Iterator[tuple[int, Path]]:
+    """Those beside it that differ in the largest batch, which is larger."""
+    for other in path.parent.glob(spec.file_name("*")):
+        with suppress(StaleEngine):
+            most = read_description(other).spec.max_batch
+            if most > spec.max_batch:
+                yield most, other
 
 
 def choose_tensorrt(flavours: Sequence[Flavour], capability: int) -> TensorRT:

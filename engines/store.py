@@ -55,10 +55,14 @@ class EngineSpec:
     version: str
     device: str
 
-    def file_name(self) -> str:
-        """Name of the engine: what a person looks for, then a digest against models of the same name."""
+    def file_name(self, max_batch: str = "") -> str:
+        """Name of the engine: what a person looks for, then a digest against models of the same name.
+
+        Args:
+            max_batch: instead of its own; "*" makes it a pattern.
+        """
         return (
-            f"{safe_name(self.model)}-b{self.max_batch}-{self.precision}-sm{self.capability}"
+            f"{safe_name(self.model)}-b{max_batch or self.max_batch}-{self.precision}-sm{self.capability}"
             f"-{self.flavour}-{self.version}-{self.onnx_sha256[:8]}.engine"
         )
 

@@ -168,6 +168,20 @@ def test_one_path_builds_on_every_flavour(install: Callable[..., Any], engines: 
     assert len(trt.calls.configs) == 1
 
 
+def test_an_engine_for_larger_batches_does_as_well(install: Callable[..., Any], engines: Path) -> None:
+    trt = install("tensorrt")
+    tensorrt = TensorRT("tensorrt")
+    ensure_engine(tensorrt, nano(), 32, HERE)
+    made = ensure_engine(tensorrt, nano(), 16, Target(86, "Other GPU"))
+    assert made.reason == "built now: it is not built yet"
+    found = ensure_engine(tensorrt, nano(), 4, HERE)
+    assert (found.reason, found.described.spec.max_batch) == ("from the cache, for batches up to 32", 32)
+    assert len(trt.calls.configs) == 2
+    found.path.write_bytes(b"cut short")
+    assert ensure_engine(tensorrt, nano(), 4, HERE).reason == "built now: it is not built yet"
+    assert ensure_engine(tensorrt, nano(), 64, HERE).reason == "built now: it is not built yet"
+
+
 def test_timings_of_one_build_serve_the_next(install: Callable[..., Any], engines: Path) -> None:
     trt = install("tensorrt")
     ensure_engine(TensorRT("tensorrt"), nano(), 4, HERE)

@@ -74,8 +74,9 @@ class Going(NamedTuple):
 
 
 @contextlib.contextmanager
-def going(folder: Path, more: str, detects: bool = False) -> Iterator[Going]:
-    """Four plain colours in a grid, with a detector that finds somebody in every picture if it `detects`."""
+def going(folder: Path, more: str, detects: bool = False, queued: bool = False) -> Iterator[Going]:
+    """Four plain colours in a grid, with a detector that finds somebody in every picture if it `detects`; with stages
+    that share a thread, as they do on a device, if they are `queued`."""
     path = write_config(folder, more)
     loaded = load(path)
     built = stages.build(loaded)
@@ -86,6 +87,7 @@ def going(folder: Path, more: str, detects: bool = False) -> Iterator[Going]:
         trackers = tuple(ByteTracker(config.tracker, 0.35) for _ in config.sources)
         reid = ReId(CpuEmbedder(), config.places, config.tracker)
         built = replace(built, preprocessor=FirstPixels(), detector=CornerDetector(), trackers=trackers, reid=reid)
+    built = replace(built, queued=queued)
     observer = RunObserver(loaded.config, stages.choose(loaded), built.feeds, built.encoder)
     with Run(loaded, built, observer, overwrite=True) as run:
         run.start()
@@ -119,9 +121,10 @@ def seen_in(picture: np.ndarray, x: int, y: int, colour: tuple[int, int, int]) -
     return bool(np.abs(np.array([picture[y, x], u, v], int) - colour).max() < 12)
 
 
-def test_a_source_comes_and_goes_and_the_mosaic_goes_on(tmp_path: Path, server: str) -> None:
+@pytest.mark.parametrize("queued", [False, True], ids=["threads", "one thread"])
+def test_a_source_comes_and_goes_and_the_mosaic_goes_on(tmp_path: Path, server: str, queued: bool) -> None:
     more = "preview: {spare_sources: 1}\noutputs: [{file: out.mp4}]\nduration_s: 60\n"
-    with going(tmp_path, more) as now:
+    with going(tmp_path, more, queued=queued) as now:
         now.add("yellow", f"{server}/yellow.mp4")
         now.frames(10)
         now.remove("yellow")
@@ -186,10 +189,11 @@ def test_why_a_source_does_not_come_is_said_without_its_secrets(
     assert "source away was added: rtsp://user:***@127.0.0.1:1/main" in caplog.text
 
 
-def test_what_is_remembered_of_a_source_goes_with_it(tmp_path: Path, server: str) -> None:
+@pytest.mark.parametrize("queued", [False, True], ids=["threads", "one thread"])
+def test_what_is_remembered_of_a_source_goes_with_it(tmp_path: Path, server: str, queued: bool) -> None:
     """Tracks and ids of the next one in its place begin anew, under its own id."""
     more = "preview: {spare_sources: 1}\noutputs: [{tracks: t.jsonl}, {tracks: t.txt}]\nduration_s: 60\n"
-    with going(tmp_path, more, detects=True) as now:
+    with going(tmp_path, more, detects=True, queued=queued) as now:
         for name in ("yellow", "purple"):
             now.add(name, f"{server}/{name}.mp4")
             now.until(lambda name=name: now.row(name).tracks == 1)  # type: ignore[misc]
@@ -233,8 +237,9 @@ def test_a_run_that_has_ended_takes_nobody(tmp_path: Path, server: str) -> None:
     assert not any(thread.name == "tiler-decode-yellow" for thread in threading.enumerate())
 
 
-def test_who_comes_and_goes_between_two_ticks_leaves_nothing_behind(tmp_path: Path, server: str) -> None:
-    with going(tmp_path, "preview: {spare_sources: 2}\nduration_s: 60\n") as now:
+@pytest.mark.parametrize("queued", [False, True], ids=["threads", "one thread"])
+def test_who_comes_and_goes_between_two_ticks_leaves_nothing_behind(tmp_path: Path, server: str, queued: bool) -> None:
+    with going(tmp_path, "preview: {spare_sources: 2}\nduration_s: 60\n", queued=queued) as now:
         for turn in range(12):
             now.until(lambda: now.run.control.spare)
             now.run.lineup.add(added_source(f"n{turn}", f"{server}/yellow.mp4", None))

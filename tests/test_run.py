@@ -84,6 +84,10 @@ def queued(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
 
 
+THREADS, ONE, BATCHES = {"queued": False}, {"queued": True}, {"queued": True, "batch_ticks": 3}
+"""Ways for a run to go; in the last, three ticks are a batch."""
+
+
 def build(
     path: Path, *overrides: str, queued: bool = False, batch_ticks: int = 1
 ) -> tuple[Any, Stages, RunObserver]:
@@ -155,11 +159,15 @@ def test_the_report_says_how_much_was_looked_at_whom(config: Path) -> None:
     assert "reid" not in run(config)["streams"][0]
 
 
-def test_two_runs_are_equal_to_the_bit(config: Path) -> None:
+@pytest.mark.parametrize("every", [1, 4])
+def test_two_runs_are_equal_to_the_bit(config: Path, every: int) -> None:
     outcomes = []
-    for queued, batch_ticks in ((False, 1), (False, 1), (True, 1), (True, 3)):
-        run(config, queued=queued, batch_ticks=batch_ticks)
+    for way in (THREADS, THREADS, ONE, BATCHES):
+        report = run(config, f"detector={{every: {every}}}", **way)
         outcomes.append((decoded(config.parent / "out.mp4"), (config.parent / "out.jsonl").read_bytes()))
+        batches, asked = (report["stages"][stage]["count"] for stage in ("preprocess", "infer"))
+        assert 0 < batches <= asked
+        assert (batches < asked) == (way is BATCHES and every == 1)
     for pixels, lines in outcomes[1:]:
         assert np.array_equal(outcomes[0][0], pixels)
         assert outcomes[0][1] == lines
@@ -233,6 +241,7 @@ class Breaks:
         return getattr(self._inner, name)
 
 
+@pytest.mark.parametrize("way", [THREADS, ONE, BATCHES], ids=["threads", "one thread", "batches"])
 @pytest.mark.parametrize("at", [0, 7, FRAMES - 1], ids=["first", "middle", "last"])
 @pytest.mark.parametrize(
     ("field", "method", "stage"),
@@ -248,9 +257,10 @@ class Breaks:
     ],
 )
 def test_a_failing_stage_ends_the_run_and_the_file_plays(
-    config: Path, field: str, method: str, stage: str, at: int, queued: bool
+    config: Path, field: str, method: str, stage: str, at: int, way: dict[str, Any]
 ) -> None:
-    loaded, built, observer = build(config, queued=queued)
+    loaded, built, observer = build(config, **way)
+    at //= built.batch_ticks if field in ("preprocessor", "detector") else 1  # is called once for a batch
     if field != "output":
         part = getattr(built, field)
         broken = (Breaks(part[0], method, at), *part[1:]) if isinstance(part, tuple) else Breaks(part, method, at)

@@ -159,6 +159,7 @@ def test_what_began_before_a_failure_is_delivered(broken: int | str) -> None:
     worker = Worker(inbox(), steps, outbox)
     worker.run()
     assert isinstance(worker.failure, OSError)
+    assert not worker.advance()  # nothing is under way any more
     assert worker.stage == "a" if broken == "inbox" else worker.stage == "abc"[int(broken)]
     assert list(outbox) == list(range(7))
 

@@ -1,13 +1,15 @@
 """Which pictures go to the detector together: those of one tick, or of some ticks that follow one another.
 
 A device takes little longer for a batch of twelve pictures than for one of four, and the host as long for
-one batch as for the next: a run that need not keep to a clock gathers some ticks (`tiler.memory.batch_ticks`).
+one batch as for the next: a run that need not keep to a clock gathers some ticks (`MemoryPlan.batch_ticks`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
+from tiler.errors import StageError
 from tiler.infer.base import Answer, Detector
 from tiler.preprocess.base import Preprocessor
 from tiler.types import Detections, Frame
@@ -23,13 +25,20 @@ class Batches:
     gives and one asks.
     """
 
-    def __init__(self, preprocessor: Preprocessor, detector: Detector, ticks: int) -> None:
+    def __init__(
+        self,
+        preprocessor: Preprocessor,
+        detector: Detector,
+        ticks: int,
+        timed: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         """
         Args:
             preprocessor, detector: of the run.
             ticks: see above.
+            timed: a context around what it takes to submit a batch.
         """
-        self._preprocessor, self._detector, self._ticks = preprocessor, detector, ticks
+        self._preprocessor, self._detector, self._ticks, self._timed = preprocessor, detector, ticks, timed
         self._gathering: _Batch | None = None
 
     def add(self, frames: Sequence[Frame]) -> Found | None:
@@ -38,10 +47,10 @@ class Batches:
         What is returned waits for a batch that is not complete no longer: it is submitted then.
 
         Raises:
-            StageError: see `Detector.submit`.
+            StageError: see `Detector.submit`; so does what is returned, for all ticks of the batch.
         """
         batch = self._gathering
-        if batch is None or batch.answer is not None:
+        if batch is None or batch.submitted:
             batch = self._gathering = _Batch()
         first = len(batch.frames)
         batch.frames += frames
@@ -55,15 +64,17 @@ class Batches:
         return lambda: dict(zip(streams, self._found(batch)[first : first + len(streams)], strict=True))
 
     def _submit(self, batch: _Batch) -> None:
-        if batch.frames:
-            batch.answer = self._detector.submit(self._preprocessor.prepare(batch.frames))
-            batch.frames = []
+        frames, batch.frames, batch.submitted = batch.frames, [], True
+        if frames:
+            with self._timed():
+                batch.answer = self._detector.submit(self._preprocessor.prepare(frames))
 
     def _found(self, batch: _Batch) -> list[Detections]:
+        if not batch.submitted:
+            self._submit(batch)
         if batch.found is None:
             if batch.answer is None:
-                self._submit(batch)
-            assert batch.answer is not None
+                raise StageError("preprocess", "the pictures could not be submitted")
             batch.found = batch.answer()
         return batch.found
 
@@ -74,5 +85,6 @@ class _Batch:
     def __init__(self) -> None:
         self.frames: list[Frame] = []
         self.ticks = 0
+        self.submitted = False
         self.answer: Answer | None = None
         self.found: list[Detections] | None = None

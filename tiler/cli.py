@@ -183,7 +183,12 @@ def engine() -> None:
 
 @engine.command("build")
 @click.argument("model")
-@click.option("--max-batch", type=click.IntRange(min=1), required=True, help="Largest batch: the number of streams.")
+@click.option(
+    "--max-batch",
+    type=click.IntRange(min=1),
+    required=True,
+    help="Largest batch: streams, times the ticks of a batch that `tiler check` names. A run takes a larger one, too.",
+)
 @click.option("--device", metavar="cuda[:N]", default="cuda:0", show_default=True, help="GPU to build for.")
 @click.option(
     "--capability",

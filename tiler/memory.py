@@ -120,7 +120,8 @@ def plan_memory(
 ) -> MemoryPlan:
     """Count the device memory of a config, with as many ticks in a batch as there is room for.
 
-    A run that keeps to a clock detects tick by tick: it cannot wait for the next.
+    A run that keeps to a clock detects tick by tick, as it cannot wait for the next; and so does one whose model has
+    a batch axis of 1, as it gains nothing.
 
     Args:
         config: the whole config; its spare places count as sources.
@@ -128,7 +129,9 @@ def plan_memory(
         model: the detector, None for `detector: none`.
         total_bytes: memory of the device.
     """
-    ticks = 1 if config.live or model is None else min(_BATCH_TICKS, max(1, _BATCH_PICTURES // config.places))
+    ticks = 1
+    if model is not None and model.dynamic_batch and not config.live:
+        ticks = min(_BATCH_TICKS, max(1, _BATCH_PICTURES // config.places))
     plan = _plan(config, pictures, model, total_bytes, ticks)
     while plan.batch_ticks > 1 and plan.needed_bytes > plan.cap_bytes:
         plan = _plan(config, pictures, model, total_bytes, plan.batch_ticks - 1)

@@ -92,7 +92,9 @@ class Run:
         self._stop = threading.Event()
         self._batches: Batches | None = None
         if stages.preprocessor is not None and stages.detector is not None:
-            self._batches = Batches(stages.preprocessor, stages.detector, stages.batch_ticks)
+            self._batches = Batches(
+                stages.preprocessor, stages.detector, stages.batch_ticks, lambda: observer.stage("preprocess")
+            )
         self._every = self._config.detector.every if isinstance(self._config.detector, DetectorConfig) else 1
         names = stages.detector.class_names if stages.detector is not None else ()
         with ExitStack() as opened:
@@ -111,7 +113,8 @@ class Run:
         self._workers = [*drawn, Worker(composed, [Step("encode", self._encode)])]
 
     def _on_threads(self, composed: Channel[Tick]) -> list[Worker]:
-        """Each stage works on a thread of its own, on the picture behind the next one's."""
+        """Each stage works on a thread of its own, on the picture behind the next one's; a batch is of one tick."""
+        assert self._stages.batch_ticks == 1
         steps = [
             [Step("decode", lambda tick: tick)],
             *([[Step("preprocess", self._prepare)], [Step("infer", self._infer)]] if self._batches is not None else ()),
@@ -130,7 +133,8 @@ class Run:
         """The device works on what the stages enqueue, on some ticks at once, and the host goes on meanwhile.
 
         See docs/adr/013: the stages would only pass the interpreter to one another. Detections are waited for when
-        the next batch is submitted, appearance when another tick is.
+        the next batch is submitted, appearance when another tick is. By then the tick before is composed: who is who
+        is known of it, and no place that a source has left is looked at any more.
         """
         behind = max(TENSORS, 2 * self._stages.batch_ticks) if self._batches is not None else 0
         after = behind + 1 if self._stages.reid is not None else behind
@@ -188,10 +192,7 @@ class Run:
             if shown.frame is not None and shown.new and stream.is_due(self._every):
                 due.append(shown.frame)
         assert self._batches is not None
-        began_s = time.perf_counter()
         tick.found = self._batches.add(due)
-        if due:
-            self._observer.spent("preprocess", time.perf_counter() - began_s)
         return tick
 
     def _infer(self, tick: Tick) -> Tick:

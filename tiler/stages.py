@@ -161,8 +161,8 @@ class Stages:
 
     With `detector: none` there are no `trackers`; `preprocessor`, `detector` and `reid` are None. With
     `tracker: {reid: off}` the last is None, too. `processes` decode for the feeds, where the config asks for them.
-    `queued` says that the stages before the encoder enqueue their work for a device to do, and seldom wait; then the
-    pictures of `batch_ticks` ticks go to the detector at once.
+    `queued` says that the stages before the encoder enqueue their work for a device to do, and seldom wait. Only then
+    may the pictures of more than one tick go to the detector at once, of `batch_ticks`.
     """
 
     entrance: Entrance

@@ -70,17 +70,15 @@ def build_cuda(loaded: LoadedConfig, index: int, threads: int) -> Stages:
         plan.check(config)
         pool.set_limit(size=plan.pool_bytes)
         choices = [_decode_choice(index, opener, feeds, len(processes))]
-        preprocessor, detector, infer = None, None, None
+        preprocessor, detector, infer, batch_ticks = None, None, None, 1
         trackers: tuple[Tracker, ...] = ()
         reid = None
         if model is not None and isinstance(config.detector, DetectorConfig):
-            preprocessor, detector, infer = _open_analysis(
-                config, model, config.places * plan.batch_ticks, index, threads, copies
-            )
+            preprocessor, detector, infer = _open_analysis(config, model, plan.batch_ticks, index, threads, copies)
             opened += [preprocessor.close, detector.close]
             trackers = tuple(new_tracker(config) for _ in feeds)
-            together = f" and {plan.batch_ticks} ticks" if plan.batch_ticks > 1 else ""
-            why = f"one launch for all streams{together}"
+            batch_ticks = 1 if infer.device == "cpu" else plan.batch_ticks
+            why = "one launch for all streams" + (f" and {batch_ticks} ticks" if batch_ticks > 1 else "")
             choices += [Choice("preprocess", f"cuda:{index}", "CUDA kernel", why), infer]
             if config.tracker.reid != "off":
                 reid = ReId(CudaEmbedder(index, copies), config.places, config.tracker)
@@ -105,7 +103,7 @@ def build_cuda(loaded: LoadedConfig, index: int, threads: int) -> Stages:
         raise
     return Stages(
         entrance, tuple(feeds), preprocessor, detector, trackers, reid, compositor, encoder, tuple(choices), copies,
-        tuple(processes), queued=True, batch_ticks=plan.batch_ticks,
+        tuple(processes), queued=True, batch_ticks=batch_ticks,
     )  # fmt: skip
 
 
@@ -145,20 +143,21 @@ def _decode_choice(index: int, opener: CudaOpener, feeds: list[Feed], processes:
 
 
 def _open_analysis(
-    config: Config, model: ModelSpec, most: int, index: int, threads: int, copies: Copies
+    config: Config, model: ModelSpec, batch_ticks: int, index: int, threads: int, copies: Copies
 ) -> tuple[CudaPreprocessor, Detector, Choice]:
-    """Preprocessor and detector on one stream: what the first writes there the second reads. `most`: pictures of a
-    batch."""
+    """Preprocessor and detector on one stream: what the first writes there the second reads. On the CPU, a batch of
+    more ticks than one gains nothing."""
     assert isinstance(config.detector, DetectorConfig)
+    streams, most = config.places, config.places * batch_ticks
     stream = cupy.cuda.Stream(non_blocking=True)
     min_score = min(config.tracker.low_score, config.detector.score)
     try:
         network, reason = open_network(model, most, index, stream)
     except InputError as error:
         refuse_cpu(config, "infer", "ONNX Runtime", str(error))
-        host = OrtDetector(model, config.detector, threads, (1, most), min_score=min_score)
-        preprocessor = CudaPreprocessor(model.input_size, model.input, most, np.float32, index, stream, copies)
-        slow = HostDetector(host, most, index, stream, copies)
+        host = OrtDetector(model, config.detector, threads, (1, streams), min_score=min_score)
+        preprocessor = CudaPreprocessor(model.input_size, model.input, streams, np.float32, index, stream, copies)
+        slow = HostDetector(host, streams, index, stream, copies)
         return preprocessor, slow, Choice("infer", "cpu", "ONNX Runtime", str(error))
     preprocessor = CudaPreprocessor(model.input_size, model.input, most, network.input_dtype, index, stream, copies)
     detector = CudaDetector(model, network, config.detector, min_score, most, index, stream, copies)

@@ -160,14 +160,14 @@ _LASTING = [
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """The detector's input for one tick: one entry for each frame that is new.
+    """The detector's input: one entry for each frame that is new, of one tick or of some that follow one another.
 
     Attributes:
         tensor: (N, 3, H, W) float32 or float16, on the backend's device.
         letterbox: (N, 4) float32: sx, sy, dx, dy of each entry, on the host;
             tensor x = picture x * sx + dx, tensor y = picture y * sy + dy.
         sizes: (N, 2) int32: picture width and height of each entry.
-        streams: source index of each entry.
+        streams: source index of each entry; with more ticks than one it comes again.
     """
 
     tensor: Any

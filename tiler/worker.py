@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -112,8 +112,8 @@ class _UnderWay:
 class Worker(threading.Thread):
     """A thread that takes items from an inbox through its steps, and puts what comes of them into an outbox.
 
-    Most have one step. A worker has several where a device does the work and the host enqueues it: then items
-    are under way together, `behind` one another, and the host seldom waits. The oldest item always goes first.
+    Where a device does the work and the host enqueues it, steps are `behind` one another: items are under way together,
+    and the host seldom waits. The oldest item always goes first.
     """
 
     def __init__(self, inbox: Iterable[Any], steps: Sequence[Step], outbox: Channel[Any] | None = None) -> None:
@@ -136,7 +136,7 @@ class Worker(threading.Thread):
         self._refused = False
 
     def full(self) -> bool:
-        """Whether an item more would be more than shall be under way, or have to wait for room in the outbox."""
+        """Whether an item more would be more than shall be under way; or, where none shall, wait for the outbox."""
         most = self._steps[-1].behind
         return len(self._under_way) >= most if most else self._outbox is not None and self._outbox.full()
 
@@ -161,8 +161,11 @@ class Worker(threading.Thread):
             self.failure = error
             self._finish_older()
         finally:
+            self._under_way.clear()  # a device's memory is not to outlive the device's part of a run
             if isinstance(self._inbox, Channel):
                 self._inbox.cancel()
+            elif isinstance(self._inbox, Generator):
+                self._inbox.close()
             if self._outbox is not None:
                 self._outbox.close()
 
@@ -189,7 +192,7 @@ class Worker(threading.Thread):
                 self._refused = True
 
     def _finish_older(self) -> None:
-        """What began before the item that failed has passed the step that did, and is delivered."""
+        """What began before the item that failed has passed the step that did, and is delivered if it can be."""
         stage = self.stage
         with suppress(Exception):  # the first failure is the one that is told
             failed = self._at

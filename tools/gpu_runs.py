@@ -186,6 +186,8 @@ class Watched:
     @property
     def host_ms(self) -> HostTime:
         """Processor time for a mosaic, but for the last ones: by then some threads have ended, and are not seen."""
+        if self.ticks < 4 * _CLOCKS_READ_EVERY:
+            raise SystemExit(f"a run of {self.ticks} mosaics is too short to be measured")
         told = [row for row in self._spent if _STARTING <= row[0] <= self.ticks - _CLOCKS_READ_EVERY // 2]
         (first, before), (last, after) = told[0], told[-1]
         return HostTime(*((b - a) * 1000 / (last - first) for a, b in zip(before, after, strict=True)))

@@ -12,7 +12,7 @@ Answer = Callable[[], list[Detections]]
 
 
 class Detector(Protocol):
-    """One model, one call per tick for all streams."""
+    """One model, one call per batch for all streams."""
 
     input_size: tuple[int, int]
     """(width, height) of the tensor that `infer` takes."""

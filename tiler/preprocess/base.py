@@ -1,4 +1,4 @@
-"""Preprocess: the frames that are new at a tick -> one letterboxed Batch."""
+"""Preprocess: frames that are new -> one letterboxed Batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Preprocess on CUDA: all pictures of a tick in one launch, into a ring of tensors."""
+"""Preprocess on CUDA: all pictures of a batch in one launch, into a ring of tensors."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ class Identities:
         self._deep_rows: list[int] = []
         self._ids: Int32 | None = None
         self._order: Int64 | None = None
-        self._pts = self._changed = 0  # of the last picture, and of the last that changed anything
+        self._pts = 0
         self._kept_until = 0  # nobody has been away for too long before that
         self._away_now: dict[int, dict[int, _Person]] = {}  # by class, in the picture that is worked on
 
@@ -159,7 +159,7 @@ class Identities:
         for track, row in seen.items():
             if phases[row] < Phase.MEETING and track not in self._new:
                 self._people[self.of(track)].gallery.feed(looks.vectors[row])
-        self._there, self._changed = there, tracks.pts
+        self._there = there
         self._ids = self._order = None
         if self._id_of:
             self._ids = np.array([self.of(track) for track in there], np.int32)
@@ -169,9 +169,8 @@ class Identities:
 
     def _catch_up(self) -> None:
         """The pictures since the last change have shown the same people."""
-        if self._pts != self._changed:
-            for track in self._there:
-                self._people[self.of(track)].seen = self._pts
+        for track in self._there:
+            self._people[self.of(track)].seen = self._pts
         self._forget(self._there, self._pts)
 
     def _named(self, tracks: Tracks) -> Tracks:
