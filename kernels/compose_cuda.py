@@ -16,6 +16,12 @@ _BLOCK = (128, 16)
 """Mosaic samples that a block of threads covers."""
 
 
+def prepare() -> None:
+    """Compile the kernels for the current device now, not with the first mosaic."""
+    for function in ("bin_rows", "compose"):
+        kernel("compose", function)
+
+
 class Compose:
     """The two launches that draw a whole mosaic, for one set of arrays on the device."""
 

@@ -18,7 +18,7 @@ from tiler.compose.scene import Drawn, Scene, bounds, shown_pts
 from tiler.config.models import Config
 from tiler.kernels import enqueue_cuda
 from tiler.kernels.compose_cpu import COLOURS
-from tiler.kernels.compose_cuda import Compose
+from tiler.kernels.compose_cuda import Compose, prepare
 from tiler.kernels.compose_table import (
     COLOUR,
     PLANES,
@@ -104,6 +104,7 @@ class CudaCompositor(Closing):
             # One for all turns: launches follow one another, and each leaves the masks as it finds them, all 0. One
             # for each would have left the cache when its turn came again.
             self._masks = cupy.zeros(1, cupy.int64)
+            prepare()
             cupy.cuda.get_current_stream().synchronize()
         self._turn = -1
         self._rows = Rows()

@@ -74,6 +74,8 @@ class CudaPreprocessor(Closing):
         self._packed: list[np.ndarray] = [np.zeros(1, np.int32)]
         self._turn = 0
         self._launches: dict[int, Preprocess] = {}  # by turn; of the tables that there are
+        with self._device:
+            self._launch_of(0)  # compiles the kernel, which the first batch is not to wait for
         self._placed: tuple[list[Letterbox], list[tuple[int, int]]] = [], []
         self._places = places([], [])
 
@@ -116,12 +118,15 @@ class CudaPreprocessor(Closing):
 
     def _launch(self, turn: int, count: int) -> None:
         """The GPU's part, on the current stream."""
+        self._launch_of(turn)(count)
+
+    def _launch_of(self, turn: int) -> Preprocess:
         launch = self._launches.get(turn)
         if launch is None:
             launch = self._launches[turn] = Preprocess(
                 self._ring[turn], self._entries[turn], self._tables, self._affine, self._spec.pad
             )
-        launch(count)
+        return launch
 
     def _place(self, frames: Sequence[Frame], boxes: list[Letterbox], sizes: list[tuple[int, int]]) -> None:
         """`letterbox` and `sizes` of the batch: the same arrays as long as pictures lie as those of the last batch."""
