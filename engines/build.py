@@ -88,11 +88,12 @@ def wanted(tensorrt: TensorRT, model: ModelSpec, max_batch: int, target: Target)
 
 
 def ensure_engine(
-    tensorrt: TensorRT, model: ModelSpec, max_batch: int, target: Target, progress: Progress | None = None
+    tensorrt: TensorRT, model: ModelSpec, max_batch: int, target: Target, progress: Progress | None = None, *,
+    exact: bool = False,
 ) -> Engine:
     """The engine from the cache, built first if it is not there or must not be used.
 
-    One for larger batches does as well: what a batch takes is little more in it.
+    One for larger batches takes these, too, and spares a run the minutes of a build.
 
     Args:
         tensorrt: builds it, on the current CUDA device (RTX: on none).
@@ -100,6 +101,7 @@ def ensure_engine(
         max_batch: largest batch.
         target: the GPU.
         progress: told what is going on while it is built; the log is, when absent.
+        exact: none for larger batches will do.
 
     Raises:
         InputError: the model does not become an engine, or the cache cannot be written.
@@ -110,7 +112,7 @@ def ensure_engine(
     spec = wanted(tensorrt, model, max_batch, target)
     path = engine_folder() / spec.file_name()
     try:
-        return _cached(path, spec)
+        return _cached(path, spec, exact)
     except StaleEngine as stale:
         reason = str(stale)
     tell = progress or _log.info
@@ -131,8 +133,8 @@ def ensure_engine(
     return Engine(path, plan, described, f"built now: {reason}")
 
 
-def _cached(path: Path, spec: EngineSpec) -> Engine:
-    """The engine of this path, or else the smallest that is for larger batches and may be used.
+def _cached(path: Path, spec: EngineSpec, exact: bool) -> Engine:
+    """The engine of this path, or else, if not `exact`, the smallest that is for larger batches and may be used.
 
     Raises:
         StaleEngine: why the one of this path may not.
@@ -141,7 +143,7 @@ def _cached(path: Path, spec: EngineSpec) -> Engine:
         plan, described = read_engine(path, spec)
         return Engine(path, plan, described, "from the cache")
     except StaleEngine as stale:
-        for most, other in sorted(_larger(path, spec)):
+        for most, other in () if exact else sorted(_larger(path, spec)):
             with suppress(StaleEngine):
                 plan, described = read_engine(other, replace(spec, max_batch=most))
                 return Engine(other, plan, described, f"from the cache, for batches up to {most}")

@@ -720,8 +720,8 @@ __device__ __forceinline__ void blend(unsigned* columns, const Stroke& stroke)
 
 // Draw the listed primitives, counted from `rows`, over the warp's samples in shared memory, in order: 32 columns of
 // one primitive a turn.
-__device__ __forceinline__ void draw_found(Desk& desk, int count, const Row* rows, const u8* atlas, int atlas_pitch, int left,
-                                 int top)
+__device__ __forceinline__ void draw_found(Desk& desk, int count, const Row* rows, const u8* atlas, int atlas_pitch,
+                                           int left, int top)
 {
     int lane = threadIdx.x & 31;
 #pragma unroll 1

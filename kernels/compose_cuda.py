@@ -68,7 +68,7 @@ class Compose:
         """Draw the first tiles with all their primitives, on the current stream: mark these in the bins that they
         touch, then draw what is marked."""
         if row_count:
-            self._bin.put(1, row_count)
+            self._bin.put(1, row_count)  # `count` and `tile_count` of compose.cu
             self._bin.put(3, tile_count)
             self._bin(-(-row_count // _BIN_ROWS))
         self._draw.put(5, tile_count)

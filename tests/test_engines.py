@@ -177,6 +177,9 @@ def test_an_engine_for_larger_batches_does_as_well(install: Callable[..., Any], 
     found = ensure_engine(tensorrt, nano(), 4, HERE)
     assert (found.reason, found.described.spec.max_batch) == ("from the cache, for batches up to 32", 32)
     assert len(trt.calls.configs) == 2
+    assert ensure_engine(tensorrt, nano(), 8, HERE, exact=True).reason == "built now: it is not built yet"
+    assert ensure_engine(tensorrt, nano(), 4, HERE).described.spec.max_batch == 8
+    ensure_engine(tensorrt, nano(), 8, HERE).path.unlink()
     found.path.write_bytes(b"cut short")
     assert ensure_engine(tensorrt, nano(), 4, HERE).reason == "built now: it is not built yet"
     assert ensure_engine(tensorrt, nano(), 64, HERE).reason == "built now: it is not built yet"

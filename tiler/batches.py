@@ -1,7 +1,8 @@
 """Which pictures go to the detector together: those of one tick, or of some ticks that follow one another.
 
-A device takes little longer for a batch of twelve pictures than for one of four, and the host as long for
-one batch as for the next: a run that need not keep to a clock gathers some ticks (`MemoryPlan.batch_ticks`).
+A small batch does not fill a device, which takes twice as long for twelve pictures as for four (docs/adr/013), and the
+host takes little longer to submit a large one: a run that need not keep to a clock gathers some ticks
+(`MemoryPlan.batch_ticks`).
 """
 
 from __future__ import annotations

@@ -211,7 +211,7 @@ def engine_build(model: str, max_batch: int, device: str, capability: int | None
         else:
             target = stack.enter_context(_current_device(device))
             tensorrt = choose_tensorrt(["tensorrt", "tensorrt-rtx"], target.capability)
-        made = ensure_engine(tensorrt, half, max_batch, target, lambda text: click.echo(text, err=True))
+        made = ensure_engine(tensorrt, half, max_batch, target, lambda text: click.echo(text, err=True), exact=True)
     click.echo(f"{made.path} ({made.reason})")
 
 

@@ -56,7 +56,8 @@ class Progress:
     def _summary(self) -> str:
         seen = self._observer
         if seen.frames == 0:
-            return "no picture yet; a first run compiles its kernels, which takes up to a minute"
+            waits = f"no picture yet after {seen.elapsed_s:.0f} s"
+            return f"{waits}; a first run compiles its kernels, which takes up to a minute"
         of = f"/{self._total}" if self._total else ""
         parts = [f"mosaic {seen.frames}{of} frames", f"{seen.fps:.1f} fps"]
         if self._total and (left_s := seen.left_s(self._total)) is not None:
