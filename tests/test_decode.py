@@ -14,6 +14,8 @@ from pictures import BARS, bars_of, number_of, video_frame, write, yuv
 from PIL import Image
 from reading import decode, numbers, open_file, read_all
 
+from tiler.decode import demuxed
+from tiler.decode.demuxed import open_container
 from tiler.decode.picture import PlaneMaker
 from tiler.errors import InputError, StageError
 from tiler.types import CLOCK_HZ, Matrix
@@ -198,6 +200,26 @@ def test_start_after_the_end_says_so(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mp4", 5)
     with open_file(path, start_s=60) as decoder, pytest.raises(StageError, match="no picture from 60 s on"):
         decoder.read()
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "flv", "h264"])
+@pytest.mark.parametrize("start_s", [0.0, 0.4])
+def test_a_file_begins_again_where_it_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, start_s: float
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(demuxed, "open_container", lambda s, uri: opened.append(uri) or open_container(s, uri))
+    path = write(tmp_path / f"a.{suffix}", 30, options={"g": "10", "bf": "2", "crf": "4", "preset": "veryfast"})
+    with open_file(path, start_s=start_s) as decoder:
+        first = read_all(decoder)
+        before = len(opened)
+        for _ in range(2):
+            decoder.restart()
+            again = read_all(decoder)
+            assert [frame.pts for frame in again] == [frame.pts for frame in first]
+            assert numbers(again) == numbers(first)
+    if suffix != "h264" and not start_s:  # a raw stream has no times to go back to
+        assert len(opened) == before
 
 
 def test_raw_stream_is_timed_by_its_own_rate(tmp_path: Path) -> None:

@@ -258,7 +258,12 @@ def test_a_decoder_works_on_the_thread_that_reads(tmp_path: Path, gpu: Gpu) -> N
     assert gpu.host.devices["tiler-decode-cam"] == {DEVICE}
 
 
-def test_a_loop_keeps_its_surfaces_and_its_hardware_session(tmp_path: Path, gpu: Gpu) -> None:
+def test_a_loop_keeps_its_surfaces_and_its_hardware_session(
+    tmp_path: Path, gpu: Gpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_cpu: list[object] = []
+    module, alone = gpu.nvdec_cuda, gpu.nvdec_cuda.decoded_alone
+    monkeypatch.setattr(module, "decoded_alone", lambda c, packet: on_cpu.append(packet) or alone(c, packet))
     path = write(tmp_path / "a.mp4", 5, options=B_FRAMES["libx264"])
     reader = SourceReader(source_of(path, loop=True), str(path), 1, 1, live=False, opener=gpu.opener(slots=8))
     with reader:
@@ -274,6 +279,7 @@ def test_a_loop_keeps_its_surfaces_and_its_hardware_session(tmp_path: Path, gpu:
     assert seen == [index % 5 for index in range(23)]
     assert gpu.host.allocations == 8
     assert len(gpu.nvdec.created) == 1
+    assert len(on_cpu) == 1  # the first keyframe's looks are known from then on
     gpu.host.check()
 
 

@@ -159,6 +159,16 @@ def test_a_file_that_vanished_ends_its_loop_and_says_why(tmp_path: Path) -> None
         assert "cannot open" in str(reader.failure)
 
 
+def test_a_file_that_was_replaced_is_the_next_round_of_its_loop(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mp4", 3)
+    other = write(tmp_path / "b.mp4", 7)
+    with SourceReader(Source(id="cam", uri=str(path), loop=True), str(path), 0, 1, live=False) as reader:
+        other.replace(path)
+        reader.start()
+        frames = [reader.next() for _ in range(12)]
+        assert [number_of(frame.y) for frame in frames if frame] == [0, 1, 2, *range(7), 0, 1]
+
+
 def test_a_broken_stream_ends_and_says_why() -> None:
     error = StageError("decode", "it broke", stream="cam")
     with reader_of(ListDecoder([0, 10], error)) as reader:

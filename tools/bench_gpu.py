@@ -86,7 +86,7 @@ def endtoend(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         clips = {codec: make_clip(folder, given, codec, seconds) for codec in codecs}
-        whole_run(folder, clips[codecs[0]], 2, "off", False, seconds=4)  # compiles, and fills caches
+        whole_run(folder, clips[codecs[0]], 2, "off", False, seconds=5)  # compiles, and fills caches
         report.say(
             "| streams | codec | encoder | pace | decoding alone, fps | decoded fps | share | mosaics/s | GPU ms/tick "
             f"| {_HOST} | latency p50 / p95 / p99 ms | VRAM MB | up + down KB/stream/tick |"
@@ -132,7 +132,7 @@ def baseline(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         path = make_clip(folder, given, "h264", seconds)
-        whole_run(folder, path, 2, "off", False, seconds=4)  # compiles, and fills caches
+        whole_run(folder, path, 2, "off", False, seconds=5)  # compiles, and fills caches
         for count in streams:
             for encode in (False, True):
                 script = run_script([path] * count, folder if encode else None)
@@ -157,7 +157,7 @@ def scaled(given: tuple[Path, ...], streams: tuple[int, ...], seconds: float, wr
         folder = Path(name)
         for codec in ("h264", "hevc"):
             path = make_clip(folder, given, codec, seconds)
-            whole_run(folder, path, 2, "off", False, seconds=4)  # compiles, and fills caches
+            whole_run(folder, path, 2, "off", False, seconds=5)  # compiles, and fills caches
             for count in streams:
                 for on in (False, True, False, True):  # twice, so that drift shows
                     row = whole_run(folder, path, count, "off", False, scaled=on)

@@ -108,6 +108,10 @@ class NvdecDecoder(DemuxedDecoder[NvPicture]):
         self._ring.stream.synchronize()  # its copies read from the decoder's memory
         self._nvdec = self._retired = None
 
+    def _open(self) -> None:
+        super()._open()
+        self._parameters = b""  # of the last keyframe; of a container that begins again they are still known
+
     # Packets -> pictures
 
     def _pictures(self) -> Iterator[NvPicture]:
@@ -119,7 +123,6 @@ class NvdecDecoder(DemuxedDecoder[NvPicture]):
         self._filter = av.BitStreamFilterContext(name, self._video) if name else None
         self._in_place = name is not None and has_room(self._codec, extradata)
         self._headers = headers_of(self._codec, extradata)
-        self._parameters = b""
         self._waiting = True
         self._skipped = self._damaged = 0
         if self._nvdec is not None:  # begun again: the hardware's session stays, as to open one takes long
@@ -162,7 +165,9 @@ class NvdecDecoder(DemuxedDecoder[NvPicture]):
             packet: as Annex B, for NVDEC.
         """
         found = parameters_of(self._codec, _bytes_of(packet))
-        if self._nvdec is not None and not self._waiting and found in (self._parameters, b""):
+        known = found == self._parameters if found else not self._waiting
+        if self._nvdec is not None and known and not self._damaged:
+            self._waiting, self._skipped = False, 0
             return []
         context = self._video.codec_context
         try:
