@@ -8,9 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from tiler.kernels.assign_cpu import Float64, Int64, compiled
-from tiler.types import Bool, Float32, Int32
-
-Columns = tuple[Int32, Float32, Float32, Int32, Int32]
+from tiler.types import Bool, Float32
 
 
 @compiled
@@ -46,22 +44,6 @@ def dots(vector: Float64, others: Float64) -> Float64:
             total += vector[k] * others[i, k]
         products[i] = total
     return products
-
-
-@compiled
-def in_order(
-    order: Int64, track_id: Int32, xyxy: Float32, score: Float32, class_id: Int32, slot: Int32
-) -> Columns:
-    """Columns of `Tracks` with their rows in this order, (n,) int64."""
-    n = order.shape[0]
-    ids, classes, slots = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.int32)
-    boxes, scores = np.empty((n, 4), np.float32), np.empty(n, np.float32)
-    for i in range(n):
-        row = order[i]
-        ids[i], classes[i], slots[i], scores[i] = track_id[row], class_id[row], slot[row], score[row]
-        for k in range(4):
-            boxes[i, k] = xyxy[row, k]
-    return ids, boxes, scores, classes, slots
 
 
 @compiled

@@ -20,6 +20,10 @@ TRACK, MEETING, SEEN, SINCE, CLASS, PTS, MEMBER_COLUMNS = range(7)
 # Columns of `meetings`: see `Meeting`. They are numbered from 1, in the order in which they began.
 NUMBER, IS_DEEP, HIDDEN, MEETING_COLUMNS = range(4)
 
+# Columns of `said`: a meeting's number, a track of it, and an identity; `says` is what crops have said for the two to
+# belong together since the track was hidden or hid another: what was seen before says nothing of who is who after.
+SAID_IN, SAID_OF, SAID_FOR, SAID_COLUMNS = range(4)
+
 # Columns of `looked`: pts of a track's last crop, and how many there were.
 LOOKED, LAST, CROPS, LOOKED_COLUMNS = range(4)
 
@@ -34,7 +38,7 @@ TOUCH, APART_BELOW, DEEP_ABOVE, REACH, GHOST, PATIENCE = range(6)
 # begins, and of who is wanted; crops of who begins; part of a pause after which one goes along; pause in each phase.
 CLEAR, EDGE, NEW_PAUSE, WANTED_PAUSE, NEW_CROPS, ALONG, PAUSE = range(7)
 
-Met = tuple[int, int, Int64, Float64, Bool, Int64, Int64]
+Met = tuple[int, int, int, Int64, Float64, Bool]
 
 
 @inner
@@ -66,6 +70,9 @@ def meet(
     count: int,
     meetings: Int64,
     last_number: int,
+    said: Int64,
+    says: Float64,
+    said_count: int,
     pts: int,
     ids: Int32,
     xyxy: Float32,
@@ -80,14 +87,15 @@ def meet(
         count: members there are.
         meetings: (capacity, MEETING_COLUMNS) int64, those that there are have a NUMBER; as much capacity.
         last_number: highest number given so far.
+        said, says, said_count: (capacity, SAID_COLUMNS) int64 and (capacity,) float64, and how many of them there are;
+            what was said in a meeting lasts as long as it does, or that which it joins.
         pts: of the picture.
         ids, xyxy, class_id: as in `Tracks`.
         limits: (6,) float64, see above.
 
     Returns:
-        count and last_number as they are now; of each track its phase, the most of its box that somebody nearer
-        covers, and whether its meeting is deep; (j, 2) int64 which meetings became which, in order; and
-        (h, 2) int64 meeting and track of who was hidden, or hid another, in this picture.
+        count, last_number and said_count as they are now; of each track its phase, the most of its box that somebody
+        nearer covers, and whether its meeting is deep.
     """
     n = ids.shape[0]
     row_of = np.empty(members.shape[0], np.int64)  # of each member its track's row, of a ghost n or more, else -1
@@ -110,7 +118,6 @@ def meet(
             kinds[row_of[k]] = members[k, CLASS]
     shared, hidden, near = covers(boxes, kinds, limits[REACH])
 
-    joined, joins = np.empty((2 * n, 2), np.int64), 0
     for i in range(n):
         for j in range(i):
             if shared[i, j] <= limits[TOUCH]:
@@ -131,8 +138,7 @@ def meet(
                 meetings[new, IS_DEEP] |= meetings[old, IS_DEEP]
                 meetings[new, HIDDEN] = max(meetings[new, HIDDEN], meetings[old, HIDDEN])
                 meetings[old, NUMBER] = 0
-                joined[joins, 0], joined[joins, 1] = number, last_number
-                joins += 1
+                said_count = _carried_over(said, says, said_count, number, last_number)
                 for k in range(count):
                     if members[k, MEETING] == number:
                         members[k, MEETING] = last_number
@@ -179,7 +185,57 @@ def meet(
             members[kept, column] = members[k, column]
         _put(places, kept, places, k)
         kept += 1
-    return kept, last_number, phase, most, deep, joined[:joins], hid[:hides]
+    return kept, last_number, _still_said(said, says, said_count, meetings, hid[:hides]), phase, most, deep
+
+
+@inner
+def _carried_over(said: Int64, says: Float64, said_count: int, old: int, new: int) -> int:
+    """What was said in a meeting was said in the one that it became; how much there is in all."""
+    kept = 0
+    for k in range(said_count):
+        replaced = False
+        if said[k, SAID_IN] == new:  # of another that joined: who came from there to here is spoken of here
+            for i in range(said_count):
+                same = said[i, SAID_OF] == said[k, SAID_OF] and said[i, SAID_FOR] == said[k, SAID_FOR]
+                replaced |= same and said[i, SAID_IN] == old
+        if not replaced:
+            _keep(said, says, k, kept)
+            kept += 1
+    for k in range(kept):
+        if said[k, SAID_IN] == old:
+            said[k, SAID_IN] = new
+    return kept
+
+
+@compiled
+def settle(members: Int64, meetings: Int64, said: Int64, says: Float64, said_count: int, number: int) -> int:
+    """It is known who is who in a meeting; how much is `said` then. `members` and `meetings` are those there are."""
+    for k in range(members.shape[0]):
+        if members[k, MEETING] == number:
+            members[k, MEETING] = 0
+    meetings[_meeting_of(meetings, number), NUMBER] = 0
+    return _still_said(said, says, said_count, meetings, members[:0])
+
+
+@inner
+def _still_said(said: Int64, says: Float64, said_count: int, meetings: Int64, hid: Int64) -> int:
+    """Forget what was said in meetings that are over, and of tracks that `hid` names with their meetings."""
+    kept = 0
+    for k in range(said_count):
+        over = _meeting_of(meetings, said[k, SAID_IN]) < 0
+        for i in range(hid.shape[0]):
+            over |= hid[i, 0] == said[k, SAID_IN] and hid[i, 1] == said[k, SAID_OF]
+        if not over:
+            _keep(said, says, k, kept)
+            kept += 1
+    return kept
+
+
+@inner
+def _keep(said: Int64, says: Float64, k: int, at: int) -> None:
+    for column in range(SAID_COLUMNS):
+        said[at, column] = said[k, column]
+    says[at] = says[k]
 
 
 @inner
@@ -254,6 +310,7 @@ def choose(
     hidden: Float64,
     deep: Bool,
     new: Int64,
+    new_count: int,
     wanted: Int64,
     rules: Float64,
 ) -> tuple[int, int, Bool]:
@@ -265,7 +322,8 @@ def choose(
         count: of those, how many there are.
         pts, ids, xyxy, width: the picture's.
         phase, hidden, deep: of `meet`.
-        new: tracks of which it is not known who they are.
+        new, new_count: (capacity, any) int64, in the first column tracks of which it is not known who they are, and how
+            many there are.
         wanted: tracks whose looks somebody else wants to know.
         rules: (10,) float64, see above.
 
@@ -284,7 +342,7 @@ def choose(
             pause = rules[PAUSE + phase[i]]
             if phase[i] == MET:
                 pause = pause if deep[i] else np.inf
-            elif looked[before[i], CROPS] < rules[NEW_CROPS] or _among(new, ids[i]):
+            elif looked[before[i], CROPS] < rules[NEW_CROPS] or _among(new[:new_count, 0], ids[i]):
                 pause = min(pause, rules[NEW_PAUSE])
             if _among(wanted, ids[i]):
                 pause = min(pause, rules[WANTED_PAUSE])

@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tiler.kernels.meetings_cpu import MEETING, NUMBER, SEEN, SINCE, TRACK, settle
 from tiler.track.meetings import DEEP, GHOST_S, PATIENCE_S, Meetings, Phase
 from tiler.types import CLOCK_HZ, Tracks
 
@@ -22,6 +23,23 @@ def tracks_at(picture: int, places: dict[int, float], classes: Sequence[int] | N
     class_id = np.zeros(len(ids), np.int32) if classes is None else np.array(classes, np.int32)
     pts = round(picture * CLOCK_HZ / FPS)
     return Tracks(pts, np.array(ids, np.int32), xyxy, np.full(len(ids), 0.9, np.float32), class_id)
+
+
+def people_of(meetings: Meetings) -> dict[int, list[int]]:
+    """Of each meeting that there is its number, and the tracks in it."""
+    people = {int(row[NUMBER]): list[int]() for row in meetings.rows if row[NUMBER]}
+    for row in meetings.members:
+        if row[MEETING]:  # else it was settled
+            people[int(row[MEETING])].append(int(row[TRACK]))
+    return people
+
+
+def say(meetings: Meetings, number: int, track: int, who: int) -> None:
+    """Crops say in a meeting that the two belong together."""
+    meetings.reserve(1)
+    meetings.said[meetings.said_count] = number, track, who
+    meetings.says[meetings.said_count] = 3.0
+    meetings.said_count += 1
 
 
 class Story:
@@ -47,7 +65,7 @@ def test_a_brush_is_over_when_they_part() -> None:
     story = Story()
     assert story.tell({1: 0, 2: 0.7 * WIDE}) == [Phase.MEETING, Phase.MEETING]
     assert story.tell({1: 0, 2: 1.2 * WIDE}) == [Phase.NEAR, Phase.NEAR]
-    assert list(story.meetings) == []
+    assert people_of(story.meetings) == {}
 
 
 def test_between_the_two_limits_everything_stays_as_it_is() -> None:
@@ -71,8 +89,14 @@ def test_who_hid_another_is_alone_once_it_is_settled() -> None:
     story = Story()
     story.tell({1: 0, 2: 5})
     story.tell({1: 0, 2: 3 * WIDE})
-    (meeting,) = story.meetings
-    story.meetings.settle(meeting)
+    meetings = story.meetings
+    (number,) = people_of(meetings)
+    say(meetings, number, 1, 2)
+    meetings.said_count = settle(
+        meetings.members, meetings.rows, meetings.said, meetings.says, meetings.said_count, number
+    )
+    assert people_of(meetings) == {}
+    assert meetings.said_count == 0
     assert story.tell({1: 0, 2: 3 * WIDE}) == [Phase.ALONE, Phase.ALONE]
 
 
@@ -88,25 +112,45 @@ def test_who_was_lost_is_given_up_after_a_while() -> None:
     story = Story()
     story.tell({1: 0, 2: 20})
     assert story.tell({2: 20}, round((GHOST_S + PATIENCE_S) * FPS) + 5) == [Phase.ALONE]
-    assert list(story.meetings) == []
+    assert people_of(story.meetings) == {}
 
 
 def test_who_leaves_after_parting_hid_nobody() -> None:
     story = Story()
     story.tell({1: 0, 2: 5})
     story.tell({1: 0, 2: 3 * WIDE})
-    (meeting,) = story.meetings
-    meeting.said[1, 1] = 3.0
+    (number,) = people_of(story.meetings)
+    say(story.meetings, number, 1, 1)
     assert story.tell({1: 0}) == [Phase.ALONE]
+    assert story.meetings.said_count == 0
 
 
 def test_what_was_said_before_somebody_was_hidden_again_is_forgotten() -> None:
     story = Story()
     story.tell({1: 0, 2: 5})
-    (meeting,) = story.meetings
-    meeting.said[1, 1] = 3.0
+    (number,) = people_of(story.meetings)
+    say(story.meetings, number, 1, 1)
+    story.tell({1: 0, 2: 0.7 * WIDE})
+    assert story.meetings.said_count == 1
     story.tell({1: 0, 2: 5})
-    assert meeting.said == {}
+    assert story.meetings.said_count == 0
+
+
+def test_what_was_said_in_a_meeting_is_said_in_the_one_that_it_joins() -> None:
+    story = Story()
+    story.tell({1: 0, 2: 5, 3: 500, 4: 505})
+    one, other = people_of(story.meetings)
+    for number, track, who in ((one, 1, 2), (one, 1, 3), (other, 3, 4), (other, 1, 2)):
+        say(story.meetings, number, track, who)
+    story.meetings.says[3] = 5.0  # 1 was in both, one after the other: what was said later holds
+    story.tell({1: 100, 2: 100 + 0.7 * WIDE, 3: 100 + 1.4 * WIDE, 4: 100 + 2.1 * WIDE})
+    meetings = story.meetings
+    ((number, tracks),) = people_of(meetings).items()
+    assert sorted(tracks) == [1, 2, 3, 4]
+    said = zip(meetings.said.tolist(), meetings.says.tolist(), strict=True)
+    assert sorted((*row, value) for row, value in list(said)[: meetings.said_count]) == [
+        (number, 1, 2, 5.0), (number, 1, 3, 3.0), (number, 3, 4, 3.0)
+    ]  # fmt: skip
 
 
 def test_people_and_cars_do_not_meet() -> None:
@@ -125,10 +169,12 @@ def test_each_track_is_in_one_meeting_at_most_and_its_phase_says_so(told: list[d
     for picture, people in enumerate(told):
         tracks = tracks_at(picture, people)
         scene = meetings.update(tracks)
-        members = [track for meeting in meetings for track in meeting.tracks]
+        members = [track for tracks in people_of(meetings).values() for track in tracks]
         assert len(members) == len(set(members))
-        assert all(len(meeting.tracks) > 1 for meeting in meetings)
-        assert all(meeting.seen <= set(people) and meeting.apart.keys() <= meeting.seen for meeting in meetings)
+        assert all(len(tracks) > 1 for tracks in people_of(meetings).values())
+        seen = {int(row[TRACK]) for row in meetings.members if row[SEEN]}
+        assert seen <= set(people)
+        assert {int(row[TRACK]) for row in meetings.members if row[SINCE] >= 0} <= seen
         inside = [int(track) in members for track in tracks.track_id]
         assert [phase >= Phase.MEETING for phase in scene.phase] == inside
         assert ((scene.hidden >= 0) & (scene.hidden <= 1)).all()
@@ -146,7 +192,7 @@ def test_whatever_happened_is_over_once_everybody_has_long_been_alone(told: list
         story.tell(people)
     alone = {k: 1000.0 * k for k in range(1, 7)}
     assert set(story.tell(alone, round((GHOST_S + 2 * PATIENCE_S) * FPS))) == {Phase.ALONE}
-    assert list(story.meetings) == []
+    assert people_of(story.meetings) == {}
 
 
 @given(st.lists(st.lists(st.floats(width=32), min_size=4, max_size=4), max_size=5))

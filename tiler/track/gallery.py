@@ -8,13 +8,11 @@ from math import sqrt
 import numpy as np
 import numpy.typing as npt
 
+from tiler.kernels.identities_cpu import FULL
 from tiler.kernels.looks_cpu import dots
 from tiler.types import APPEARANCE, Float32
 
 Float64 = npt.NDArray[np.float64]
-
-_FULL = 50
-"""A gallery is the mean of its crops; from so many on, a mean that forgets."""
 
 
 class Gallery:
@@ -35,7 +33,7 @@ class Gallery:
     def feed(self, crop: Float32 | Float64, count: int = 1) -> None:
         """Take in the mean of so many crops."""
         self.crops += count
-        self.mean += min(1.0, count / min(self.crops, _FULL)) * (crop - self.mean)
+        self.mean += min(1.0, count / min(self.crops, FULL)) * (crop - self.mean)
         self._unit = None
 
     @property

@@ -19,8 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tiler.config.models import TrackerConfig
-from tiler.kernels.assign_cpu import lead
-from tiler.kernels.looks_cpu import boxes_of, dots, in_order, spread
+from tiler.kernels.looks_cpu import boxes_of, spread
 from tiler.kernels.meetings_cpu import LOOKED_COLUMNS, choose
 from tiler.track.base import Embedder, Vectors
 from tiler.track.identities import Identities
@@ -51,16 +50,14 @@ class Duty:
         looked: of those, in how many a crop was taken.
         tracks: people in all those pictures, summed.
         crops: of those, how many were looked at.
-        exchanged: meetings after which people were given back their ids.
-        returned: tracks that were given back the id of somebody who had been away.
+        identities: say what came of it.
     """
 
+    identities: Identities
     pictures: int = 0
     looked: int = 0
     tracks: int = 0
     crops: int = 0
-    exchanged: int = 0
-    returned: int = 0
 
     def report(self) -> dict[str, float | int]:
         """As the run's report shows it."""
@@ -68,8 +65,8 @@ class Duty:
             "duty": round(self.looked / self.pictures, 4) if self.pictures else 0.0,
             "crops": self.crops,
             "crops_of_tracks": round(self.crops / self.tracks, 4) if self.tracks else 0.0,
-            "exchanged": self.exchanged,
-            "returned": self.returned,
+            "exchanged": self.identities.exchanged,
+            "returned": self.identities.returned,
         }
 
 
@@ -112,12 +109,11 @@ class ReId:
     def _compile(self) -> None:
         """Now, as the first picture must not wait for it."""
         nobody = Tracks.empty()
-        known, _ = _Stream(self._memory_s).ask(Sight(_NO_PICTURE, nobody, True))
-        lead(np.zeros((1, 1)), np.zeros(1, np.int64))
+        stream = _Stream(self._memory_s)
+        known, _ = stream.ask(Sight(_NO_PICTURE, nobody, True))
+        stream.tell(nobody, Appearance(self._vectors, known))
         spread(self._vectors, known, self._vectors, 0)
         boxes_of(nobody.xyxy, known, 0)
-        dots(np.zeros(APPEARANCE), np.zeros((1, APPEARANCE)))
-        in_order(_NOBODY, nobody.track_id, nobody.xyxy, nobody.score, nobody.class_id, nobody.slot)
 
     @property
     def duties(self) -> list[Duty]:
@@ -171,9 +167,9 @@ class _Stream:
     """One stream: asks for crops, then is told what they look like."""
 
     def __init__(self, memory_s: float) -> None:
-        self.duty = Duty()
         self._meetings = Meetings()
         self._identities = Identities(memory_s)
+        self.duty = Duty(self._identities)
         self._scene: Scene | None = None
         self._looked, self._count = np.zeros((0, LOOKED_COLUMNS), np.int64), 0
 
@@ -187,7 +183,7 @@ class _Stream:
             self._looked = np.resize(self._looked, (2 * room, LOOKED_COLUMNS))
         self._count, crops, chosen = choose(
             self._looked, self._count, tracks.pts, tracks.track_id, tracks.xyxy, float(frame.picture_size[0]),
-            *scene, self._identities.new, np.array(list(wanted), np.int64) if wanted else _NOBODY, _RULES,
+            *scene, *self._identities.new, np.array(list(wanted), np.int64) if wanted else _NOBODY, _RULES,
         )  # fmt: skip
         self.duty.pictures += 1
         self.duty.tracks += len(tracks)
@@ -198,9 +194,7 @@ class _Stream:
     def tell(self, tracks: Tracks, looks: Appearance) -> Tracks:
         """The tracks by the ids of who they are."""
         assert self._scene is not None
-        who = self._identities.update(tracks, self._scene, self._meetings, looks)
-        self.duty.exchanged, self.duty.returned = self._identities.exchanged, self._identities.returned
-        return who
+        return self._identities.update(tracks, self._scene, self._meetings, looks)
 
 
 _NOBODY = np.empty(0, np.int64)
