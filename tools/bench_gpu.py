@@ -94,7 +94,7 @@ def endtoend(
         report.say("|" + " ---: |" * 13)
         for codec in codecs:
             for count in streams:
-                ceiling = decode_alone(clips[codec], count)
+                ceiling = decode_alone(clips[codec], count, processes)
                 cases = [("off", "free")]
                 if count in (4, 16) and not free:
                     cases.append(("libx264", "free"))

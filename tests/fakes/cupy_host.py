@@ -99,7 +99,9 @@ def _module(host: HostCupy) -> ModuleType:
     class Stream:
         null: Stream
 
-        def __init__(self, null: bool = False, non_blocking: bool = False, ptds: bool = False) -> None:
+        def __init__(
+            self, null: bool = False, non_blocking: bool = False, ptds: bool = False, priority: int | None = None
+        ) -> None:
             if not null and not non_blocking:
                 raise TypeError("tiler's streams are non-blocking")
             self.ptr = 0 if null else 0x5000 + 0x10 * len(host.streams)

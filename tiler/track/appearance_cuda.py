@@ -20,6 +20,8 @@ from tiler.types import Float32, Frame
 _PLACE_BYTES = PLACE_COLUMNS * 8
 _FIRST_CROPS = 512
 """Crops that there is room for at first."""
+_FIRST = -5
+"""The highest priority: a few crops, which the host waits for, need not queue behind a batch of the detector."""
 
 
 class CudaEmbedder(Embedder):
@@ -34,7 +36,7 @@ class CudaEmbedder(Embedder):
         self._device, self._copies = cupy.cuda.Device(device), copies
         self._place_of = PerPicture(lambda frame: place(frame, address))
         with self._device:
-            self._stream = cupy.cuda.Stream(non_blocking=True)
+            self._stream = cupy.cuda.Stream(non_blocking=True, priority=_FIRST)
             with self._stream:
                 self._tables, self._matrix = cupy.asarray(packed_tables()), cupy.asarray(load_matrix())
             self._reserve(_FIRST_CROPS)
