@@ -12,11 +12,14 @@ from tiler.errors import InputError
 if TYPE_CHECKING:
     from tiler.engines.registry import ModelSpec
 
-SURFACES = 20
-"""Decoded pictures of a stream at once: 5 with its reader, 2 at its feed, 9 on their way through the stages, and 4 held
-by the compositor until their launch has ended."""
-MOSAICS, TENSORS = 4, 3
-"""Rings of the compositor and of the preprocessor, on any device."""
+WAITING = 3
+"""Mosaics that may wait for the encoder of a run without a clock: with one, the stages and the encoder would hand the
+interpreter to each other for every mosaic. A run with a clock would only be late by more of them."""
+MOSAICS, TENSORS = WAITING + 3, 3
+"""Rings of the compositor (one is composed, one encoded, one's packet is on its way) and of the preprocessor."""
+SURFACES = 16 + MOSAICS
+"""Decoded pictures of a stream at once: 5 with its reader, 2 at its feed, 9 on their way through the stages, and those
+held by the compositor until their launch has ended."""
 _BATCH_TICKS, _BATCH_PICTURES = 4, 32
 """Ticks and pictures of a batch at most. The ticks of two batches, and one more, are on their way through the stages,
 as there are SURFACES for; many pictures take a device as long in two batches as in one."""

@@ -21,7 +21,7 @@ from tiler.control import Control, Wanted
 from tiler.decode.feed import Shown
 from tiler.errors import RunError, StageError
 from tiler.lineup import Lineup, Stream
-from tiler.memory import TENSORS
+from tiler.memory import TENSORS, WAITING
 from tiler.observe.run import RunObserver
 from tiler.output.outputs import Outputs
 from tiler.stages import STAGES, Stages
@@ -108,7 +108,7 @@ class Run:
             self._opened = opened.pop_all()
         observer.outputs = self.outputs
         observer.sound = self._sound
-        composed = Channel[Tick](1, observer.encoder_wait.add)
+        composed = Channel[Tick](1 if self._config.live else WAITING, observer.encoder_wait.add)
         drawn = self._on_one_thread(composed) if stages.queued else self._on_threads(composed)
         self._workers = [*drawn, Worker(composed, [Step("encode", self._encode)])]
 

@@ -40,7 +40,7 @@ from tiler.observe.copies import Copies
 from tiler.types import Frame, Mosaic, TileInput
 
 RING = MOSAICS
-"""Mosaics in the ring: one composed, one waiting, one encoded, one whose packet is on its way."""
+"""Mosaics in the ring: the call of `compose` that comes this many later reuses a mosaic's memory."""
 _FIRST_ROWS = 4096
 
 
