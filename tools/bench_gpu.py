@@ -67,7 +67,10 @@ def kernels(write: Path | None) -> None:
 @click.option("--streams", multiple=True, type=int, default=(1, 2, 4, 8, 16, 32), help="Numbers of streams.")
 @click.option("--seconds", default=10.0, help="Of the clip that are used.")
 @click.option("--codec", "codecs", multiple=True, default=("h264", "hevc"))
-@click.option("--reid", type=click.Choice(["auto", "off"]), default="auto", show_default=True)
+@click.option(
+    "--reid", "reids", type=click.Choice(["auto", "off"]), multiple=True, default=("auto", "off"), show_default=True,
+    help="With the first, encoding and pacing are measured, too.",
+)  # fmt: skip
 @click.option("--free", is_flag=True, help="Only as fast as it goes, without an encoder.")
 @_processes
 @_write
@@ -76,7 +79,7 @@ def endtoend(
     streams: tuple[int, ...],
     seconds: float,
     codecs: tuple[str, ...],
-    reid: str,
+    reids: tuple[str, ...],
     free: bool,
     processes: int,
     write: Path | None,
@@ -88,27 +91,28 @@ def endtoend(
         clips = {codec: make_clip(folder, given, codec, seconds) for codec in codecs}
         whole_run(folder, clips[codecs[0]], 2, "off", False, seconds=5)  # compiles, and fills caches
         report.say(
-            "| streams | codec | encoder | pace | decoding alone, fps | decoded fps | share | mosaics/s | GPU ms/tick "
-            f"| {_HOST} | latency p50 / p95 / p99 ms | VRAM MB | up + down KB/stream/tick |"
+            "| streams | codec | ReID | encoder | pace | decoding alone, fps: threads / processes | decoded fps | share "
+            f"| mosaics/s | GPU ms/tick | {_HOST} | latency p50 / p95 / p99 ms | VRAM MB | up + down KB/stream/tick |"
         )
-        report.say("|" + " ---: |" * 13)
+        report.say("|" + " ---: |" * 14)
         for codec in codecs:
             for count in streams:
-                ceiling = decode_alone(clips[codec], count, processes)
-                cases = [("off", "free")]
+                alone = decode_alone(clips[codec], count, processes)
+                told = " / ".join(f"{fps:.0f}" for fps in alone)
+                cases = [(reid, "off", "free") for reid in reids]
                 if count in (4, 16) and not free:
-                    cases.append(("libx264", "free"))
-                if codec == "h264" and count in (1, 4, 16, 32) and not free:
-                    cases.append(("off", "30 fps"))
-                for encoder, pace in cases:
+                    cases += [(reids[0], "libx264", "free"), (reids[0], "libx264", "30 fps")]
+                if count in (1, 4, 16, 32) and not free:
+                    cases.append((reids[0], "off", "30 fps"))
+                for reid, encoder, pace in cases:
                     paced = pace == "30 fps"
                     row = whole_run(
-                        folder, clips[codec], count, encoder, paced, seconds=8 if paced else 16, reid=reid,
+                        folder, clips[codec], count, encoder, paced, seconds=5 if paced else 16, reid=reid,
                         processes=0 if paced else processes,
                     )  # fmt: skip
                     report.say(
-                        f"| {count} | {codec} | {encoder} | {pace} | {ceiling:.0f} | {row.decoded_fps:.0f} "
-                        f"| {row.decoded_fps / ceiling:.0%} | {row.fps:.0f} | {row.gpu_ms:.2f} | {row.host_ms} "
+                        f"| {count} | {codec} | {reid} | {encoder} | {pace} | {told} | {row.decoded_fps:.0f} "
+                        f"| {row.decoded_fps / max(alone):.0%} | {row.fps:.0f} | {row.gpu_ms:.2f} | {row.host_ms} "
                         f"| {row.latency} | {row.vram_mb:.0f} | {row.copied_kb:.1f} |"
                     )
     report.write(write)
