@@ -92,7 +92,8 @@ def endtoend(
         whole_run(folder, clips[codecs[0]], 2, "off", False, seconds=5)  # compiles, and fills caches
         report.say(
             "| streams | codec | ReID | encoder | pace | decoding alone, fps: threads / processes | decoded fps "
-            f"| share | mosaics/s | GPU ms/tick | {_HOST} | latency p50 / p95 / p99 ms | VRAM MB | up + down KB/stream/tick |"
+            f"| share | mosaics/s | GPU ms/tick | {_HOST} | latency p50 / p95 / p99 ms | VRAM MB "
+            "| up + down KB/stream/tick |"
         )
         report.say("|" + " ---: |" * 14)
         for codec in codecs:
