@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.test_meetings import FPS, TALL, WIDE
 from tiler.config.models import TrackerConfig
+from tiler.kernels.identities_cpu import MOST_AWAY
 from tiler.track.base import Embedder
 from tiler.track.reid import ReId, Sight
 from tiler.types import APPEARANCE, CLOCK_HZ, Float32, Frame, Tracks
@@ -130,6 +131,15 @@ def test_who_was_away_for_longer_than_the_memory_is_somebody_new() -> None:
     story.tell({1: (10, 200), 2: (12, 600)}, 60)
     story.tell({2: (12, 600)}, 3 * FPS)
     assert story.tell({2: (12, 600), 5: (10, 300)}, 60) == {10: 5, 12: 2}
+
+
+def test_of_many_who_are_away_those_who_left_first_are_forgotten() -> None:
+    story = Story(memory_s=600.0)
+    for who in range(1, MOST_AWAY + 30):
+        story.tell({who: (who, 300)}, 10)
+    assert story.tell({1001: (MOST_AWAY + 20, 300)}, 12) == {MOST_AWAY + 20: MOST_AWAY + 20}
+    assert story.tell({1002: (40, 300)}, 12) == {40: 40}
+    assert story.tell({1003: (5, 300)}, 60) == {5: 1003}
 
 
 def test_two_who_look_the_same_stay_as_the_tracker_has_them() -> None:
