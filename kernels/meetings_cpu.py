@@ -207,16 +207,6 @@ def _carried_over(said: Int64, says: Float64, said_count: int, old: int, new: in
     return kept
 
 
-@compiled
-def settle(members: Int64, meetings: Int64, said: Int64, says: Float64, said_count: int, number: int) -> int:
-    """It is known who is who in a meeting; how much is `said` then. `members` and `meetings` are those there are."""
-    for k in range(members.shape[0]):
-        if members[k, MEETING] == number:
-            members[k, MEETING] = 0
-    meetings[_meeting_of(meetings, number), NUMBER] = 0
-    return _still_said(said, says, said_count, meetings, members[:0])
-
-
 @inner
 def _still_said(said: Int64, says: Float64, said_count: int, meetings: Int64, hid: Int64) -> int:
     """Forget what was said in meetings that are over, and of tracks that `hid` names with their meetings."""
@@ -229,6 +219,17 @@ def _still_said(said: Int64, says: Float64, said_count: int, meetings: Int64, hi
             _keep(said, says, k, kept)
             kept += 1
     return kept
+
+
+@compiled
+def settle(members: Int64, meetings: Int64, said: Int64, says: Float64, said_count: int, number: int) -> int:
+    """It is known who is who in a meeting; how much is `said` then. `members` and `meetings` are those there are."""
+    for k in range(members.shape[0]):
+        if members[k, MEETING] == number:
+            members[k, MEETING] = 0
+    meetings[_meeting_of(meetings, number), NUMBER] = 0
+    left: int = _still_said(said, says, said_count, meetings, members[:0])
+    return left
 
 
 @inner

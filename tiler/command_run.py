@@ -8,7 +8,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -32,8 +33,10 @@ def execute(loaded: Any, *, report: Path | None = None, overwrite: bool = False,
     if report is not None:
         check_writable(report, overwrite=overwrite)
     stages.choose(loaded)  # a device that cannot be used is said before samples are rendered
-    _make_samples(loaded.config)
-    built = stages.build(loaded)
+    with _compiled(loaded.config) as compiled:
+        _make_samples(loaded.config)
+        built = stages.build(loaded)
+        compiled()
     observer = RunObserver(loaded.config, built.choices, built.feeds, built.encoder, built.copies)
     stopped: list[int] = []
     gc.freeze()
@@ -78,6 +81,21 @@ def _open_browser(url: str) -> None:
 
     if sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
         webbrowser.open(url)
+
+
+@contextmanager
+def _compiled(config: Any) -> Iterator[Callable[[], None]]:
+    """Compile meanwhile what a run on the CPU needs, if it is the first; gives what waits until that is done."""
+    from tiler import stages
+    from tiler.compile_ahead import CompileAhead
+
+    if stages.wanted_device(config)[0] is not None:
+        yield lambda: None
+        return
+    with CompileAhead() as ahead:
+        if ahead.needed:
+            click.echo("the first run on this machine: compiling, which takes up to a minute", err=True)
+        yield ahead.finish
 
 
 def _make_samples(config: Any) -> None:
