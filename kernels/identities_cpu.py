@@ -39,8 +39,8 @@ PEOPLE, NEW, EXCHANGED, RETURNED, COUNTS = range(5)
 
 SHARPNESS, MOST = 4.0, 1.0
 """Weight of a difference of two cosines, and the most that a crop says for or against an identity."""
-BASE = 1000.0
-"""Worth of a pair: more than all that can be said against it."""
+BASE, LEAST = 1000.0, 1.0
+"""Worth of a pair of which nothing is said, and of one against which everything is."""
 LEAD = 10.0
 ROUNDING = 1e-6
 """More than sums of such numbers are off."""
@@ -108,10 +108,12 @@ def identify(
         track_id, xyxy, score, class_id, slot; and how many are in `said`.
     """
     n = track_id.shape[0]
-    for row in range(n):
-        _take_note(pts, track_id[row], class_id[row], people, galleries, new, new_means, counts)
     person, here = np.empty(n, np.int64), np.empty(people.shape[0], np.bool_)
     _find(track_id, people, counts[PEOPLE], person, here)
+    for row in range(n):
+        if person[row] < 0:
+            person[row] = _take_note(pts, track_id[row], class_id[row], people, galleries, new, new_means, counts)
+            here[person[row]] = True
     held, any_known = np.empty(n, np.bool_), False  # in a deep meeting that is not settled; somebody was looked at
     for row in range(n):
         held[row] = deep[row]
@@ -145,6 +147,7 @@ def identify(
     ids = np.empty(n, np.int32)
     for row in range(n):
         ids[row] = people[person[row], WHO]
+        people[person[row], LAST] = pts
     _forget(pts, here, people, galleries, new, new_means, counts, memory)
 
     boxes, scores = np.empty((n, 4), np.float32), np.empty(n, np.float32)
@@ -184,21 +187,18 @@ def _row_of(rows: Int64, count: int, track: int) -> int:
 @inner
 def _take_note(
     pts: int, track: int, kind: int, people: Int64, galleries: Float64, new: Int64, new_means: Float64, counts: Int64
-) -> None:
-    """Somebody is there."""
-    for k in range(counts[PEOPLE]):
-        if people[k, HELD_BY] == track:
-            people[k, LAST] = pts
-            return
-    k = counts[PEOPLE]
+) -> int:
+    """Somebody is there for the first time; the row in `people`."""
+    at = counts[NEW]
+    counts[NEW] += 1
+    new[at, NEWCOMER], new[at, BEGAN], new[at, TAKEN] = track, pts, 0
+    for j in range(new_means.shape[1]):
+        new_means[at, j] = 0.0
+    k: int = counts[PEOPLE]
     counts[PEOPLE] += 1
     people[k, WHO], people[k, HELD_BY], people[k, CLASS], people[k, LAST], people[k, CROPS] = track, track, kind, pts, 0
     _clear(galleries, k)
-    k = counts[NEW]
-    counts[NEW] += 1
-    new[k, NEWCOMER], new[k, BEGAN], new[k, TAKEN] = track, pts, 0
-    for j in range(new_means.shape[1]):
-        new_means[k, j] = 0.0
+    return k
 
 
 @inner
@@ -210,14 +210,21 @@ def _clear(galleries: Float64, k: int) -> None:
 
 @inner
 def _find(track_id: Int32, people: Int64, count: int, person: Int64, here: Bool) -> None:
-    """Of each track its row in `people`, and of each of them whether it is in the picture."""
+    """Of each track its row in `people`, -1 for none, and of each of them whether it is in the picture.
+
+    Both are mostly in the same order: each is looked for from behind the last one on.
+    """
     for k in range(count):
         here[k] = False
+    at = 0
     for row in range(track_id.shape[0]):
-        for k in range(count):
-            if people[k, HELD_BY] == track_id[row]:
-                person[row] = k
-                here[k] = True
+        person[row] = -1
+        for _ in range(count):
+            at = at + 1 if at + 1 < count else 0
+            if people[at, HELD_BY] == track_id[row]:
+                person[row] = at
+                here[at] = True
+                break
 
 
 @inner
@@ -446,7 +453,7 @@ def _decide(
                 continue
             for i in range(own):
                 if said[mine[i], SAID_FOR] == people[whose[j], WHO]:
-                    gain[k, j] += says[mine[i]]
+                    gain[k, j] = max(gain[k, j] + says[mine[i]], LEAST)
             most = max(most, gain[k, j])
         ahead += most - gain[k, k]
     # No pairing is worth more than each track's best identity: mostly that does not lead, and is told soon.
@@ -536,7 +543,7 @@ def _greet(
             continue
         if who >= 0:
             people[person[row], HELD_BY] = people[who, HELD_BY]
-            people[who, HELD_BY], people[who, LAST] = track_id[row], pts
+            people[who, HELD_BY] = track_id[row]
             here[person[row]], here[who] = False, True
             person[row] = who
             counts[RETURNED] += 1

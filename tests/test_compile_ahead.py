@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from tiler.compile_ahead import CompileAhead, compile_pictures
 
@@ -41,7 +44,8 @@ for function in (compose_rows, draw_tracks, preprocess_rows, add_points, trail_r
 
 def test_a_run_finds_all_that_was_compiled_ahead(tmp_path: Path) -> None:
     cache = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-    subprocess.run([sys.executable, "-P", "-m", "tiler.compile_ahead"], env=cache, check=True, timeout=120)
+    compiling = "from tiler.compile_ahead import compile_pictures; compile_pictures()"
+    subprocess.run([sys.executable, "-P", "-c", compiling], env=cache, check=True, timeout=120)
     subprocess.run([sys.executable, "-P", "-c", RUN], env=cache, check=True, timeout=120)
 
 
@@ -52,14 +56,25 @@ def test_nothing_is_started_where_it_is_compiled() -> None:
         ahead.finish()
 
 
-def test_a_run_that_fails_early_leaves_nobody_behind(tmp_path: Path) -> None:
-    script = (
-        "import os, sys\n"
-        "from tiler.compile_ahead import CompileAhead\n"
-        "with CompileAhead() as ahead:\n"
-        "    assert ahead.needed\n"
-        "assert ahead._process.returncode is not None\n"
-        "ahead.close()\n"
-    )
+STARTS = "from tiler.compile_ahead import CompileAhead\nwith CompileAhead() as ahead:\n    "
+
+
+@pytest.mark.parametrize("ends", ["ahead.needed or 1 / 0", "print(ahead._process.pid, flush=True); input()"])
+def test_a_run_that_ends_early_or_is_killed_leaves_nobody_behind(tmp_path: Path, ends: str) -> None:
     cache = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-    subprocess.run([sys.executable, "-P", "-c", script], env=cache, check=True, timeout=60)
+    script = [sys.executable, "-P", "-c", STARTS + ends]
+    with subprocess.Popen(script, env=cache, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as run:
+        assert run.stdout is not None
+        said = run.stdout.readline()
+        if said:
+            ended = os.pidfd_open(int(said))
+            run.kill()
+            assert select.select([ended], [], [], 60)[0]
+            os.close(ended)
+        else:
+            assert run.wait(60) == 0
+
+
+def test_without_a_compiler_nothing_is_compiled_ahead() -> None:
+    plain = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
+    subprocess.run([sys.executable, "-P", "-c", STARTS + "assert not ahead.needed"], env=plain, check=True, timeout=60)

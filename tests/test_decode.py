@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from fractions import Fraction
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import av
 import numpy as np
@@ -14,7 +17,9 @@ from pictures import BARS, bars_of, number_of, video_frame, write, yuv
 from PIL import Image
 from reading import decode, numbers, open_file, read_all
 
+from tiler.config.models import Source
 from tiler.decode import demuxed
+from tiler.decode.cpu import PyavDecoder
 from tiler.decode.demuxed import open_container
 from tiler.decode.picture import PlaneMaker
 from tiler.errors import InputError, StageError
@@ -220,6 +225,57 @@ def test_a_file_begins_again_where_it_began(
             assert numbers(again) == numbers(first)
     if suffix != "h264" and not start_s:  # a raw stream has no times to go back to
         assert len(opened) == before
+
+
+def test_a_file_that_changes_its_parameters_begins_again_with_the_first(tmp_path: Path) -> None:
+    """FLV says them anew where they change, and only there."""
+
+    def tag(at_ms: int, body: bytes) -> bytes:
+        size = len(body).to_bytes(3, "big")
+        head = b"\x09" + size + (at_ms & 0xFFFFFF).to_bytes(3, "big") + bytes([at_ms >> 24]) + bytes(3)
+        return head + body + (len(body) + 11).to_bytes(4, "big")
+
+    data, at_ms = b"FLV\x01\x01\0\0\0\x09\0\0\0\0", 0
+    for k, size in enumerate(((128, 96), (192, 128))):
+        part = write(tmp_path / f"{k}.mp4", 10, size=size, options={"g": "5", "bf": "0", "preset": "veryfast"})
+        with av.open(str(part)) as container:
+            video = container.streams.video[0]
+            data += tag(at_ms, b"\x17\0\0\0\0" + (video.codec_context.extradata or b""))
+            for packet in container.demux(video):
+                if packet.size:
+                    data += tag(at_ms, (b"\x17" if packet.is_keyframe else b"\x27") + b"\x01\0\0\0" + bytes(packet))
+                    at_ms += 40
+    path = tmp_path / "a.flv"
+    path.write_bytes(data)
+    with open_file(path) as decoder:
+        first = [frame.y.shape for frame in read_all(decoder)]
+        decoder.restart()
+        assert [frame.y.shape for frame in read_all(decoder)] == first == [(96, 128)] * 10 + [(128, 192)] * 10
+        assert decoder.errors == 0
+
+
+def test_what_a_server_has_by_then_is_the_next_round(tmp_path: Path) -> None:
+    served = [write(tmp_path / "a.mp4", 8).read_bytes(), write(tmp_path / "b.mp4", 5).read_bytes()]
+
+    class Files(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(served[0])))
+            self.end_headers()
+            with suppress(OSError):
+                self.wfile.write(served[0])
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Files) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        uri = f"http://127.0.0.1:{server.server_port}/a.mp4"
+        with PyavDecoder(Source(id="cam", uri=uri), uri, 0, 1) as decoder:
+            assert numbers(read_all(decoder)) == list(range(8))
+            served.pop(0)
+            decoder.restart()
+            assert numbers(read_all(decoder)) == list(range(5))
+        server.shutdown()
 
 
 def test_raw_stream_is_timed_by_its_own_rate(tmp_path: Path) -> None:

@@ -283,6 +283,25 @@ def test_a_loop_keeps_its_surfaces_and_its_hardware_session(
     gpu.host.check()
 
 
+def test_a_damaged_first_keyframe_is_passed_over_in_every_round(tmp_path: Path, gpu: Gpu) -> None:
+    path = write(tmp_path / "a.mkv", 30, options={"g": "10", "bf": "0", "preset": "veryfast"})
+    with av.open(str(path)) as container:
+        keyframe = bytes(next(container.demux(video=0)))
+    data, at = bytearray(path.read_bytes()), 0
+    begin = data.find(keyframe)
+    while at < len(keyframe):   # its parameter sets stay as they are
+        size = int.from_bytes(keyframe[at : at + 4], "big")
+        if keyframe[at + 4] & 31 == 5:
+            data[begin + at + 5 : begin + at + 4 + size] = bytes(size - 1)
+        at += 4 + size
+    path.write_bytes(data)
+    with gpu.open(path, slots=40) as decoder:
+        for _ in range(3):
+            assert numbers(list(iter(decoder.read, None))) == list(range(10, 30))
+            assert decoder.errors == 1
+            decoder.restart()
+
+
 def test_live_streams_without_b_frames_come_at_once(tmp_path: Path, gpu: Gpu) -> None:
     path = write(tmp_path / "a.mp4", 10, options={"tune": "zerolatency", "bf": "0", "crf": "4"})
     with gpu.open(path, realtime=True) as decoder:

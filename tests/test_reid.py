@@ -90,13 +90,13 @@ class Story:
 def test_people_who_were_exchanged_get_their_ids_back_within_a_second() -> None:
     story = Story()
     assert story.meet((1, 2), (2, 1)) == {10: 1, 12: 2}
-    assert story.reid.duties[0].identities.exchanged == 1
+    assert story.reid.duties[0].exchanged == 1
 
 
 def test_people_who_were_not_exchanged_keep_their_ids() -> None:
     story = Story()
     assert story.meet((1, 2), (1, 2)) == {10: 1, 12: 2}
-    assert story.reid.duties[0].identities.exchanged == 0
+    assert story.reid.duties[0].exchanged == 0
 
 
 def test_an_exchange_holds_when_they_meet_again() -> None:
@@ -123,7 +123,7 @@ def test_who_comes_back_gets_the_id_back_and_a_stranger_gets_a_new_one() -> None
     story.tell({2: (12, 600)}, 100)
     assert story.tell({2: (12, 600), 6: (20, 300)}, 60) == {20: 6, 12: 2}
     duty = story.reid.duties[0]
-    assert (duty.identities.returned, duty.identities.exchanged) == (1, 0)
+    assert (duty.returned, duty.exchanged) == (1, 0)
 
 
 def test_who_was_away_for_longer_than_the_memory_is_somebody_new() -> None:
@@ -158,6 +158,39 @@ def test_without_evidence_everything_stays_as_the_tracker_has_it() -> None:
     cut = Story()  # at the edge of the picture nobody is seen whole
     assert cut.tell({1: (10, -1), 2: (12, WIDTH - WIDE + 1)}, 60) == {10: 1, 12: 2}
     assert cut.faces.calls == []
+
+
+def test_who_was_given_an_id_back_and_is_lost_at_once_is_remembered_from_then_on() -> None:
+    story = Story(memory_s=30.0)
+    story.tell({1: (10, 200), 2: (12, 600)}, 60)
+    story.tell({2: (12, 600)}, 25 * FPS)
+    story.tell({2: (12, 600), 3: (10, 605)})
+    duty = story.reid.duties[0]
+    while not duty.exchanged and story.picture < 1000:
+        story.tell({2: (12, 600), 3: (10, 640)})
+    assert duty.exchanged == 1
+    story.tell({2: (12, 600)}, 6 * FPS)
+    assert story.tell({2: (12, 600), 4: (10, 200)}, 30) == {10: 1, 12: 2}
+
+
+def test_two_who_look_like_a_third_may_sit_beside_that_one_for_long() -> None:
+    """However much is said against them: nobody is left without an identity."""
+
+    class Triplets(Faces):
+        alike = False
+
+        def embed(self, crops: Sequence[tuple[Frame, Float32]]) -> Float32:
+            if self.alike:
+                crops = [(frame, np.full_like(boxes, 10)) for frame, boxes in crops]
+            return super().embed(crops)
+
+    faces = Triplets(blur=0.1)
+    story = Story(faces)
+    story.tell({1: (10, 100), 2: (12, 400), 3: (14, 800)}, 300)
+    story.tell({1: (10, 400), 2: (12, 405), 3: (14, 410)})
+    faces.alike = True
+    story.tell({1: (10, 400), 2: (12, 436), 3: (14, 472)}, 8 * 60 * FPS)
+    assert story.tell({1: (10, 400), 2: (12, 436), 3: (14, 472)}) == {10: 1, 12: 2, 14: 3}
 
 
 def test_galleries_are_not_fed_while_people_cover_each_other() -> None:
@@ -212,7 +245,7 @@ def test_nobody_of_a_source_that_has_left_is_known_in_the_one_that_comes_into_it
     duty = story.reid.begin(0)
     assert story.tell({1: (12, 600)}, 12) == {12: 1}
     assert story.tell({1: (12, 600), 2: (10, 200)}, 60) == {12: 1, 10: 2}  # or 10 would come back as 1
-    assert (duty.identities.returned, duty.pictures) == (0, 72)
+    assert (duty.returned, duty.pictures) == (0, 72)
     assert before.pictures == 100
 
 

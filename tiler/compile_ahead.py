@@ -7,40 +7,59 @@ kernels take as long, and the run finds them on disk. Where that goes wrong, the
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 
 from tiler.closing import Closing
 
+_LONGEST_S = 120.0
+
 
 class CompileAhead(Closing):
-    """The other process; nothing where the kernels of the CPU are on disk already. It ends when this is closed."""
+    """The other process; none where the mosaic's kernel is on disk already. It ends when this is closed, or gone.
+
+    Attributes:
+        needed: there is something to compile, as far as can be told beforehand.
+    """
 
     def __init__(self) -> None:
-        from tiler.kernels.compose_cpu import compose_rows
-
-        kept = Path(compose_rows.stats.cache_path)
-        self.needed = not any(kept.glob("compose_cpu.compose_rows-*.nbi"))
+        self.needed = False
         self._process: subprocess.Popen[bytes] | None = None
-        if self.needed:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "tiler.compile_ahead"],
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
+        with contextlib.suppress(OSError, AttributeError, TypeError):  # no process; Numba has no compiler, or no cache
+            self.needed = not _compiled()
+            if self.needed:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "tiler.compile_ahead"],
+                    stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                )  # fmt: skip
 
     def finish(self) -> None:
         """Wait until everything is compiled, or cannot be."""
         if self._process is not None:
-            self._process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_LONGEST_S)
 
     def close(self) -> None:
         """Give up; may be called twice."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait()
+            self._process.communicate()
+
+
+def _compiled() -> bool:
+    """Whether Numba's index says so, of this Python and no older than the source."""
+    from tiler.kernels.compose_cpu import compose_rows
+
+    code = compose_rows.py_func.__code__
+    python = f"py{sys.version_info[0]}{sys.version_info[1]}"
+    index = Path(compose_rows.stats.cache_path) / f"compose_cpu.compose_rows-{code.co_firstlineno}.{python}.nbi"
+    return index.is_file() and index.stat().st_mtime >= os.stat(code.co_filename).st_mtime
 
 
 def compile_pictures() -> None:
@@ -63,5 +82,12 @@ def compile_pictures() -> None:
         preprocessor.prepare([frame])
 
 
+def _end_with_the_run() -> None:
+    """A run that is killed closes the pipe."""
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
 if __name__ == "__main__":
+    threading.Thread(target=_end_with_the_run, daemon=True).start()
     compile_pictures()

@@ -108,7 +108,7 @@ def endtoend(
                 for reid, encoder, pace in cases:
                     paced = pace == "30 fps"
                     row = whole_run(
-                        folder, clips[codec], count, encoder, paced, seconds=5 if paced else 16, reid=reid,
+                        folder, clips[codec], count, encoder, paced, seconds=6 if paced else 16, reid=reid,
                         processes=0 if paced else processes,
                     )  # fmt: skip
                     report.say(

@@ -77,6 +77,8 @@ def _in_processes(path: Path, count: int, processes: int, pictures: int = 900) -
     decoding = open_processes(sources, processes, SURFACES, 0, None)
     try:
         readers = [reader for process in decoding for reader in process.readers.values()]
+        if len(readers) < count:
+            raise SystemExit(f"{path}: {[process.refusals for process in decoding]}")
         for reader in readers:
             reader.start()
         start = 0.0

@@ -195,7 +195,7 @@ class DemuxedDecoder(Closing, Generic[PictureT]):
 
     def _open(self) -> None:
         source = self._source
-        self._begin, self._file = None, _file_at(self._uri)
+        self._begin, self._file, self._changes = None, _file_at(self._uri), False
         try:
             self._container = open_container(source, self._uri)
             self._video = self._select(self._container)
@@ -328,10 +328,14 @@ class DemuxedDecoder(Closing, Generic[PictureT]):
     def _rewind(self) -> bool:
         """Go back to the packet that the container began with, which takes a hundredth of the time to open it anew.
 
-        False where that is not known to lead there, or the file is another one by now: it is to be opened anew.
+        False where that is not known to lead there; where the file is another one by now, or is no file, so that this
+        cannot be told; and where the container has changed the parameters of the video on the way, as FFmpeg does not
+        say the first ones again: it is to be opened anew.
         """
         begin = self._begin
-        if begin is None or begin.position is None or _file_at(self._uri) != self._file:
+        if begin is None or begin.position is None or self._changes:
+            return False
+        if self._file is None or _file_at(self._uri) != self._file:
             return False
         times = [time for time in (begin.dts, begin.pts) if time is not None]
         return any(self._stands_at(begin, time) for time in times)  # containers are sought through by one or the other
@@ -393,6 +397,8 @@ class DemuxedDecoder(Closing, Generic[PictureT]):
             if packet.size:
                 if self._begin is None:
                     self._begin = _mark(packet)
+                else:
+                    self._changes |= packet.has_sidedata("new_extradata")
                 self._newest = packet.pts if packet.dts is None else packet.dts
                 yield packet
         yield None

@@ -110,7 +110,8 @@ class NvdecDecoder(DemuxedDecoder[NvPicture]):
 
     def _open(self) -> None:
         super()._open()
-        self._parameters = b""  # of the last keyframe; of a container that begins again they are still known
+        self._parameters = b""  # of the last keyframe; of a container that begins again they are still known, unless
+        self._refused = False  # a keyframe could not be decoded
 
     # Packets -> pictures
 
@@ -125,6 +126,8 @@ class NvdecDecoder(DemuxedDecoder[NvPicture]):
         self._headers = headers_of(self._codec, extradata)
         self._waiting = True
         self._skipped = self._damaged = 0
+        if self._refused:
+            self._parameters = b""
         if self._nvdec is not None:  # begun again: the hardware's session stays, as to open one takes long
             self._nvdec.flush()
         yield from self._decoded(self._decode, self._refusals)
@@ -166,14 +169,14 @@ class NvdecDecoder(DemuxedDecoder[NvPicture]):
         """
         found = parameters_of(self._codec, _bytes_of(packet))
         known = found == self._parameters if found else not self._waiting
-        if self._nvdec is not None and known and not self._damaged:
+        if self._nvdec is not None and known and not self._damaged:  # not: after one that could not be decoded
             self._waiting, self._skipped = False, 0
             return []
         context = self._video.codec_context
         try:
             picture = decoded_alone(context, stored)
         except DamagedError as error:
-            self._waiting = True
+            self._waiting = self._refused = True
             self._damaged += 1
             if self._damaged < MAX_DAMAGED_KEYFRAMES or not self._opening:
                 raise

@@ -50,14 +50,16 @@ class Duty:
         looked: of those, in how many a crop was taken.
         tracks: people in all those pictures, summed.
         crops: of those, how many were looked at.
-        identities: say what came of it.
+        exchanged: meetings after which people were given back their ids.
+        returned: tracks that were given back the id of somebody who had been away.
     """
 
-    identities: Identities
     pictures: int = 0
     looked: int = 0
     tracks: int = 0
     crops: int = 0
+    exchanged: int = 0
+    returned: int = 0
 
     def report(self) -> dict[str, float | int]:
         """As the run's report shows it."""
@@ -65,8 +67,8 @@ class Duty:
             "duty": round(self.looked / self.pictures, 4) if self.pictures else 0.0,
             "crops": self.crops,
             "crops_of_tracks": round(self.crops / self.tracks, 4) if self.tracks else 0.0,
-            "exchanged": self.identities.exchanged,
-            "returned": self.identities.returned,
+            "exchanged": self.exchanged,
+            "returned": self.returned,
         }
 
 
@@ -167,9 +169,9 @@ class _Stream:
     """One stream: asks for crops, then is told what they look like."""
 
     def __init__(self, memory_s: float) -> None:
+        self.duty = Duty()
         self._meetings = Meetings()
         self._identities = Identities(memory_s)
-        self.duty = Duty(self._identities)
         self._scene: Scene | None = None
         self._looked, self._count = np.zeros((0, LOOKED_COLUMNS), np.int64), 0
 
@@ -194,7 +196,9 @@ class _Stream:
     def tell(self, tracks: Tracks, looks: Appearance) -> Tracks:
         """The tracks by the ids of who they are."""
         assert self._scene is not None
-        return self._identities.update(tracks, self._scene, self._meetings, looks)
+        who = self._identities.update(tracks, self._scene, self._meetings, looks)
+        self.duty.exchanged, self.duty.returned = self._identities.exchanged, self._identities.returned
+        return who
 
 
 _NOBODY = np.empty(0, np.int64)
