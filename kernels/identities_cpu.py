@@ -23,6 +23,7 @@ from tiler.kernels.meetings_cpu import (
     SEEN,
     SINCE,
     TRACK,
+    find_row,
     settle,
 )
 from tiler.types import CLOCK_HZ, Bool, Float32, Int32
@@ -142,7 +143,7 @@ def identify(
                     held[row] = False
     _greet(pts, track_id, known, vectors, held, person, here, people, galleries, new, new_means, counts)
     for row in range(n):
-        if known[row] and phase[row] < MET and _row_of(new, counts[NEW], track_id[row]) < 0:
+        if known[row] and phase[row] < MET and find_row(new, counts[NEW], NEWCOMER, track_id[row]) < 0:
             _feed(people, galleries, person[row], vectors[row], 1)
     ids = np.empty(n, np.int32)
     for row in range(n):
@@ -173,15 +174,6 @@ def _ascending(values: Int64 | Int32) -> Int64:
             k -= 1
         order[k] = i
     return order
-
-
-@inner
-def _row_of(rows: Int64, count: int, track: int) -> int:
-    """Of those that are `new`."""
-    for k in range(count):
-        if rows[k, NEWCOMER] == track:
-            return k
-    return -1
 
 
 @inner
@@ -316,15 +308,6 @@ def _has_parted(members: Int64, number: int) -> bool:
 
 
 @inner
-def _person_of(people: Int64, count: int, track: int) -> int:
-    """-1: forgotten."""
-    for k in range(count):
-        if people[k, HELD_BY] == track:
-            return k
-    return -1
-
-
-@inner
 def _hear(
     number: int,
     tracks: Int64,
@@ -346,7 +329,7 @@ def _hear(
     met, is_met = 0, np.zeros(count, np.bool_)
     alike, value = np.empty(count + 1, np.int64), np.empty(count + 1)  # rows of `people`, and their cosines
     for k in _ascending(tracks):
-        at = _person_of(people, count, tracks[k])
+        at = find_row(people, count, HELD_BY, tracks[k])
         if at >= 0 and people[at, CROPS] >= ENOUGH:
             alike[met], is_met[at] = at, True
             met += 1
@@ -355,7 +338,7 @@ def _hear(
         if row < 0 or not known[row]:
             continue
         crop, found = vectors[row], met
-        begins = _row_of(new, counts[NEW], tracks[k]) >= 0
+        begins = find_row(new, counts[NEW], NEWCOMER, tracks[k]) >= 0
         for i in range(met):
             value[i] = _cosine(crop, galleries[1, alike[i]]) + (THERE if begins else 0.0)
         if begins:
@@ -423,11 +406,11 @@ def _decide(
     whose, width = np.empty(tracks.shape[0] + counts[PEOPLE], np.int64), tracks.shape[0]
     begins = np.empty(n, np.bool_)
     for k in range(width):
-        whose[k] = _person_of(people, counts[PEOPLE], tracks[k])
+        whose[k] = find_row(people, counts[PEOPLE], HELD_BY, tracks[k])
         if whose[k] < 0:
             return False
     for k in range(n):
-        begins[k] = _row_of(new, counts[NEW], tracks[k]) >= 0
+        begins[k] = find_row(new, counts[NEW], NEWCOMER, tracks[k]) >= 0
     first = width
     for at in range(counts[PEOPLE]):  # others: who is away, and could be one who begins
         could = False
@@ -469,7 +452,7 @@ def _decide(
         counts[EXCHANGED] += 1
         _find(track_id, people, counts[PEOPLE], person, here)
         for k in range(n):
-            at = _row_of(new, counts[NEW], tracks[k])
+            at = find_row(new, counts[NEW], NEWCOMER, tracks[k])
             if at >= 0 and people[person[rows[k]], CROPS] >= ENOUGH:
                 _drop_new(new, new_means, counts, at)
         return False
@@ -603,7 +586,7 @@ def _forget(
     kept = 0
     for k in range(counts[PEOPLE]):
         if not here[k] and pts - people[k, LAST] > memory:
-            at = _row_of(new, counts[NEW], people[k, HELD_BY])
+            at = find_row(new, counts[NEW], NEWCOMER, people[k, HELD_BY])
             if at >= 0:
                 _drop_new(new, new_means, counts, at)
             continue

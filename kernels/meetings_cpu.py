@@ -42,9 +42,10 @@ Met = tuple[int, int, int, Int64, Float64, Bool]
 
 
 @inner
-def _row_of(members: Int64, count: int, track: int) -> int:
+def find_row(rows: Int64, count: int, column: int, value: int) -> int:
+    """The first of so many rows that has this value in a column; -1: none has."""
     for k in range(count):
-        if members[k, TRACK] == track:
+        if rows[k, column] == value:
             return k
     return -1
 
@@ -57,10 +58,8 @@ def _put(boxes: Float32, at: int, others: Float32, of: int) -> None:
 
 @inner
 def _meeting_of(meetings: Int64, number: int) -> int:
-    for k in range(meetings.shape[0]):
-        if meetings[k, NUMBER] == number:
-            return k
-    return -1
+    at: int = find_row(meetings, meetings.shape[0], NUMBER, number)
+    return at
 
 
 @compiled
@@ -122,7 +121,7 @@ def meet(
         for j in range(i):
             if shared[i, j] <= limits[TOUCH]:
                 continue
-            a, b = _row_of(members, count, ids[i]), _row_of(members, count, ids[j])
+            a, b = find_row(members, count, TRACK, ids[i]), find_row(members, count, TRACK, ids[j])
             first = members[a, MEETING] if a >= 0 else 0
             second = members[b, MEETING] if b >= 0 else 0
             if first == second and first > 0:
@@ -144,7 +143,7 @@ def meet(
                         members[k, MEETING] = last_number
             for which in range(2):
                 row = j if which else i
-                k = _row_of(members, count, ids[row])
+                k = find_row(members, count, TRACK, ids[row])
                 if k < 0:
                     k = count
                     count += 1
