@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.test_meetings import FPS, TALL, WIDE
 from tiler.config.models import TrackerConfig
-from tiler.kernels.identities_cpu import MOST_AWAY
+from tiler.kernels.people_cpu import MOST_AWAY
 from tiler.track.base import Embedder
 from tiler.track.reid import ReId, Sight
 from tiler.types import APPEARANCE, CLOCK_HZ, Float32, Frame, Tracks

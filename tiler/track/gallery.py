@@ -8,8 +8,8 @@ from math import sqrt
 import numpy as np
 import numpy.typing as npt
 
-from tiler.kernels.identities_cpu import FULL
 from tiler.kernels.looks_cpu import dots
+from tiler.kernels.people_cpu import FULL
 from tiler.types import APPEARANCE, Float32
 
 Float64 = npt.NDArray[np.float64]

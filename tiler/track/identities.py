@@ -19,16 +19,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tiler.kernels.identities_cpu import (
-    COUNTS,
-    EXCHANGED,
-    NEW,
-    NEW_COLUMNS,
-    PEOPLE,
-    PERSON_COLUMNS,
-    RETURNED,
-    identify,
-)
+from tiler.kernels.identities_cpu import identify
+from tiler.kernels.people_cpu import COUNTS, EXCHANGED, NEW, NEW_COLUMNS, PEOPLE, PERSON_COLUMNS, RETURNED
 from tiler.track.meetings import Int64, Meetings, Scene
 from tiler.types import APPEARANCE, CLOCK_HZ, Appearance, Tracks
 
