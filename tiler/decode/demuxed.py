@@ -9,13 +9,12 @@ and the thread that reads frees everything as soon as FFmpeg comes back.
 
 from __future__ import annotations
 
-import os
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import av
 from av.container import InputContainer
@@ -26,6 +25,7 @@ from tiler.config.models import Source
 from tiler.decode.base import StreamInfo
 from tiler.decode.clock import FileClock
 from tiler.decode.picture import exact
+from tiler.decode.rewind import Beginning
 from tiler.errors import InputError, StageError, mask_uri
 from tiler.types import CLOCK_HZ, Frame
 
@@ -54,34 +54,6 @@ class Picture(Protocol):
 
 PictureT = TypeVar("PictureT", bound=Picture)
 VideoPacket: TypeAlias = "av.Packet[VideoStream]"
-
-
-class _Mark(NamedTuple):
-    """What tells a packet from others of its container.
-
-    Attributes:
-        dts, pts: in units of the stream's time base.
-        size: in bytes.
-        position: in bytes, from the container's beginning.
-    """
-
-    dts: int | None
-    pts: int | None
-    size: int
-    position: int | None
-
-
-def _mark(packet: VideoPacket) -> _Mark:
-    return _Mark(packet.dts, packet.pts, packet.size, packet.pos)
-
-
-def _file_at(uri: str) -> tuple[int, ...] | None:
-    """What tells a file from one that has taken its place; None when there is none there, as of a URL."""
-    try:
-        found = os.stat(uri)
-    except (OSError, ValueError):
-        return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 class DemuxedDecoder(Closing, Generic[PictureT]):
@@ -117,7 +89,6 @@ class DemuxedDecoder(Closing, Generic[PictureT]):
         self._closed = False
         self._container: InputContainer | None = None
         self._newest: int | None = None
-        self._begin: _Mark | None = None
         self._shown: tuple[int | None, int | None, Fraction] = None, None, Fraction(0)
         self._open()
         self._frames = self._trimmed()
@@ -170,7 +141,7 @@ class DemuxedDecoder(Closing, Generic[PictureT]):
             if self._closed:
                 return
             self._frames.close()
-            if not self._rewind():
+            if self._container is None or not self._beginning.rewind(self._container, self._video):
                 self._reopen()
             self._frames, self._first = self._trimmed(), None
             self.errors = 0
@@ -195,7 +166,7 @@ class DemuxedDecoder(Closing, Generic[PictureT]):
 
     def _open(self) -> None:
         source = self._source
-        self._begin, self._file, self._changes = None, _file_at(self._uri), False
+        self._beginning = Beginning(self._uri)
         try:
             self._container = open_container(source, self._uri)
             self._video = self._select(self._container)
@@ -325,33 +296,6 @@ class DemuxedDecoder(Closing, Generic[PictureT]):
             return False
         return True
 
-    def _rewind(self) -> bool:
-        """Go back to the packet that the container began with, which takes a hundredth of the time to open it anew.
-
-        False where that is not known to lead there; where the file is another one by now, or is no file, so that this
-        cannot be told; and where the container has changed the parameters of the video on the way, as FFmpeg does not
-        say the first ones again: it is to be opened anew.
-        """
-        begin = self._begin
-        if begin is None or begin.position is None or self._changes:
-            return False
-        if self._file is None or _file_at(self._uri) != self._file:
-            return False
-        times = [time for time in (begin.dts, begin.pts) if time is not None]
-        return any(self._stands_at(begin, time) for time in times)  # containers are sought through by one or the other
-
-    def _stands_at(self, packet: _Mark, time: int) -> bool:
-        """Whether what is read next is this packet, after going to this time."""
-        assert self._container is not None
-        try:
-            self._container.seek(time, stream=self._video)
-            if _mark(next(self._container.demux(self._video))) != packet:
-                return False
-            self._container.seek(time, stream=self._video)
-        except (av.FFmpegError, StopIteration, IndexError):
-            return False
-        return True
-
     def _reopen(self) -> None:
         self._discard()
         try:
@@ -395,10 +339,7 @@ class DemuxedDecoder(Closing, Generic[PictureT]):
                 yield None
                 raise self._failure(f"cannot read on: {said_by(error)}") from error
             if packet.size:
-                if self._begin is None:
-                    self._begin = _mark(packet)
-                else:
-                    self._changes |= packet.has_sidedata("new_extradata")
+                self._beginning.note(packet)
                 self._newest = packet.pts if packet.dts is None else packet.dts
                 yield packet
         yield None
