@@ -56,8 +56,9 @@ class Progress:
     def _summary(self) -> str:
         seen = self._observer
         if seen.frames == 0:
-            waits = f"no picture yet after {seen.elapsed_s:.0f} s"
-            return f"{waits}; a first run compiles its kernels, which takes up to a minute"
+            compiles = seen.elapsed_s >= _LINE_EVERY_S  # sooner, it is something else that is waited for
+            why = "; a first run compiles its kernels, which takes up to a minute" if compiles else ""
+            return f"no picture yet after {seen.elapsed_s:.0f} s{why}"
         of = f"/{self._total}" if self._total else ""
         parts = [f"mosaic {seen.frames}{of} frames", f"{seen.fps:.1f} fps"]
         if self._total and (left_s := seen.left_s(self._total)) is not None:
