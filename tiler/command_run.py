@@ -33,10 +33,10 @@ def execute(loaded: Any, *, report: Path | None = None, overwrite: bool = False,
     if report is not None:
         check_writable(report, overwrite=overwrite)
     stages.choose(loaded)  # a device that cannot be used is said before samples are rendered
-    with _compiled(loaded.config) as compiled:
+    with _compiling(loaded.config) as finish_compiling:
         _make_samples(loaded.config)
         built = stages.build(loaded)
-        compiled()
+        finish_compiling()
     observer = RunObserver(loaded.config, built.choices, built.feeds, built.encoder, built.copies)
     stopped: list[int] = []
     gc.freeze()
@@ -84,7 +84,7 @@ def _open_browser(url: str) -> None:
 
 
 @contextmanager
-def _compiled(config: Any) -> Iterator[Callable[[], None]]:
+def _compiling(config: Any) -> Iterator[Callable[[], None]]:
     """Compile meanwhile what a run on the CPU needs, if it is the first; gives what waits until that is done."""
     from tiler import stages
     from tiler.compile_ahead import CompileAhead

@@ -110,8 +110,9 @@ class NvdecDecoder(DemuxedDecoder[NvPicture]):
 
     def _open(self) -> None:
         super()._open()
-        self._parameters = b""  # of the last keyframe; of a container that begins again they are still known, unless
-        self._refused = False  # a keyframe could not be decoded
+        # Of the last keyframe, and whether one could not be decoded. If none, they are known when the container begins
+        # again.
+        self._parameters, self._refused = b"", False
 
     # Packets -> pictures
 

@@ -16,7 +16,7 @@ Float64 = npt.NDArray[np.float64]
 
 
 class Gallery:
-    """One person's.
+    """One person's. Those of all people of a stream lie in arrays, see `kernels/people_cpu.py`: the same mean.
 
     Attributes:
         mean: (APPEARANCE,) float64.

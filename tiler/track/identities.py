@@ -64,7 +64,7 @@ class Identities:
             looks: of those tracks, row by row.
         """
         self._reserve(len(tracks))
-        meetings.reserve(len(tracks) * (len(self._people) + 1))
+        meetings.reserve(len(tracks) * (int(self._counts[PEOPLE]) + len(tracks) + 1))
         *columns, meetings.said_count = identify(
             tracks.pts, tracks.track_id, tracks.xyxy, tracks.score, tracks.class_id, tracks.slot, looks.known,
             looks.vectors, scene.phase, scene.deep, meetings.members, meetings.rows, meetings.said, meetings.says,
