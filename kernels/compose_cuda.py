@@ -16,6 +16,9 @@ _BLOCK = (128, 16)
 """Mosaic samples that a block of threads covers."""
 
 
+_EARLY = False
+
+
 def prepare() -> None:
     """Compile the kernels for the current device now, not with the first mosaic."""
     for function in ("bin_rows", "compose"):
@@ -23,7 +26,7 @@ def prepare() -> None:
 
 
 class Compose:
-    """The two launches that draw a whole mosaic, for one set of arrays on the device."""
+    """The two launches that draw a whole mosaic, for one set of arrays on the device; the second begins early."""
 
     def __init__(
         self,
@@ -40,10 +43,10 @@ class Compose:
         Args:
             nv12: (H * 3 / 2, W) uint8, C-contiguous, H and W even; every byte is written.
             background: Y, Cb, Cr behind everything.
-            tiles: (n, TILE_COLUMNS) int64, in drawing order, on an address divisible by 16.
+            tiles: (n, TILE_WORDS) int64, in drawing order, on an address divisible by 16.
             tables: the packed axes of all tiles, int32.
             rows: (m, ROW_WORDS) int32, the primitives.
-            masks: as many int64 as `pack_spans` says, or more; all 0, and left so.
+            masks: as many int64 as `pack_tiles` says, or more; all 0, and left so.
             atlas: (h, w) uint8 coverage of glyphs.
             colours: (6, 10) int32, COLOURS of compose_cpu.py.
         """
@@ -67,9 +70,11 @@ class Compose:
     def __call__(self, row_count: int, tile_count: int) -> None:
         """Draw the first tiles with all their primitives, on the current stream: mark these in the bins that they
         touch, then draw what is marked."""
-        if row_count:
-            self._bin.put(1, row_count)  # `count` and `tile_count` of compose.cu
-            self._bin.put(3, tile_count)
-            self._bin(-(-row_count // _BIN_ROWS))
         self._draw.put(5, tile_count)
-        self._draw(*self._grid)
+        if not row_count:
+            self._draw(*self._grid)
+            return
+        self._bin.put(1, row_count)  # `count` and `tile_count` of compose.cu
+        self._bin.put(3, tile_count)
+        self._bin(-(-row_count // _BIN_ROWS))
+        self._draw(*self._grid, early=True)

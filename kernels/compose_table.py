@@ -30,11 +30,27 @@ from tiler.kernels.primitives import (
 from tiler.kernels.scaling import FIRST_SAMPLE, HEADER, TAPS, Geometry, N
 from tiler.types import Frame, Int32
 
-# Columns of the tile table; see compose.cu.
-PLANES, TABLE, BOX, OPACITY, COLOUR, MODE = 0, 9, 13, 17, 18, 19
-REACH, MASKS, UNDER, OVER, END, ORIGIN = 20, 21, 22, 23, 24, 25
-TILE_COLUMNS = 30
+# Columns of the table of tiles.
+PLANES = 0
+"""For y, u, v: address of the first sample (0: no picture), bytes to the next row and to the next sample."""
+TABLE = 9
+"""Where the axes luma x, luma y, chroma x, chroma y begin in the tables."""
+BOX = 13
+"""x, y, width, height of the visible part of the picture, mosaic samples, even."""
+OPACITY, COLOUR = 17, 18
+"""0..255; row of COLOURS, -1 for none."""
+MODE, ORIGIN = 19, 20
+"""A kind of `Mode`, and PAIRS if u and v lie side by side on even addresses; then its origin."""
+REACH = 24
+"""x0, y0, x1, y1: outside of it the tile draws nothing; within the mosaic."""
+UNDER, OVER, END = 28, 29, 30
+"""Its primitives: [UNDER, OVER) before the picture, [OVER, END) after it."""
+TILE_COLUMNS = 31
 MODE_TABLES, MODE_COPY, MODE_HALF, PAIRS = 0, 1, 2, 4
+
+TILE_WORDS = 22
+"""int64 words of a tile as it travels."""
+_PICTURE, _QUICK_LUMA, _QUICK_CHROMA, _HALF, _PAIRS, _OPAQUE = 1, 2, 4, 8, 16, 32
 ROW_WORDS = 8
 """int32 words of a primitive as it travels."""
 _BIN = (64, 8)
@@ -125,17 +141,16 @@ def _halves(axis: Int32, weights: tuple[int, ...], begin: int) -> bool:
     return bool((first[skipped:] == begin + 2 * index).all() and (table[skipped:] == weights).all())
 
 
-def pack_reach(rectangle: tuple[int, int, int, int], size: tuple[int, int]) -> int:
-    """REACH of a tile: x0, y0, x1, y1 within a mosaic of `size`, 16 bits each, x0 lowest."""
-    x0, y0, x1, y1 = (min(max(v, 0), s) for v, s in zip(rectangle, (*size, *size), strict=True))
-    return x0 | y0 << 16 | x1 << 32 | y1 << 48
+def reach(rectangle: tuple[int, int, int, int], size: tuple[int, int]) -> list[int]:
+    """REACH of a tile: a rectangle x0, y0, x1, y1 as far as it lies within a mosaic of `size`."""
+    return [min(max(v, 0), s) for v, s in zip(rectangle, (*size, *size), strict=True)]
 
 
 def pack_placement(row: Int64, geometry: Geometry, mode: Mode, table_at: int, opacity: int) -> None:
     """The columns of a tile that change with its geometry only.
 
     Args:
-        row: (TILE_COLUMNS,) int64, a row of the tile table.
+        row: (TILE_COLUMNS,) int64, a row of the table of tiles.
         mode: of `scale_mode`.
         table_at: where `geometry.tables` begins in the tables on the device.
         opacity: 0..255.
@@ -147,7 +162,7 @@ def pack_placement(row: Int64, geometry: Geometry, mode: Mode, table_at: int, op
 
 
 class Planes(NamedTuple):
-    """What the tile table says of a picture, whatever tile shows it.
+    """What the table of tiles says of a picture, whatever tile shows it.
 
     Attributes:
         columns: (9,) int64, PLANES.
@@ -175,24 +190,61 @@ def pack_picture(row: Int64, planes: Planes, mode: Mode) -> None:
 
 
 @njit(cache=True)
-def pack_spans(table: Int64, spans: Int64) -> int:
-    """The columns of all tiles that change with their primitives: UNDER, OVER and END, and where their masks lie.
+def pack_tiles(table: Int64, out: Int64) -> int:
+    """The tiles (n, TILE_COLUMNS) -> (n, TILE_WORDS) int64, as `struct Tile` of compose.cu.
 
-    Args:
-        table: (n, TILE_COLUMNS) int64, the tile table; its REACH is used.
-        spans: (n, 3) int64, UNDER, OVER, END of each tile: a tile's primitives begin where those of the one before end.
+    A tile's primitives begin where those of the one before end. Coordinates are below 32768.
 
     Returns:
-        int64 words of the masks.
+        int64 words of the masks, of which each tile has its own.
     """
     words = 0
     for i in range(table.shape[0]):
-        tile, reach = table[i], table[i, REACH]
-        x0, y0, x1, y1 = reach & 0xFFFF, reach >> 16 & 0xFFFF, reach >> 32 & 0xFFFF, reach >> 48 & 0xFFFF
-        across = (x1 + _BIN[0] - 1) // _BIN[0] - x0 // _BIN[0]
-        down = (y1 + _BIN[1] - 1) // _BIN[1] - y0 // _BIN[1]
-        tile[MASKS] = words
-        for k in range(3):
-            tile[UNDER + k] = spans[i, k]
-        words += across * down * ((spans[i, 2] - spans[i, 0] + _BITS - 1) // _BITS)
+        tile, packed = table[i], out[i]
+        x0, y0, x1, y1 = tile[REACH], tile[REACH + 1], tile[REACH + 2], tile[REACH + 3]
+        count = tile[END] - tile[UNDER]
+        if tile[PLANES] == 0 and count == 0:
+            x1 = x0
+        left, top = tile[BOX], tile[BOX + 1]
+        right, bottom = left + tile[BOX + 2], top + tile[BOX + 3]
+        packed[0], packed[1] = _corners(x0, y0, x1, y1), _corners(left, top, right, bottom)
+
+        across, down = (x1 + _BIN[0] - 1) // _BIN[0] - x0 // _BIN[0], (y1 + _BIN[1] - 1) // _BIN[1] - y0 // _BIN[1]
+        bin_words = (count + _BITS - 1) // _BITS
+        masks = words - (y0 // _BIN[1] * across + x0 // _BIN[0]) * bin_words
+        words += across * down * bin_words
+        packed[2], packed[3] = _pair(masks, across), _pair(bin_words, tile[UNDER])
+        packed[4] = _pair(tile[OVER] - tile[UNDER], count)
+
+        kind, half = tile[MODE] & ~PAIRS, np.int64(tile[MODE] & ~PAIRS == MODE_HALF)
+        luma_row, chroma_row, loose = tile[PLANES + 1], tile[PLANES + 4], np.int64(15 if half else 7)
+        x, y, chroma_x, chroma_y = tile[ORIGIN], tile[ORIGIN + 1], tile[ORIGIN + 2], tile[ORIGIN + 3]
+        luma = tile[PLANES] + (y - (top << half)) * luma_row + x - (left << half)
+        chroma = tile[PLANES + 3] + (chroma_y - (top // 2 << half)) * chroma_row + 2 * chroma_x - (left << half)
+        flags = _HALF * half + _PAIRS * np.int64(tile[MODE] & PAIRS != 0)
+        if tile[PLANES] != 0:
+            flags += _PICTURE
+        if kind != MODE_TABLES and tile[PLANES + 2] == 1 and (luma | luma_row) & loose == 0:
+            flags += _QUICK_LUMA
+        if kind != MODE_TABLES and tile[MODE] & PAIRS and tile[PLANES + 5] == 2 and (chroma | chroma_row) & loose == 0:
+            flags += _QUICK_CHROMA
+            if flags & _QUICK_LUMA and tile[OPACITY] == 255 and tile[COLOUR] < 0:
+                flags += _OPAQUE
+        packed[5], packed[6], packed[7] = _pair(flags, left - chroma_x), luma, chroma
+        packed[8], packed[9] = _pair(luma_row, chroma_row), _pair(tile[OPACITY], tile[COLOUR])
+        for k in range(9):
+            packed[10 + k] = tile[PLANES + k]
+        packed[19], packed[20] = _pair(tile[TABLE], tile[TABLE + 1]), _pair(tile[TABLE + 2], tile[TABLE + 3])
     return words
+
+
+@njit(cache=True)
+def _pair(low, high):  # type: ignore[no-untyped-def]
+    """Two int32 in an int64."""
+    return low & 0xFFFFFFFF | high << 32
+
+
+@njit(cache=True)
+def _corners(x0, y0, x1, y1):  # type: ignore[no-untyped-def]
+    """Four int16 in an int64."""
+    return x0 & 0xFFFF | (y0 & 0xFFFF) << 16 | (x1 & 0xFFFF) << 32 | y1 << 48

@@ -24,6 +24,7 @@
 using std::abs;
 using std::max;
 using std::min;
+using std::fmaf;
 
 struct Place3 {
     int x, y;
@@ -37,7 +38,7 @@ struct alignas(16) uint4 {
 static uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 static uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 
-static Place3 threadIdx, blockIdx, blockDim;
+static Place3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace host {
 
@@ -168,6 +169,15 @@ inline void run_block(int count)
 }  // namespace host
 
 inline void __syncthreads(int line = __builtin_LINE()) { host::meet(host::block, host::alive, line); }
+inline int __syncthreads_or(bool vote, int line = __builtin_LINE())
+{
+    static bool votes[3];   // of this meeting, of the next, and of the last, of which others may not have read yet
+    bool& all = votes[host::block.turn % 3];
+    all |= vote, votes[(host::block.turn + 1) % 3] = false;
+    host::meet(host::block, host::alive, line);
+    return all;
+}
+
 inline void __syncwarp(unsigned mask = ~0u, int line = __builtin_LINE()) { host::exchange(0, mask, line); }
 
 template <typename T> inline T __shfl_sync(unsigned mask, T value, int from, int line = __builtin_LINE())
@@ -180,6 +190,12 @@ template <typename T> inline T __shfl_xor_sync(unsigned mask, T value, int flip,
     return host::shuffle(value, host::running % host::WARP ^ flip, mask, line);
 }
 
+template <typename T> inline T __shfl_up_sync(unsigned mask, T value, int by, int line = __builtin_LINE())
+{
+    int lane = host::running % host::WARP;
+    return host::shuffle(value, lane < by ? lane : lane - by, mask, line);
+}
+
 inline unsigned __ballot_sync(unsigned mask, bool vote, int line = __builtin_LINE())
 {
     const std::uint64_t* votes = host::exchange(vote, mask, line);
@@ -190,9 +206,37 @@ inline unsigned __ballot_sync(unsigned mask, bool vote, int line = __builtin_LIN
 
 template <typename T> inline T __ldg(const T* at) { return *at; }
 
+inline float __saturatef(float v) { return min(max(v, 0.0f), 1.0f); }
 inline float rsqrtf(float v) { return (float)(1.0 / std::sqrt((double)v)); }
 
+inline float __uint_as_float(unsigned bits)
+{
+    float v;
+    std::memcpy(&v, &bits, sizeof v);
+    return v;
+}
+
+inline unsigned __float_as_uint(float v)
+{
+    unsigned bits;
+    std::memcpy(&bits, &v, sizeof bits);
+    return bits;
+}
+
+// Of a sum below 2^24 in size and not near 0, which a double holds: rounded down.
+inline float rounded_down(double v)
+{
+    float nearest = (float)v;
+    return nearest > v ? std::nextafter(nearest, -INFINITY) : nearest;
+}
+
+inline float __fadd_rd(float a, float b) { return rounded_down((double)a + b); }
+inline float __fmaf_rd(float a, float b, float c) { return rounded_down((double)a * b + c); }
+
+inline int __clz(unsigned bits) { return bits ? __builtin_clz(bits) : 32; }
 inline int __ffs(unsigned bits) { return __builtin_ffs((int)bits); }
+inline int __ffsll(unsigned long long bits) { return __builtin_ffsll((long long)bits); }
+inline int __popcll(unsigned long long bits) { return __builtin_popcountll(bits); }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 
 inline unsigned __byte_perm(unsigned a, unsigned b, unsigned select)
@@ -219,7 +263,7 @@ template <typename T> inline T atomicOr(T* at, T bits)
 
 inline void launch(int across, int down, int threads, const std::function<void()>& body)
 {
-    host::body = &body, blockDim = {threads, 1};
+    host::body = &body, blockDim = {threads, 1}, gridDim = {across, down};
     for (int y = 0; y < down; ++y) {
         for (int x = 0; x < across; ++x) {
             blockIdx = {x, y};

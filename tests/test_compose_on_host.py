@@ -52,22 +52,22 @@ class OnDevice(np.ndarray):
 def on_host(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Scene], tuple[np.ndarray, ...]]:
     """Compose a scene by the kernels of compose.cu: y, u, v."""
     folder = tmp_path_factory.mktemp("compose")
-    bin_rows = compile_kernel(folder, "compose", "const Row*,int,const i64*,int,u64*", function="bin_rows")
+    bin_rows = compile_kernel(folder, "compose", "const Row*,int,const Tile*,int,u64*", function="bin_rows")
     compose = compile_kernel(
         folder, "compose",
-        "u8*,int,int,unsigned,const i64*,int,const int*,const Row*,u64*,const u8*,int,const int*",
+        "u8*,int,int,unsigned,const Tile*,int,const int*,const Row*,u64*,const u8*,int,const int*",
     )  # fmt: skip
 
     masks = _aligned((1 << 16,), np.int64)   # of one launch after the other
 
     def run(scene: Scene) -> tuple[np.ndarray, ...]:
         (width, height), count = scene.size, len(scene.rows)
-        table = _aligned((len(scene.tiles), compose_table.TILE_COLUMNS), np.int64)
+        table = np.zeros((len(scene.tiles), compose_table.TILE_COLUMNS), np.int64)
         table[:, compose_table.COLOUR] = -1
-        axes, at, spans, row = [np.zeros(1, np.int32)], 1, [], 0
+        axes, at, row = [np.zeros(1, np.int32)], 1, 0
         for line, tile in zip(table, scene.tiles, strict=True):
-            line[compose_table.REACH] = compose_table.pack_reach(tile.reach, scene.size)
-            spans.append((row, row + tile.under, row + tile.under + tile.over))
+            line[compose_table.REACH : compose_table.REACH + 4] = compose_table.reach(tile.reach, scene.size)
+            line[compose_table.UNDER : compose_table.END + 1] = row, row + tile.under, row + tile.under + tile.over
             row += tile.under + tile.over
             if tile.frame is not None and tile.geometry is not None:
                 mode = compose_table.scale_mode(tile.geometry)
@@ -80,7 +80,8 @@ def on_host(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Scene], tuple
                 at += len(tile.geometry.tables)
         packed = _aligned((count + 1, compose_table.ROW_WORDS), np.int32)
         compose_table.pack_rows(scene.rows, packed[:count])
-        words = compose_table.pack_spans(table, np.array(spans, np.int64).reshape(-1, 3))
+        tiles = _aligned((len(table), compose_table.TILE_WORDS), np.int64)
+        words = compose_table.pack_tiles(table, tiles)
         assert words <= len(masks)
         nv12 = _aligned((height * 3 // 2, width), np.uint8)
         nv12[...] = 0xA5
@@ -88,13 +89,13 @@ def on_host(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Scene], tuple
         tables = np.concatenate(axes)
         if count:
             bin_rows.run(
-                -(-count // 16), 1, 128, pointer(packed), _number(count), pointer(table), _number(len(table)),
+                -(-count // 16), 1, 128, pointer(packed), _number(count), pointer(tiles), _number(len(tiles)),
                 pointer(masks),
             )  # fmt: skip
             assert not masks[words:].any(), "a mark lies behind the masks"
         compose.run(
             -(-width // 128), -(-height // 16), 128, pointer(nv12), _number(width), _number(height), _number(shade),
-            pointer(table), _number(len(table)), pointer(tables), pointer(packed), pointer(masks), pointer(ATLAS),
+            pointer(tiles), _number(len(tiles)), pointer(tables), pointer(packed), pointer(masks), pointer(ATLAS),
             _number(ATLAS.shape[1]), pointer(compose_cpu.COLOURS),
         )  # fmt: skip
         assert not masks.any(), "a mark is left for the next launch"

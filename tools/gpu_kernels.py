@@ -16,7 +16,6 @@ from tiler.compose.cpu import CpuCompositor
 from tiler.compose.cuda import RING, CudaCompositor
 from tiler.config.models import Config, MosaicConfig, Source
 from tiler.engines.registry import load_model
-from tiler.kernels.compose_table import END
 from tiler.observe.copies import Copies
 from tiler.preprocess.cpu import CpuPreprocessor
 from tiler.preprocess.cuda import RING as TENSORS
@@ -99,7 +98,7 @@ def compose_case(streams: int, boxes: int) -> tuple[str, Launches, int]:
                     if not np.array_equal(host, device.get()):
                         raise SystemExit(f"compose of {streams}: the GPU's mosaic is not the CPU's")
         turn = compositor._ring[tick]
-        rows = int(turn.table[-1, END])
+        rows = compositor._rows.count
         launches.append(lambda turn=turn, rows=rows, twins=twins: twins and compositor._launch(turn, rows))
     moved = streams * 1920 * 1080 * 3 // 2 + WIDTH * HEIGHT * 3 // 2
     what = f"{boxes} boxes, labels and trails a tile" if boxes else "titles only"

@@ -21,17 +21,20 @@ from tiler.kernels.compose_cpu import COLOURS
 from tiler.kernels.compose_cuda import Compose, prepare
 from tiler.kernels.compose_table import (
     COLOUR,
+    END,
     PLANES,
     REACH,
     ROW_WORDS,
     TILE_COLUMNS,
+    TILE_WORDS,
+    UNDER,
     Mode,
     pack_picture,
     pack_placement,
-    pack_reach,
     pack_rows,
-    pack_spans,
+    pack_tiles,
     planes_of,
+    reach,
     scale_mode,
 )
 from tiler.kernels.plane_cuda import PerPicture
@@ -60,20 +63,20 @@ class _Turn:
     def reserve(self, tiles: int, rows: int) -> None:
         """Room for this many tiles and primitives: pinned, and on the device."""
         self.capacity = rows
-        self._table_bytes = -(-tiles * TILE_COLUMNS * 8 // 256) * 256  # what follows keeps its alignment
-        size = self._table_bytes + rows * ROW_WORDS * 4
+        self._tile_bytes = -(-tiles * TILE_WORDS * 8 // 256) * 256  # what follows keeps its alignment
+        size = self._tile_bytes + rows * ROW_WORDS * 4
         self._pinned = cupy.cuda.alloc_pinned_memory(size)
         host = np.frombuffer(self._pinned, np.uint8, size)
-        self.table = host[: tiles * TILE_COLUMNS * 8].view(np.int64).reshape(tiles, TILE_COLUMNS)
-        self.rows = host[self._table_bytes :].view(np.int32).reshape(rows, ROW_WORDS)
+        self.tiles = host[: tiles * TILE_WORDS * 8].view(np.int64).reshape(tiles, TILE_WORDS)
+        self.rows = host[self._tile_bytes :].view(np.int32).reshape(rows, ROW_WORDS)
         self.host_address = host.ctypes.data
         self.device = cupy.empty(size, cupy.uint8)
-        self.device_table = self.device[: self._table_bytes]
-        self.device_rows = self.device[self._table_bytes :]
+        self.device_tiles = self.device[: self._tile_bytes]
+        self.device_rows = self.device[self._tile_bytes :]
 
     def used(self, rows: int) -> int:
-        """Bytes of the table and of this many primitives."""
-        return self._table_bytes + rows * ROW_WORDS * 4
+        """Bytes of the tiles and of this many primitives."""
+        return self._tile_bytes + rows * ROW_WORDS * 4
 
 
 class CudaCompositor(Closing):
@@ -123,8 +126,9 @@ class CudaCompositor(Closing):
         self._modes = [Mode(0)] * len(self.tiles)
         self._planes_of = PerPicture(planes_of)
         self._table[:, COLOUR] = -1
-        self._table[:-1, REACH] = [pack_reach(bounds(tile), self._size) for tile in self.tiles]
-        self._table[-1, REACH] = pack_reach((0, 0, *self._size), self._size)
+        for row, tile in zip(self._table, self.tiles, strict=False):
+            row[REACH : REACH + 4] = reach(bounds(tile), self._size)
+        self._table[-1, REACH : REACH + 4] = 0, 0, *self._size
 
     def compose(self, tick: int, sources: Sequence[TileInput], clock: str = "") -> Mosaic:
         """Enqueue the mosaic of one tick; see `Compositor`. It is there after `Mosaic.ready`."""
@@ -174,19 +178,19 @@ class CudaCompositor(Closing):
         for row, tile, mode in zip(table, drawn, self._modes, strict=False):
             if tile.frame is not None:
                 pack_picture(row, self._planes_of(tile.frame), mode)
-        spans, last = [tile[-3:] for tile in drawn], drawn[-1].end
-        words = pack_spans(table, np.array([*spans, (last, last, len(rows))], np.int64))
+        table[:-1, UNDER : END + 1] = [(tile.under, tile.over, tile.end) for tile in drawn]
+        table[-1, UNDER : END + 1] = drawn[-1].end, drawn[-1].end, len(rows)
+        if len(rows) > turn.capacity or len(table) > len(turn.tiles):
+            turn.reserve(max(len(table), len(turn.tiles)), max(turn.capacity, 2 * len(rows)))
+        words = pack_tiles(table, turn.tiles)
         if words > len(self._masks):
             self._masks = cupy.zeros(words * 3 // 2, cupy.int64)
-        if len(rows) > turn.capacity or len(table) > len(turn.table):
-            turn.reserve(max(len(table), len(turn.table)), max(turn.capacity, 2 * len(rows)))
-        turn.table[: len(table)] = table
         pack_rows(rows, turn.rows[: len(rows)])
         return len(rows)
 
     def _launch(self, turn: _Turn, rows: int) -> None:
         """The GPU's part of a tick, on the current stream."""
-        tiles, primitives = turn.device_table, turn.device_rows
+        tiles, primitives = turn.device_tiles, turn.device_rows
         launch = turn.launch
         if launch is None or not launch.made_of(
             turn.nv12, tiles, self._tables, primitives, self._masks, self._atlas
