@@ -308,7 +308,7 @@ __device__ __forceinline__ Line line_of(const Row& row)
 struct __align__(16) Ready {
     unsigned kind, bounds, colour;
     union {
-        unsigned hole;   // FILL, FRAME: the bounds of what is left alone
+        unsigned hole;   // FRAME: the bounds of what is left alone
         int texel;       // GLYPH: from the atlas' first byte to that of the warp's first sample
     };
 };
@@ -607,7 +607,7 @@ __device__ __forceinline__ unsigned prepare(Ready& out, Line& line, const Row& r
         line = line_of(row);
     } else if (kind == GLYPH) {
         out.texel = (top - row.y0 + b) * atlas_pitch + a + left - row.x0;
-    } else {
+    } else if (kind == FRAME) {
         out.hole = packed(hole(row), left, top);
         inner = unpacked(out.hole);
     }
@@ -636,13 +636,21 @@ __device__ __forceinline__ Stroke weigh(const Ready& ready, const Line& shared_l
     float alpha = magic(ready.colour, 3) - MAGIC;
     Stroke out;
     if (ready.kind <= FRAME) {
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+#pragma unroll
+            for (int i = 0; i < 2; ++i) out.c[r][i] = across[i] & down[r] ? alpha : 0.0f;
+        }
+        if (ready.kind == FILL) return out;
         Box hole = unpacked(ready.hole);
         bool hollow[2] = {inside(x, hole.x0, hole.x1), inside(x + 1, hole.x0, hole.x1)};
         bool low[2] = {inside(y, hole.y0, hole.y1), inside(y + 1, hole.y0, hole.y1)};
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
 #pragma unroll
-            for (int i = 0; i < 2; ++i) out.c[r][i] = across[i] & down[r] & !(hollow[i] & low[r]) ? alpha : 0.0f;
+            for (int i = 0; i < 2; ++i) {
+                if (hollow[i] & low[r]) out.c[r][i] = 0.0f;
+            }
         }
         return out;
     }

@@ -2,7 +2,7 @@
 
 CuPy lets go of the interpreter around such a call, since others of its kind take long; the thread must then queue with
 every decoding thread to get it back, which takes far longer than the call. So what is done for each picture and each
-tick is enqueued by the calls here. None of them waits for the device.
+tick is enqueued by the calls here. None but `finish` waits for the device.
 """
 
 from __future__ import annotations
@@ -22,9 +22,31 @@ def wait(stream: Any, events: Iterable[Any]) -> None:
         RuntimeError: the driver refuses.
     """
     call, address = _driver().cuStreamWaitEvent, stream.ptr
-    for event in events:
-        if event is not None:
+    for event in set(events):
+        if event is not None and not passed(event):
             _check(call(address, event.ptr, 0), "cuStreamWaitEvent")
+
+
+def passed(event: Any) -> bool:
+    """Whether all that the event (CuPy's) was recorded after has ended.
+
+    Raises:
+        RuntimeError: the driver refuses, or something before the event failed.
+    """
+    result = _driver().cuEventQuery(event.ptr)
+    if result != _NOT_READY:
+        _check(result, "cuEventQuery")
+    return bool(result == 0)
+
+
+def finish(event: Any) -> None:
+    """Wait on the host for the event (CuPy's), and let go of the interpreter only if it has not passed.
+
+    Raises:
+        RuntimeError: as `passed`.
+    """
+    if not passed(event):
+        event.synchronize()
 
 
 def copy(to: int, of: int, size: int, stream: Any) -> None:
@@ -66,7 +88,7 @@ class Launch:
             kinds[type(one)](one) if type(one) in kinds else ctypes.c_void_p(one.data.ptr) for one in arguments
         ]
         self._pointers = (ctypes.c_void_p * len(self._values))(*map(ctypes.addressof, self._values))
-        self._kernel, self._early = kernel.kernel.ptr, _may_overlap()
+        self._kernel, self._early = kernel.kernel.ptr, _capability() >= 90
         self._config = _Config(1, 1, 1, *(*block, 1, 1)[:3], shared, None, ctypes.pointer(_EARLY), 0)
 
     def put(self, index: int, value: int) -> None:
@@ -77,8 +99,8 @@ class Launch:
         """Launch so many blocks on CuPy's current stream.
 
         Args:
-            early: the kernel may begin while the one before it on the stream still runs, once that allows it, and waits
-                for its end by itself: griddepcontrol of PTX, from compute capability 9.0 on. Others wait as ever.
+            early: the kernel may begin while the one before it on the stream still runs, which says from when on, and
+                waits itself for the end of that: griddepcontrol of PTX. Below compute capability 9.0 it waits as ever.
 
         Raises:
             RuntimeError: the driver refuses.
@@ -108,10 +130,11 @@ _EARLY = _Attribute(6, 0, 1)
 """CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION: on."""
 
 
-def _may_overlap() -> bool:
+def _capability() -> int:
+    """The compute capability of CuPy's current device, times ten."""
     import cupy
 
-    return int(cupy.cuda.Device().compute_capability) >= 90
+    return int(cupy.cuda.Device().compute_capability)
 
 
 def launch_graph(graph: Any, stream: Any) -> None:
@@ -123,6 +146,8 @@ def launch_graph(graph: Any, stream: Any) -> None:
     _check(_driver().cuGraphLaunch(graph.graphExec, stream.ptr), "cuGraphLaunch")
 
 
+_NOT_READY = 600
+"""CUDA_ERROR_NOT_READY."""
 _C_TYPES: dict[type, Any] = {
     np.int32: ctypes.c_int32,
     np.uint32: ctypes.c_uint32,
@@ -142,6 +167,7 @@ def _driver() -> Any:
     driver = ctypes.PyDLL("libcuda.so.1")  # PyDLL, unlike CDLL, keeps the interpreter
     handle = ctypes.c_void_p
     driver.cuStreamWaitEvent.argtypes = (handle, handle, ctypes.c_uint)
+    driver.cuEventQuery.argtypes = (handle,)
     driver.cuMemcpyAsync.argtypes = (ctypes.c_uint64, ctypes.c_uint64, ctypes.c_size_t, handle)
     driver.cuEventRecord.argtypes = (handle, handle)
     driver.cuLaunchKernelEx.argtypes = (handle, handle, handle, handle)

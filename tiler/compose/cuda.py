@@ -137,8 +137,7 @@ class CudaCompositor(Closing):
             # Not tick % RING: a live run leaves ticks out, and a mosaic that waits must keep its memory.
             self._turn = (self._turn + 1) % RING
             turn = self._ring[self._turn]
-            if not turn.ready.done:  # it nearly always is; to wait would let go of the interpreter
-                turn.ready.synchronize()
+            enqueue_cuda.finish(turn.ready)
             self._let_go()
             if self._scene.place(sources):
                 self._upload_tables()
@@ -163,13 +162,12 @@ class CudaCompositor(Closing):
     def _let_go(self) -> None:
         """Drop the pictures of every launch that has ended."""
         for turn in self._ring:
-            if turn.frames and turn.ready.done:
+            if turn.frames and enqueue_cuda.passed(turn.ready):
                 turn.frames = []
 
     def _wait_for(self, drawn: Sequence[Drawn]) -> None:
         """The stream reads no picture before it is written."""
-        ready = {id(tile.frame.ready): tile.frame.ready for tile in drawn if tile.frame is not None}
-        enqueue_cuda.wait(self._stream, ready.values())
+        enqueue_cuda.wait(self._stream, (tile.frame.ready for tile in drawn if tile.frame is not None))
 
     def _fill(self, turn: _Turn, drawn: Sequence[Drawn]) -> int:
         """Write this tick's table and primitives to pinned memory; the number of primitives."""

@@ -108,7 +108,7 @@ class CudaDetector(Closing):
 
         def answer() -> list[Detections]:
             self._device.use()
-            turn.done.synchronize()
+            enqueue_cuda.finish(turn.done)
             return self._read(turn, count)
 
         return answer

@@ -90,9 +90,7 @@ class CudaPreprocessor(Closing):
         self._turn = turn = (self._turn + 1) % RING
         self._device.use()
         with self._stream:
-            # The last launch from this pinned memory is long over; to wait would let go of the interpreter.
-            if not self._used[turn].done:
-                self._used[turn].synchronize()
+            enqueue_cuda.finish(self._used[turn])  # the last launch from this pinned memory is long over
             host = self._host[turn]
             known = [self._known(frame) for frame in frames]
             for entry, of in zip(host, known, strict=False):

@@ -67,7 +67,7 @@ class CudaEmbedder(Embedder):
 
         def vectors() -> Float32:
             self._device.use()
-            self._arrived.synchronize()
+            enqueue_cuda.finish(self._arrived)
             found: Float32 = self._host_vectors[:count].copy()
             return found
 
