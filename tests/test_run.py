@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -222,6 +224,36 @@ def test_a_live_run_that_is_too_slow_leaves_ticks_out(config: Path, queued: bool
     assert report["frames"] + report["dropped_ticks"] == 30
     assert report["dropped_ticks"] >= 10
     assert 1.1 < time.monotonic() - began < 3.0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="affinity is Linux's")
+def test_the_stages_of_a_device_may_keep_to_one_core(config: Path) -> None:
+    """As the thread that encodes does, while those that decode may run anywhere."""
+    loaded, built, observer = build(config, "one_core=true", queued=True)
+    found: dict[str, set[frozenset[int]]] = {}
+
+    class Noted:
+        def __init__(self, inner: Any, method: str) -> None:
+            self._inner, self._method = inner, method
+
+        def __getattr__(self, name: str) -> Any:
+            if name == self._method:
+                decoding = [thread for thread in threading.enumerate() if thread.name.startswith("tiler-decode-")]
+                for thread in (threading.current_thread(), *decoding):
+                    with suppress(ProcessLookupError):   # it has ended
+                        cores = frozenset(os.sched_getaffinity(thread.native_id or 0))
+                        found.setdefault(thread.name.split("-")[1], set()).add(cores)
+            return getattr(self._inner, name)
+
+    noted = {"compositor": Noted(built.compositor, "compose"), "encoder": Noted(built.encoder, "encode")}
+    with Run(loaded, replace(built, **noted), observer, overwrite=True) as runner:
+        runner.start()
+        runner.wait()
+    assert observer.report()["frames"] > 0
+    assert len(found["stages"]) == 1
+    assert found["stages"] == found["encode"]
+    assert len(next(iter(found["stages"]))) == 1
+    assert found["decode"] == {frozenset(os.sched_getaffinity(0))}
 
 
 class Breaks:
