@@ -16,9 +16,6 @@ _BLOCK = (128, 16)
 """Mosaic samples that a block of threads covers."""
 
 
-_EARLY = False
-
-
 def prepare() -> None:
     """Compile the kernels for the current device now, not with the first mosaic."""
     for function in ("bin_rows", "compose"):

@@ -193,7 +193,8 @@ def pack_picture(row: Int64, planes: Planes, mode: Mode) -> None:
 def pack_tiles(table: Int64, out: Int64) -> int:
     """The tiles (n, TILE_COLUMNS) -> (n, TILE_WORDS) int64, as `struct Tile` of compose.cu.
 
-    A tile's primitives begin where those of the one before end. Coordinates are below 32768.
+    A tile's primitives begin where those of the one before end. Coordinates are below 32768. Of a tile without a
+    picture, the columns of its last one are not used.
 
     Returns:
         int64 words of the masks, of which each tile has its own.
@@ -201,41 +202,50 @@ def pack_tiles(table: Int64, out: Int64) -> int:
     words = 0
     for i in range(table.shape[0]):
         tile, packed = table[i], out[i]
-        x0, y0, x1, y1 = tile[REACH], tile[REACH + 1], tile[REACH + 2], tile[REACH + 3]
         count = tile[END] - tile[UNDER]
+        x0, y0, x1, y1 = tile[REACH], tile[REACH + 1], tile[REACH + 2], tile[REACH + 3]
         if tile[PLANES] == 0 and count == 0:
-            x1 = x0
-        left, top = tile[BOX], tile[BOX + 1]
-        right, bottom = left + tile[BOX + 2], top + tile[BOX + 3]
-        packed[0], packed[1] = _corners(x0, y0, x1, y1), _corners(left, top, right, bottom)
-
+            x0 = y0 = x1 = y1 = 0
         across, down = (x1 + _BIN[0] - 1) // _BIN[0] - x0 // _BIN[0], (y1 + _BIN[1] - 1) // _BIN[1] - y0 // _BIN[1]
         bin_words = (count + _BITS - 1) // _BITS
         masks = words - (y0 // _BIN[1] * across + x0 // _BIN[0]) * bin_words
         words += across * down * bin_words
+
+        left, top = tile[BOX], tile[BOX + 1]
+        half = np.int64(tile[MODE] & ~PAIRS == MODE_HALF)
+        x, y, chroma_x, chroma_y = tile[ORIGIN], tile[ORIGIN + 1], tile[ORIGIN + 2], tile[ORIGIN + 3]
+        luma = tile[PLANES] + (y - (top << half)) * tile[PLANES + 1] + x - (left << half)
+        chroma = tile[PLANES + 3] + (chroma_y - (top // 2 << half)) * tile[PLANES + 4] + 2 * chroma_x - (left << half)
+
+        packed[0] = _corners(x0, y0, x1, y1)
+        packed[1] = _corners(left, top, left + tile[BOX + 2], top + tile[BOX + 3])
         packed[2], packed[3] = _pair(masks, across), _pair(bin_words, tile[UNDER])
         packed[4] = _pair(tile[OVER] - tile[UNDER], count)
-
-        kind, half = tile[MODE] & ~PAIRS, np.int64(tile[MODE] & ~PAIRS == MODE_HALF)
-        luma_row, chroma_row, loose = tile[PLANES + 1], tile[PLANES + 4], np.int64(15 if half else 7)
-        x, y, chroma_x, chroma_y = tile[ORIGIN], tile[ORIGIN + 1], tile[ORIGIN + 2], tile[ORIGIN + 3]
-        luma = tile[PLANES] + (y - (top << half)) * luma_row + x - (left << half)
-        chroma = tile[PLANES + 3] + (chroma_y - (top // 2 << half)) * chroma_row + 2 * chroma_x - (left << half)
-        flags = _HALF * half + _PAIRS * np.int64(tile[MODE] & PAIRS != 0)
-        if tile[PLANES] != 0:
-            flags += _PICTURE
-        if kind != MODE_TABLES and tile[PLANES + 2] == 1 and (luma | luma_row) & loose == 0:
-            flags += _QUICK_LUMA
-        if kind != MODE_TABLES and tile[MODE] & PAIRS and tile[PLANES + 5] == 2 and (chroma | chroma_row) & loose == 0:
-            flags += _QUICK_CHROMA
-            if flags & _QUICK_LUMA and tile[OPACITY] == 255 and tile[COLOUR] < 0:
-                flags += _OPAQUE
-        packed[5], packed[6], packed[7] = _pair(flags, left - chroma_x), luma, chroma
-        packed[8], packed[9] = _pair(luma_row, chroma_row), _pair(tile[OPACITY], tile[COLOUR])
+        packed[5], packed[6], packed[7] = _pair(_flags(tile, luma, chroma), left - chroma_x), luma, chroma
+        packed[8], packed[9] = _pair(tile[PLANES + 1], tile[PLANES + 4]), _pair(tile[OPACITY], tile[COLOUR])
         for k in range(9):
             packed[10 + k] = tile[PLANES + k]
         packed[19], packed[20] = _pair(tile[TABLE], tile[TABLE + 1]), _pair(tile[TABLE + 2], tile[TABLE + 3])
     return words
+
+
+@njit(cache=True)
+def _flags(tile, luma, chroma):  # type: ignore[no-untyped-def]
+    """What is so of a tile's picture, of which these are the samples that would lie on the mosaic's first."""
+    if tile[PLANES] == 0:
+        return 0
+    kind, pairs = tile[MODE] & ~PAIRS, tile[MODE] & PAIRS != 0
+    loose = 15 if kind == MODE_HALF else 7   # bits of an address that whole words do not have
+    flags = _PICTURE + _HALF * (kind == MODE_HALF) + _PAIRS * pairs
+    if kind != MODE_TABLES:
+        if tile[PLANES + 2] == 1 and (luma | tile[PLANES + 1]) & loose == 0:
+            flags += _QUICK_LUMA
+        if pairs and tile[PLANES + 5] == 2 and (chroma | tile[PLANES + 4]) & loose == 0:
+            flags += _QUICK_CHROMA
+    quick = _QUICK_LUMA + _QUICK_CHROMA
+    if flags & quick == quick and tile[OPACITY] == 255 and tile[COLOUR] < 0:
+        flags += _OPAQUE
+    return flags
 
 
 @njit(cache=True)

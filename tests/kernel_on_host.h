@@ -38,7 +38,7 @@ struct alignas(16) uint4 {
 static uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 static uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 
-static Place3 threadIdx, blockIdx, blockDim, gridDim;
+static Place3 threadIdx, blockIdx, blockDim;
 
 namespace host {
 
@@ -169,15 +169,6 @@ inline void run_block(int count)
 }  // namespace host
 
 inline void __syncthreads(int line = __builtin_LINE()) { host::meet(host::block, host::alive, line); }
-inline int __syncthreads_or(bool vote, int line = __builtin_LINE())
-{
-    static bool votes[3];   // of this meeting, of the next, and of the last, of which others may not have read yet
-    bool& all = votes[host::block.turn % 3];
-    all |= vote, votes[(host::block.turn + 1) % 3] = false;
-    host::meet(host::block, host::alive, line);
-    return all;
-}
-
 inline void __syncwarp(unsigned mask = ~0u, int line = __builtin_LINE()) { host::exchange(0, mask, line); }
 
 template <typename T> inline T __shfl_sync(unsigned mask, T value, int from, int line = __builtin_LINE())
@@ -206,7 +197,6 @@ inline unsigned __ballot_sync(unsigned mask, bool vote, int line = __builtin_LIN
 
 template <typename T> inline T __ldg(const T* at) { return *at; }
 
-inline float __saturatef(float v) { return min(max(v, 0.0f), 1.0f); }
 inline float rsqrtf(float v) { return (float)(1.0 / std::sqrt((double)v)); }
 
 inline float __uint_as_float(unsigned bits)
@@ -263,7 +253,7 @@ template <typename T> inline T atomicOr(T* at, T bits)
 
 inline void launch(int across, int down, int threads, const std::function<void()>& body)
 {
-    host::body = &body, blockDim = {threads, 1}, gridDim = {across, down};
+    host::body = &body, blockDim = {threads, 1};
     for (int y = 0; y < down; ++y) {
         for (int x = 0; x < across; ++x) {
             blockIdx = {x, y};

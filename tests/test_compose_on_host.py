@@ -59,6 +59,7 @@ def on_host(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Scene], tuple
     )  # fmt: skip
 
     masks = _aligned((1 << 16,), np.int64)   # of one launch after the other
+    before = np.zeros(compose_table.TILE_COLUMNS, np.int64)   # of the last tile with a picture, which one without had
 
     def run(scene: Scene) -> tuple[np.ndarray, ...]:
         (width, height), count = scene.size, len(scene.rows)
@@ -78,6 +79,10 @@ def on_host(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Scene], tuple
                 compose_table.pack_picture(line, compose_table.planes_of(Frame(0, 0, y, u, v, **fields)), mode)
                 axes.append(tile.geometry.tables)
                 at += len(tile.geometry.tables)
+                before[:] = line
+            else:
+                line[: compose_table.REACH] = before[: compose_table.REACH]
+                line[compose_table.PLANES] = 0
         packed = _aligned((count + 1, compose_table.ROW_WORDS), np.int32)
         compose_table.pack_rows(scene.rows, packed[:count])
         tiles = _aligned((len(table), compose_table.TILE_WORDS), np.int64)
@@ -221,6 +226,19 @@ def test_random_mosaics_are_those_of_the_twin(on_host: Callable[[Scene], tuple[n
     for case in range(CASES):
         scene = random_scene(np.random.default_rng((run, case)))
         expect_the_same(scene, on_host(scene), f"run {run}, case {case}")
+
+
+@needs_compiler
+def test_a_picture_that_has_gone_is_not_looked_at(on_host: Callable[[Scene], tuple[np.ndarray, ...]]) -> None:
+    """Of the kind that is copied as it is; then there is only what is drawn in its place."""
+    size, rng = (256, 64), np.random.default_rng(2)
+    frame = random_picture(rng, size)
+    placed = geometry(size, 0, (0, 0, *size), (0, 0, *size), size)
+    rows = random_rows(rng, 30, (0, 0, *size))
+    shown = Shown((0, 0, *size), frame, placed, 255, 0, len(rows))
+    for tile in (shown, shown._replace(frame=None, geometry=None), shown):
+        scene = Scene(size, (16, 128, 128), [tile], rows)
+        expect_the_same(scene, on_host(scene), "shown" if tile.frame is not None else "gone")
 
 
 @needs_compiler

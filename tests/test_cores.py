@@ -62,10 +62,14 @@ def test_a_thread_that_such_a_thread_starts_may_run_anywhere() -> None:
     assert found[1] == os.sched_getaffinity(0)
 
 
-def test_a_core_that_was_taken_away_is_said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_refused_is_said_and_the_thread_goes_on(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(pid: int, cores: set[int]) -> None:
-        raise OSError("Invalid argument")
+        raise OSError("Operation not permitted")
 
     monkeypatch.setattr(os, "sched_setaffinity", refuse)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {pid})
     OneCore().keep()
-    assert "do not keep to core" in caplog.text
+    assert "do not keep to a core: Operation not permitted" in caplog.text
+    any_core()

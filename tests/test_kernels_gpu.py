@@ -156,6 +156,27 @@ def test_views_that_move_and_rest_equal_those_of_the_cpu() -> None:
             expect_equal(list(host.planes), [plane.get() for plane in device.planes])
 
 
+def test_a_tile_that_loses_its_picture_equals_that_of_the_cpu() -> None:
+    """Pictures that are copied as they are, and halved; and again when they are back."""
+    from tiler.compose.cuda import CudaCompositor
+
+    rng = np.random.default_rng(12)
+    config = Config(
+        sources=[Source(id="a", uri="x"), Source(id="b", uri="x")], mosaic=MosaicConfig(width=1280, height=360)
+    )
+    shown = [
+        TileInput(random_picture(rng, size, stream=i), random_tracks(rng, size, 5), State.LIVE, 30.0)
+        for i, size in enumerate(((640, 360), (1280, 720)))
+    ]
+    twins = [replace(one, frame=to_device(one.frame)) for one in shown if one.frame is not None]
+    with CpuCompositor(config, 2, ("person",)) as cpu, CudaCompositor(config, 0, Copies(), ("person",)) as gpu:
+        for tick, state in enumerate((State.LIVE, State.NO_SIGNAL, State.LIVE)):
+            host = cpu.compose(tick, [replace(one, state=state) for one in shown])
+            device = gpu.compose(tick, [replace(one, state=state) for one in twins])
+            device.ready.synchronize()
+            expect_equal(list(host.planes), [plane.get() for plane in device.planes])
+
+
 def test_more_primitives_than_a_block_lists_at_once() -> None:
     rng = np.random.default_rng(8)
     config = Config(sources=[Source(id="a", uri="x")], mosaic=MosaicConfig(width=640, height=360))

@@ -256,6 +256,11 @@ def test_the_stages_of_a_device_may_keep_to_one_core(config: Path) -> None:
     assert found["decode"] == {frozenset(os.sched_getaffinity(0))}
 
 
+def test_one_core_is_not_for_the_cpu(config: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run(config, "one_core=true")
+    assert caplog.text.count("one_core is for CUDA") == 1
+
+
 class Breaks:
     """Any stage, failing at the n-th call of one method."""
 

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import threading
+from contextlib import suppress
 
 _log = logging.getLogger(__name__)
 
@@ -22,17 +23,20 @@ class OneCore:
         """Let the calling thread run on no other core. The threads that it starts begin there, too: see `any_core`."""
         if sys.platform != "linux":
             return
-        with self._lock:
-            if self._core is None:
-                self._core = ctypes.CDLL(None).sched_getcpu()
-                _log.info("the stages keep to core %d", self._core)
         try:
+            with self._lock:
+                if self._core is None:
+                    self._core = ctypes.CDLL(None).sched_getcpu()
+                    _log.info("the stages keep to core %d", self._core)
             os.sched_setaffinity(0, {self._core})
-        except OSError as error:  # it is not one of ours any more
-            _log.warning("the stages do not keep to core %d: %s", self._core, error)
+        except (OSError, ValueError, AttributeError) as error:  # it is not ours any more, or not told
+            _log.warning("the stages do not keep to a core: %s", error)
 
 
 def any_core() -> None:
-    """Let the calling thread run on every core of the process again."""
+    """Let the calling thread run on every core of the process again, if a thread that keeps to one has started it."""
     if sys.platform == "linux":
-        os.sched_setaffinity(0, os.sched_getaffinity(os.getpid()))
+        with suppress(OSError):  # then it goes on where it is
+            cores = os.sched_getaffinity(os.getpid())
+            if os.sched_getaffinity(0) != cores:
+                os.sched_setaffinity(0, cores)

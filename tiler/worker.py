@@ -158,9 +158,9 @@ class Worker(threading.Thread):
         return True
 
     def run(self) -> None:
-        if self._core is not None:
-            self._core.keep()
         try:
+            if self._core is not None:
+                self._core.keep()
             for item in self._inbox:
                 self._begun += 1
                 self._under_way.append(_UnderWay(item, self._begun))
