@@ -256,9 +256,9 @@ def test_the_stages_of_a_device_may_keep_to_one_core(config: Path) -> None:
     assert found["decode"] == {frozenset(os.sched_getaffinity(0))}
 
 
-def test_one_core_is_not_for_the_cpu(config: Path, caplog: pytest.LogCaptureFixture) -> None:
-    run(config, "one_core=true")
-    assert caplog.text.count("one_core is for CUDA") == 1
+def test_what_is_for_cuda_alone_is_said_to_be_unused(config: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run(config, "one_core=true", "decode_processes=2")
+    assert caplog.text.count("decode_processes, one_core: for CUDA only; this run is on the CPU") == 1
 
 
 class Breaks:

@@ -7,7 +7,6 @@ a device by what the stages enqueue there. Rings of buffers behind the fields ar
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -34,7 +33,6 @@ from tiler.worker import Channel, Step, Worker
 if TYPE_CHECKING:
     from tiler.sound.reader import Sound
 
-_log = logging.getLogger(__name__)
 _JOIN_S = 5.0
 
 __all__ = ["STAGES", "Run", "Tick"]
@@ -113,8 +111,6 @@ class Run:
         observer.sound = self._sound
         composed = Channel[Tick](1 if self._config.live else WAITING, observer.encoder_wait.add)
         core = OneCore() if self._config.one_core and stages.queued else None
-        if self._config.one_core and not stages.queued:
-            _log.warning("one_core is for CUDA; on the CPU each stage works on a thread of its own")
         drawn = self._on_one_thread(composed, core) if stages.queued else self._on_threads(composed)
         self._workers = [*drawn, Worker(composed, [Step("encode", self._encode)], core=core)]
 

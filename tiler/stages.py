@@ -208,6 +208,9 @@ def build(loaded: LoadedConfig, *, opener: Opener | None = None, warm: bool = Tr
     from tiler.compose.cpu import CpuCompositor
     from tiler.encode.cpu import X264Encoder
 
+    unused = [name for name in ("scaled_decode", "decode_processes", "one_core") if getattr(config, name)]
+    if unused:
+        _log.warning("%s: for CUDA only; this run is on the CPU", ", ".join(unused))
     opened: list[Callable[[], None]] = []
     try:
         preprocessor, detector, trackers = _build_analysis(loaded, threads, warm)
