@@ -52,3 +52,27 @@ def test_a_line_tells_pace_latency_queue_and_drops(
     assert "tick to packet p50/95/99 20/40/100 ms" in line
     assert "encoder waits p95 3.0 ms" in line
     assert "drops 7" in line
+
+
+def test_nothing_is_said_before_there_is_something_to_say(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now_s = 100.0
+    monkeypatch.setattr(run.time, "monotonic", lambda: now_s)
+    observer = run.RunObserver(
+        Config(sources=[Source(id="a", uri="x")]), (), (), SimpleNamespace(name="x264", sessions=1)
+    )
+    observer.started()
+    with Progress(observer, None) as progress:
+        said = []
+        for later_s in (1.2, 2.0, 2.0, 2.0, 4.0):
+            now_s += later_s
+            progress.update()
+            said.append(capsys.readouterr().err)
+        observer.submitted(0, now_s)
+        observer.delivered(Packet(b"", 0, 0, True))
+        progress.update()
+    assert said[:2] == ["", ""]
+    assert "no picture yet after 5 s; a first run compiles" in said[2]
+    assert said[3] == ""
+    assert "no picture yet after 11 s" in said[4]

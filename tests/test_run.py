@@ -7,9 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -226,39 +224,9 @@ def test_a_live_run_that_is_too_slow_leaves_ticks_out(config: Path, queued: bool
     assert 1.1 < time.monotonic() - began < 3.0
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="affinity is Linux's")
-def test_the_stages_of_a_device_may_keep_to_one_core(config: Path) -> None:
-    """As the thread that encodes does, while those that decode may run anywhere."""
-    loaded, built, observer = build(config, "one_core=true", queued=True)
-    found: dict[str, set[frozenset[int]]] = {}
-
-    class Noted:
-        def __init__(self, inner: Any, method: str) -> None:
-            self._inner, self._method = inner, method
-
-        def __getattr__(self, name: str) -> Any:
-            if name == self._method:
-                decoding = [thread for thread in threading.enumerate() if thread.name.startswith("tiler-decode-")]
-                for thread in (threading.current_thread(), *decoding):
-                    with suppress(ProcessLookupError):   # it has ended
-                        cores = frozenset(os.sched_getaffinity(thread.native_id or 0))
-                        found.setdefault(thread.name.split("-")[1], set()).add(cores)
-            return getattr(self._inner, name)
-
-    noted = {"compositor": Noted(built.compositor, "compose"), "encoder": Noted(built.encoder, "encode")}
-    with Run(loaded, replace(built, **noted), observer, overwrite=True) as runner:
-        runner.start()
-        runner.wait()
-    assert observer.report()["frames"] > 0
-    assert len(found["stages"]) == 1
-    assert found["stages"] == found["encode"]
-    assert len(next(iter(found["stages"]))) == 1
-    assert found["decode"] == {frozenset(os.sched_getaffinity(0))}
-
-
 def test_what_is_for_cuda_alone_is_said_to_be_unused(config: Path, caplog: pytest.LogCaptureFixture) -> None:
-    run(config, "one_core=true", "decode_processes=2")
-    assert caplog.text.count("decode_processes, one_core: for CUDA only; this run is on the CPU") == 1
+    run(config, "scaled_decode=true", "decode_processes=2")
+    assert caplog.text.count("scaled_decode, decode_processes: for CUDA only; this run is on the CPU") == 1
 
 
 class Breaks:
@@ -325,7 +293,9 @@ def test_a_broken_source_shows_the_slate_and_the_run_goes_on(config: Path) -> No
     assert report["streams"][1]["read"] == FRAMES // 2
 
 
-def test_outputs_are_not_replaced_unless_told(config: Path) -> None:
+def test_outputs_are_not_replaced_unless_told(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is said before anything is opened: that may take a minute on a new machine."""
+    monkeypatch.delattr(stages, "build")
     (config.parent / "out.mp4").write_bytes(b"precious")
     result = CliRunner().invoke(main, ["run", str(config), "--set", "detector=none"])
     assert result.exit_code == 2

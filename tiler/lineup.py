@@ -16,7 +16,6 @@ from typing import Protocol
 from tiler.compose.layout import place_tiles
 from tiler.config.models import Config, Source
 from tiler.control import Control, Wanted
-from tiler.cores import any_core
 from tiler.decode.feed import Hold, Shown
 from tiler.errors import InputError, mask_uri
 from tiler.observe.metrics import RateMeter
@@ -197,7 +196,6 @@ class Lineup:
 
     def _close(self, stream: Stream) -> None:
         """Then its place is free."""
-        any_core()
         self._stages.entrance.close(stream.feed, stream.index)
         self._exports.leave(stream.index)
         stream.seen.remove()

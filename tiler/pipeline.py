@@ -18,7 +18,6 @@ from tiler.batches import Batches, Found
 from tiler.config.loader import LoadedConfig
 from tiler.config.models import Config, DetectorConfig
 from tiler.control import Control, Wanted
-from tiler.cores import OneCore
 from tiler.decode.feed import Shown
 from tiler.errors import RunError, StageError
 from tiler.lineup import Lineup, Stream
@@ -110,9 +109,8 @@ class Run:
         observer.outputs = self.outputs
         observer.sound = self._sound
         composed = Channel[Tick](1 if self._config.live else WAITING, observer.encoder_wait.add)
-        core = OneCore() if self._config.one_core and stages.queued else None
-        drawn = self._on_one_thread(composed, core) if stages.queued else self._on_threads(composed)
-        self._workers = [*drawn, Worker(composed, [Step("encode", self._encode)], core=core)]
+        drawn = self._on_one_thread(composed) if stages.queued else self._on_threads(composed)
+        self._workers = [*drawn, Worker(composed, [Step("encode", self._encode)])]
 
     def _on_threads(self, composed: Channel[Tick]) -> list[Worker]:
         """Each stage works on a thread of its own, on the picture behind the next one's; a batch is of one tick."""
@@ -131,7 +129,7 @@ class Run:
             inbox = outbox
         return workers
 
-    def _on_one_thread(self, composed: Channel[Tick], core: OneCore | None) -> list[Worker]:
+    def _on_one_thread(self, composed: Channel[Tick]) -> list[Worker]:
         """The device works on what the stages enqueue, on some ticks at once, and the host goes on meanwhile.
 
         See docs/adr/013: the stages would only pass the interpreter to one another. Detections are waited for when
@@ -148,7 +146,7 @@ class Run:
             Step("track", self._recognise, after),
             Step("compose", self._compose, after),
         )
-        return [Worker(self._ticks(), steps, composed, core)]
+        return [Worker(self._ticks(), steps, composed)]
 
     # The stages, in the order of the flow
 

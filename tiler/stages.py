@@ -208,7 +208,7 @@ def build(loaded: LoadedConfig, *, opener: Opener | None = None, warm: bool = Tr
     from tiler.compose.cpu import CpuCompositor
     from tiler.encode.cpu import X264Encoder
 
-    unused = [name for name in ("scaled_decode", "decode_processes", "one_core") if getattr(config, name)]
+    unused = [name for name in ("scaled_decode", "decode_processes") if getattr(config, name)]
     if unused:
         _log.warning("%s: for CUDA only; this run is on the CPU", ", ".join(unused))
     opened: list[Callable[[], None]] = []

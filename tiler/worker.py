@@ -17,8 +17,6 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from tiler.cores import OneCore
-
 T = TypeVar("T")
 
 
@@ -118,19 +116,12 @@ class Worker(threading.Thread):
     and the host seldom waits. The oldest item always goes first.
     """
 
-    def __init__(
-        self,
-        inbox: Iterable[Any],
-        steps: Sequence[Step],
-        outbox: Channel[Any] | None = None,
-        core: OneCore | None = None,
-    ) -> None:
+    def __init__(self, inbox: Iterable[Any], steps: Sequence[Step], outbox: Channel[Any] | None = None) -> None:
         """
         Args:
             inbox: where items come from; it ends.
             steps: in order; the thread is called by their stage, "stages" where they are of more than one.
             outbox: what the last step gives goes there.
-            core: the thread keeps to it.
         """
         stages = {step.name for step in steps}
         super().__init__(name=f"tiler-{steps[0].name if len(stages) == 1 else 'stages'}", daemon=True)
@@ -139,7 +130,6 @@ class Worker(threading.Thread):
         self._inbox = inbox
         self._steps = steps
         self._outbox = outbox
-        self._core = core
         self._under_way: deque[_UnderWay] = deque()
         self._begun = 0
         self._at: _UnderWay | None = None
@@ -159,8 +149,6 @@ class Worker(threading.Thread):
 
     def run(self) -> None:
         try:
-            if self._core is not None:
-                self._core.keep()
             for item in self._inbox:
                 self._begun += 1
                 self._under_way.append(_UnderWay(item, self._begun))

@@ -34,7 +34,6 @@ _clips = click.option(
     help="1080p, H.264 or HEVC; what is missing is made of the first, or of sample://plaza.",
 )  # fmt: skip
 _processes = click.option("--processes", default=0, help="decode_processes of the config, where it is not paced.")
-_one_core = click.option("--one-core", is_flag=True, help="one_core of the config, where it is not paced.")
 _write = click.option("--write", type=click.Path(path_type=Path), help="Write what is printed to this file too.")
 
 
@@ -74,7 +73,6 @@ def kernels(write: Path | None) -> None:
 )  # fmt: skip
 @click.option("--free", is_flag=True, help="Only as fast as it goes, without an encoder.")
 @_processes
-@_one_core
 @_write
 def endtoend(
     given: tuple[Path, ...],
@@ -84,7 +82,6 @@ def endtoend(
     reids: tuple[str, ...],
     free: bool,
     processes: int,
-    one_core: bool,
     write: Path | None,
 ) -> None:
     """Whole runs with detection on every picture: as fast as they go, and paced; encoder off and libx264."""
@@ -112,7 +109,7 @@ def endtoend(
                     paced = pace == "30 fps"
                     row = whole_run(
                         folder, clips[codec], count, encoder, paced, seconds=6 if paced else 16, reid=reid,
-                        processes=0 if paced else processes, one_core=one_core and not paced,
+                        processes=0 if paced else processes,
                     )  # fmt: skip
                     report.say(
                         f"| {count} | {codec} | {reid} | {encoder} | {pace} | {told} | {row.decoded_fps:.0f} "
@@ -127,15 +124,9 @@ def endtoend(
 @click.option("--streams", multiple=True, type=int, default=(4, 16))
 @click.option("--seconds", default=5.0, help="Of the clip that are used.")
 @_processes
-@_one_core
 @_write
 def baseline(
-    given: tuple[Path, ...],
-    streams: tuple[int, ...],
-    seconds: float,
-    processes: int,
-    one_core: bool,
-    write: Path | None,
+    given: tuple[Path, ...], streams: tuple[int, ...], seconds: float, processes: int, write: Path | None
 ) -> None:
     """tiler against `tools/usual_script.py`, same clips, model, runtime and machine; both with and without encoding."""
     from tools.usual_script import run_script
@@ -151,9 +142,7 @@ def baseline(
             for encode in (False, True):
                 script = run_script([path] * count, folder if encode else None)
                 encoder = "libx264" if encode else "off"
-                ours = whole_run(
-                    folder, path, count, encoder, False, processes=processes, one_core=one_core
-                ).decoded_fps
+                ours = whole_run(folder, path, count, encoder, False, processes=processes).decoded_fps
                 how = "libx264: one file a stream, one mosaic" if encode else "off"
                 report.say(f"| {count} | {how} | {script:.0f} | {ours:.0f} | {ours / script:.1f}x |")
     report.write(write)

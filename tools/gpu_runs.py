@@ -290,15 +290,13 @@ def whole_run(
     seconds: float = 16,
     reid: str = "auto",
     processes: int = 0,
-    one_core: bool = False,
 ) -> Row:
     """A run of the clip, over and over, on `count` streams: `seconds` of mosaic."""
     config = folder / "run.yaml"
     entry = f"uri: {clip}, loop: true, realtime: true" if paced else f"uri: {clip}, loop: true"
     config.write_text(
         f"device: auto\nduration_s: {seconds}\nscaled_decode: {str(scaled).lower()}\n"
-        f"decode_processes: {processes}\none_core: {str(one_core).lower()}\n"
-        f"tracker: {{reid: '{reid}'}}\nencoder: {{driver: x264, preset: p1}}\nsources:\n"
+        f"decode_processes: {processes}\ntracker: {{reid: '{reid}'}}\nencoder: {{driver: x264, preset: p1}}\nsources:\n"
         + "".join(f"  - {{id: s{i}, {entry}}}\n" for i in range(count)),
         encoding="utf-8",
     )

@@ -290,11 +290,6 @@ class Config(Model):
         description="processes that decode, for files on CUDA that need not keep to a clock: more pictures a second "
         "from two sources on, for 0.6 GB of the GPU's memory each; 0: threads of this process",
     )
-    one_core: bool = Field(
-        False,
-        description="the threads that do the stages' work keep to one processor core, where what they work on stays in "
-        "its caches: for jobs on CUDA that go as fast as they can, where nothing else needs that core; Linux only",
-    )
     cpu_threads: int = Field(0, ge=0, le=256, description="threads for work on the CPU; 0: as many as there are cores")
     duration_s: float | None = Field(None, gt=0, description="stop after this many seconds of mosaic; "
                                                              "when absent, when every file has ended")

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from tiler.config.models import Source, is_live
-from tiler.cores import any_core
 from tiler.decode.base import Decoder, Reader, ReaderCounts, StreamInfo, UndecodableError
 from tiler.decode.clock import LiveClock
 from tiler.decode.cpu import DEFAULT_FPS, PyavDecoder
@@ -173,7 +172,6 @@ class SourceReader(Reader):
     # The thread's side
 
     def _run(self) -> None:
-        any_core()
         try:
             if self.remote:
                 self._follow()

@@ -49,15 +49,19 @@ class Progress:
         """Draw again, or print a line when one is due."""
         if self._live is not None:
             self._live.update(self._picture())
-        elif time.monotonic() >= self._next_line_s:
+        elif time.monotonic() >= self._next_line_s and (self._observer.frames or self._waits_long):
             self._next_line_s = time.monotonic() + _LINE_EVERY_S
             print(self._summary(), file=sys.stderr, flush=True)
+
+    @property
+    def _waits_long(self) -> bool:
+        """Whether a first picture is longer in coming than one that only has to be encoded."""
+        return self._observer.elapsed_s >= _LINE_EVERY_S
 
     def _summary(self) -> str:
         seen = self._observer
         if seen.frames == 0:
-            compiles = seen.elapsed_s >= _LINE_EVERY_S  # sooner, it is something else that is waited for
-            why = "; a first run compiles its kernels, which takes up to a minute" if compiles else ""
+            why = "; a first run compiles its kernels, which takes up to a minute" if self._waits_long else ""
             return f"no picture yet after {seen.elapsed_s:.0f} s{why}"
         of = f"/{self._total}" if self._total else ""
         parts = [f"mosaic {seen.frames}{of} frames", f"{seen.fps:.1f} fps"]

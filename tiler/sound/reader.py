@@ -21,7 +21,6 @@ from av.bitstream import BitStreamFilterContext
 from tiler.closing import Closing
 from tiler.config.loader import LoadedConfig
 from tiler.config.models import Source, is_live
-from tiler.cores import any_core
 from tiler.decode.demuxed import MAX_ERRORS_IN_A_ROW, said_by
 from tiler.errors import InputError, TilerError, mask_uri
 from tiler.sound.arrival import ArrivalClock
@@ -189,7 +188,6 @@ class Sound(Closing):
     # The thread's side
 
     def _run(self) -> None:
-        any_core()
         try:
             if self._remote:
                 self._follow()
