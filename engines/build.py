@@ -20,7 +20,6 @@ from tiler.engines.store import (
     read_description,
     read_engine,
     safe_name,
-    sha256,
     write_atomically,
     write_engine,
 )
@@ -54,13 +53,15 @@ class Engine:
         path: its file.
         plan: its bytes.
         described: what the file beside it says.
-        reason: "from the cache", or why it was built.
+        reason: "from the cache", for what, or why it was built.
+        cached: it comes from the cache.
     """
 
     path: Path
     plan: bytes
     described: EngineFile
     reason: str
+    cached: bool = True
 
 
 def wanted(tensorrt: TensorRT, model: ModelSpec, max_batch: int, target: Target) -> EngineSpec:
@@ -74,7 +75,7 @@ def wanted(tensorrt: TensorRT, model: ModelSpec, max_batch: int, target: Target)
         raise InputError(f"model {model.name}: max batch of {max_batch}; accepted: {accepted}")
     return EngineSpec(
         model=model.name,
-        onnx_sha256=sha256(model.path.read_bytes()),
+        onnx_sha256=model.sha256,
         precision=model.precision,
         input_size=model.input_size,
         max_batch=max_batch,
@@ -118,7 +119,7 @@ def ensure_engine(
     tell = progress or _log.info
     what = f"{model.name} for batches up to {max_batch}, {model.precision}, capability {dotted(target.capability)}"
     (progress or _log.warning)(f"{tensorrt.title}: building {what}: {reason}; this can take minutes, once")
-    timings = path.with_name(f"timings-sm{spec.capability}-{spec.flavour}-{spec.version}.cache")
+    timings = path.with_name(f"timings-{spec.gpu}-{spec.flavour}-{spec.version}.cache")
     before = timings.read_bytes() if timings.is_file() else b""
     started_s = time.monotonic()
     plan, after = tensorrt.build(
@@ -130,7 +131,7 @@ def ensure_engine(
     built_at = datetime.now(UTC).isoformat(timespec="seconds")
     described = write_engine(path, plan, spec, built_at=built_at, build_s=build_s, tiler=__version__)
     tell(f"{tensorrt.title}: built {path.name} in {build_s:.1f} s, {len(plan) / 1e6:.1f} MB")
-    return Engine(path, plan, described, f"built now: {reason}")
+    return Engine(path, plan, described, f"built now: {reason}", cached=False)
 
 
 def _cached(path: Path, spec: EngineSpec, exact: bool) -> Engine:
@@ -178,10 +179,14 @@ def choose_tensorrt(flavours: Sequence[Flavour], capability: int) -> TensorRT:
     raise InputError(f"no TensorRT builds engines for compute capability {dotted(capability)}: {'; '.join(refusals)}")
 
 
+class OtherVersionError(InputError):
+    """An engine was built by another version of its library than is installed."""
+
+
 def engines_of(model: ModelSpec) -> list[Path]:
     """The engines of a model, as it now is, in the cache: of any batch, GPU and version."""
-    digest = sha256(model.path.read_bytes())[:8]
-    return sorted(engine_folder().glob(f"{safe_name(model.name)}-b*-{model.precision}-sm*-{digest}.engine"))
+    pattern = f"{safe_name(model.name)}-b*-{model.precision}-sm*-{model.sha256[:8]}.engine"
+    return sorted(engine_folder().glob(pattern))
 
 
 def inspect_engine(path: Path) -> list[str]:
@@ -213,6 +218,7 @@ def verify_engine(path: Path, here: Target | None = None) -> list[str]:
         here: the current CUDA device; an engine for its capability is loaded.
 
     Raises:
+        OtherVersionError: it would not be used here.
         InputError: something is not as it should be; the text says what.
     """
     plan, described = _read(path)
@@ -224,7 +230,7 @@ def verify_engine(path: Path, here: Target | None = None) -> list[str]:
     except UnusableError as error:
         return [*lines, f"--  version  not compared: {TITLES[flavour]}: {error}"]
     if spec.version != tensorrt.version:
-        raise InputError(
+        raise OtherVersionError(
             f"{path}: {spec.flavour} {spec.version} built it, {tensorrt.version} is installed: "
             "a run builds its own; or build it now: tiler engine build"
         )

@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime as ort
 
 from tiler.engines.registry import ORT_ERRORS, ModelSpec, open_session
-from tiler.engines.store import engine_folder, safe_name, sha256, write_atomically
+from tiler.engines.shipped import shipped_half
+from tiler.engines.store import engine_folder, safe_name, write_atomically
 from tiler.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,33 +39,29 @@ _VERSION = 1
 def half_model(model: ModelSpec) -> tuple[ModelSpec, str]:
     """The model in FP16, converted now if the cache does not have it yet, and where it comes from.
 
-    The converted file is run once on noise, on the CPU: weights that fit may still lead to
-    activations that do not.
+    A model that tiler ships has its FP16 file beside it. What is converted is run once on noise, on the CPU,
+    before it is kept: weights that fit may still lead to activations that do not.
 
     Raises:
         InputError: it cannot be converted, or `onnx` is not installed; the text says why.
     """
     if model.precision == "fp16":
         return model, "the model is in FP16"
-    content = model.path.read_bytes()
-    path = engine_folder() / f"{safe_name(model.name)}-{sha256(content)[:12]}-fp16-{_VERSION}.onnx"
-    half = dataclasses.replace(model, path=path, precision="fp16")
+    if (shipped := shipped_half(model.path)) is not None:
+        return dataclasses.replace(model, path=shipped, precision="fp16"), "comes with tiler"
+    path = engine_folder() / f"{safe_name(model.name)}-{model.sha256[:12]}-fp16-{_VERSION}.onnx"
+    half = dataclasses.replace(model, path=path, precision="fp16", weights=())
     if not path.is_file():
-        write_atomically(path, convert(content, model.name))
-        try:
-            _check_finite(half)
-        except InputError:
-            path.unlink()
-            raise
+        write_atomically(path, convert(model.path, model.name), lambda made: _check_finite(half, made))
         _log.info("Converted %s to FP16: %s", model.path, path)
     return half, "converted from FP32"
 
 
-def convert(content: bytes, name: str) -> bytes:
+def convert(path: Path, name: str) -> bytes:
     """An ONNX file in FP32 as one in FP16.
 
     Args:
-        content: the file.
+        path: of the file; what it has of external data lies beside it.
         name: what to call the model in messages.
 
     Raises:
@@ -75,7 +73,7 @@ def convert(content: bytes, name: str) -> bytes:
         import onnx.shape_inference
     except ImportError as error:
         raise InputError(f"model {name}: converting it to FP16 needs the package onnx: pip install onnx") from error
-    model = onnx.load_from_string(content)
+    model = onnx.load(path)
     try:
         model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
         half = _Converter(model, name).run()
@@ -208,12 +206,12 @@ def _kinds(schema: Any, formals: Any, count: int) -> list[tuple[str, bool]]:
     return found
 
 
-def _check_finite(model: ModelSpec) -> None:
+def _check_finite(model: ModelSpec, path: Path) -> None:
     width, height = model.input_size
     gain, bias = model.input.affine()
     noise = np.random.default_rng(0).integers(0, 256, (1, 3, height, width)).astype(np.float32)
     tensor = noise * gain.reshape(1, 3, 1, 1) + bias.reshape(1, 3, 1, 1)
-    session = open_session(model.path, ort.SessionOptions())
+    session = open_session(path, ort.SessionOptions())
     try:
         output = session.run([model.output_name], {model.input_name: tensor.astype(np.float16)})[0]
     except ORT_ERRORS as error:

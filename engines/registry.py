@@ -17,7 +17,9 @@ MODEL.yaml has `head`, `classes` and the keys of `InputSpec` on one level.
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -119,6 +121,7 @@ class ModelSpec:
         input: how pictures become the tensor.
         head: how the output is read; see Note [Heads] in kernels/decode_heads_cpu.py.
         class_names: one name per class.
+        weights: other files that hold weights: ONNX's external data.
     """
 
     name: str
@@ -131,15 +134,29 @@ class ModelSpec:
     input: InputSpec
     head: Head
     class_names: tuple[str, ...]
+    weights: tuple[Path, ...] = ()
+
+    @property
+    def sha256(self) -> str:
+        """Lower-case hex digest of all its files, one after the other."""
+        digest = hashlib.sha256()
+        for path in (self.path, *self.weights):
+            digest.update(path.read_bytes())
+        return digest.hexdigest()
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all its files."""
+        return sum(path.stat().st_size for path in (self.path, *self.weights))
 
 
-def load_model(name_or_path: str, folder: Path, *, half: bool = False) -> ModelSpec:
+def load_model(name_or_path: str, folder: Path) -> ModelSpec:
     """Find a model (see `find_model`) and learn from the file how to use it.
 
     Raises:
         InputError: there is no such model, or it is not a detector that tiler can read.
     """
-    return _inspect(find_model(name_or_path, folder, half=half))
+    return _inspect(find_model(name_or_path, folder))
 
 
 def open_session(path: Path, options: ort.SessionOptions) -> ort.InferenceSession:
@@ -188,7 +205,20 @@ def _inspect(path: Path) -> ModelSpec:
         input=spec,
         head=head,
         class_names=_class_names(path, metadata, sidecar, classes),
+        weights=_weights_of(path),
     )
+
+
+_LOCATION = re.compile(rb"\x0a\x08location\x12([\x01-\x7f])")
+"""How the name of a file of external data begins: a StringStringEntryProto, up to the length of its value."""
+
+
+def _weights_of(path: Path) -> tuple[Path, ...]:
+    """The files beside a model that hold weights of it."""
+    content = path.read_bytes()
+    names = {content[at.end() : at.end() + at[1][0]] for at in _LOCATION.finditer(content)}
+    beside = (path.parent / name.decode(errors="replace") for name in sorted(names))
+    return tuple(other for other in beside if other.is_file())
 
 
 def _check_input(

@@ -14,21 +14,24 @@ def shipped_models() -> tuple[str, ...]:
     return tuple(sorted(p.stem for p in SHIPPED.glob("*.onnx") if not p.stem.endswith("-fp16")))
 
 
-def find_model(name_or_path: str, folder: Path, *, half: bool = False) -> Path:
+def shipped_half(path: Path) -> Path | None:
+    """The FP16 file that comes with tiler beside that of a shipped model; None where none does."""
+    beside = path.with_name(f"{path.stem}-fp16.onnx")
+    return beside if path.parent == SHIPPED and beside.is_file() else None
+
+
+def find_model(name_or_path: str, folder: Path) -> Path:
     """The file of a model.
 
     Args:
         name_or_path: a name of `shipped_models`, or the path of an .onnx file.
         folder: what a relative path starts from.
-        half: prefer the half-precision variant of a shipped model (for GPUs).
 
     Raises:
         InputError: there is no such model.
     """
     if name_or_path in shipped_models():
-        path = SHIPPED / f"{name_or_path}.onnx"
-        variant = path.with_name(f"{name_or_path}-fp16.onnx")
-        return variant if half and variant.is_file() else path
+        return SHIPPED / f"{name_or_path}.onnx"
     if not name_or_path.lower().endswith(".onnx"):
         known = ", ".join(shipped_models()) or "none"
         raise InputError(

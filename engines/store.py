@@ -13,6 +13,7 @@ import json
 import os
 import re
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ class EngineSpec:
 
     Attributes:
         model: short name.
-        onnx_sha256: of the .onnx file it is built from, lower-case hex.
+        onnx_sha256: of the model it is built from, see `ModelSpec.sha256`.
         precision: type of weights, arithmetic, input and output: fp16 or fp32.
         input_size: (width, height) of the tensor.
         max_batch: it takes batches of 1 to this many pictures.
@@ -55,6 +56,11 @@ class EngineSpec:
     version: str
     device: str
 
+    @property
+    def gpu(self) -> str:
+        """As part of a file name: two GPUs of one capability each have their engines."""
+        return f"sm{self.capability}" + (f"-{safe_name(self.device)}" if self.device else "")
+
     def file_name(self, max_batch: str = "") -> str:
         """Name of the engine: what a person looks for, then a digest against models of the same name.
 
@@ -62,7 +68,7 @@ class EngineSpec:
             max_batch: instead of its own; "*" makes it a pattern.
         """
         return (
-            f"{safe_name(self.model)}-b{max_batch or self.max_batch}-{self.precision}-sm{self.capability}"
+            f"{safe_name(self.model)}-b{max_batch or self.max_batch}-{self.precision}-{self.gpu}"
             f"-{self.flavour}-{self.version}-{self.onnx_sha256[:8]}.engine"
         )
 
@@ -106,8 +112,13 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, check: Callable[[Path], None] | None = None) -> None:
     """Write a file that is either whole or not there.
+
+    Args:
+        path: of the file.
+        data: its content.
+        check: is given a file of that content, and raises if it is not to be there.
 
     Raises:
         InputError: the folder cannot be written.
@@ -118,6 +129,8 @@ def write_atomically(path: Path, data: bytes) -> None:
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
+            if check is not None:
+                check(Path(scratch))
             os.chmod(scratch, 0o644)  # mkstemp makes it private; the cache may be shared
             os.replace(scratch, path)
         except BaseException:

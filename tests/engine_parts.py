@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.fakes.tensorrt_cupy import DEVICE_NAME
 from tiler.engines.build import Target
 from tiler.engines.registry import ModelSpec, load_model
+from tiler.engines.shipped import SHIPPED
 
 KINDS = ("tensorrt", "tensorrt11", "tensorrt-rtx")
 HERE = Target(89, DEVICE_NAME)
@@ -48,7 +49,7 @@ def small_model(
 
 
 def nano(half: bool = True) -> ModelSpec:
-    return load_model("person-nano", Path.cwd(), half=half)
+    return load_model(str(SHIPPED / "person-nano-fp16.onnx") if half else "person-nano", Path.cwd())
 
 
 def flavour(kind: str) -> Any:

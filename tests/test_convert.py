@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 from engine_parts import SIZE, nano, small_model
 from onnx import TensorProto, helper, numpy_helper
 
 from tiler.engines.convert import convert, half_model
-from tiler.engines.registry import load_model
+from tiler.engines.registry import ModelSpec, load_model
 from tiler.errors import InputError
 
 pytest_plugins = ("fakes.engine_fixtures",)
 pytestmark = pytest.mark.usefixtures("engines")
 
 
-def test_a_converted_model_gives_what_the_full_one_gives() -> None:
-    full = nano(half=False)
+def copied_nano(folder: Path) -> ModelSpec:
+    """The model that tiler ships as anybody's own: nothing lies beside it."""
+    own = shutil.copy(nano(half=False).path, folder / "own.onnx")
+    return load_model(str(own), folder)
+
+
+def test_a_converted_model_gives_what_the_full_one_gives(tmp_path: Path) -> None:
+    full = copied_nano(tmp_path)
     half, note = half_model(full)
     assert note == "converted from FP32"
     assert (half.precision, half.head, half.input) == ("fp16", full.head, full.input)
@@ -45,10 +53,57 @@ def test_what_is_half_already_is_taken_as_it_is() -> None:
     assert half_model(model) == (model, "the model is in FP16")
 
 
-def test_a_model_is_converted_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    first, _ = half_model(nano(half=False))
+def test_a_shipped_model_comes_in_fp16_without_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    half, note = half_model(nano(half=False))
+    assert (half.name, half.precision, half.path, note) == ("person-nano", "fp16", nano().path, "comes with tiler")
+    assert (half.input_name, half.output_name, half.class_names) == (nano().input_name, nano().output_name, ("person",))
+
+
+def test_a_model_is_converted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _ = half_model(copied_nano(tmp_path))
     monkeypatch.setattr("tiler.engines.convert.convert", None)
-    assert half_model(nano(half=False))[0] == first
+    assert half_model(copied_nano(tmp_path))[0] == first
+
+
+def test_a_model_that_was_never_checked_is_not_kept(
+    tmp_path: Path, engines: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tiler.engines.convert.open_session", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        half_model(copied_nano(tmp_path))
+    assert list(engines.iterdir()) == []
+
+
+def test_weights_in_a_file_of_their_own_are_the_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relative to the model's folder, wherever one is, and other weights are another model."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "big").mkdir()
+    before = small_model(tmp_path / "big" / "m.onnx", dtype=TensorProto.FLOAT)
+    proto = onnx.load(before.path)
+    onnx.save(proto, before.path, save_as_external_data=True, location="m.onnx.data", size_threshold=100)
+    first = load_model("m.onnx", tmp_path / "big")
+    data = tmp_path / "big" / "m.onnx.data"
+    assert first.weights == (data,)
+    assert first.size_bytes == before.path.stat().st_size + data.stat().st_size
+    digest = first.sha256
+    half, _ = half_model(first)
+    assert half.weights == ()
+    picture = np.full((1, 3, SIZE[1], SIZE[0]), 0.5, np.float16)
+    answer = ort.InferenceSession(str(half.path), providers=["CPUExecutionProvider"]).run(None, {"images": picture})[0]
+    np.testing.assert_allclose(answer.max(), 0.5, rtol=1e-3)
+
+    proto = onnx.load(before.path)
+    head = next(tensor for tensor in proto.graph.initializer if tensor.name == "head")
+    head.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(head) * 2, "head"))
+    data.unlink()
+    onnx.save(proto, before.path, save_as_external_data=True, location="m.onnx.data", size_threshold=100)
+    other = load_model("m.onnx", tmp_path / "big")
+    assert other.sha256 != digest
+    assert half_model(other)[0].path != half.path
 
 
 def test_operators_that_have_no_half_keep_their_types(tmp_path: Path) -> None:
@@ -107,14 +162,14 @@ def test_activations_beyond_half_precision_are_found(tmp_path: Path, engines: Pa
     assert list(engines.iterdir()) == []
 
 
-def test_without_onnx_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_onnx_the_message_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(InputError, match="needs the package onnx: pip install onnx"):
-        half_model(nano(half=False))
+        half_model(copied_nano(tmp_path))
 
 
 @pytest.mark.parametrize("op", ["Mystery", "If"])
-def test_operators_that_cannot_be_converted_are_named(op: str) -> None:
+def test_operators_that_cannot_be_converted_are_named(op: str, tmp_path: Path) -> None:
     image = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 32, 32])
     if op == "If":
         inner = helper.make_graph([helper.make_node("Constant", [], ["x"], value_float=1.0)], "inner", [], [
@@ -126,5 +181,6 @@ def test_operators_that_cannot_be_converted_are_named(op: str) -> None:
         node = helper.make_node(op, ["images"], ["out"])
         graph = helper.make_graph([node], "g", [image], [helper.make_tensor_value_info("out", 1, None)])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    onnx.save(model, tmp_path / "odd.onnx")
     with pytest.raises(InputError, match=rf"model odd: cannot be converted to FP16: .*{op}"):
-        convert(model.SerializeToString(), "odd")
+        convert(tmp_path / "odd.onnx", "odd")

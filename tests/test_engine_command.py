@@ -29,24 +29,30 @@ def test_an_engine_is_built_inspected_and_verified(install: Callable[..., Any], 
     assert built.exit_code == 0, built.output
     (path,) = engines.glob("*.engine")
     assert built.stdout == f"{path} (built now: it is not built yet)\n"
-    assert "TensorRT-RTX 1.7: building person-nano-fp16 for batches up to 16" in built.stderr
+    assert "TensorRT-RTX 1.7: building person-nano for batches up to 16" in built.stderr
     again = tiler("build", "person-nano", "--max-batch", "16", "--capability", "120")
     assert again.output == f"{path} (from the cache)\n"
 
     shown = tiler("inspect", str(path))
     assert shown.exit_code == 0
-    assert "model       person-nano-fp16, fp16, 640x384\nbatch       1..16\ngpu         compute capability 12.0\n" in (
+    assert "model       person-nano, fp16, 640x384\nbatch       1..16\ngpu         compute capability 12.0\n" in (
         shown.output
     )
     for what in (str(path), "person-nano"):
         verified = tiler("verify", what)
         assert verified.exit_code == 0, verified.output
-        assert "ok  bytes    person-nano-fp16-b16" in verified.output
+        assert "ok  bytes    person-nano-b16-fp16-sm120-tensorrt-rtx" in verified.output
         assert "ok  version  TensorRT-RTX 1.7, as installed" in verified.output
     install("tensorrt-rtx", "1.8.0.1")
     assert tiler("verify", str(path)).exit_code == 2
-    assert "1.7.1.116 built it, 1.8.0.1 is installed" in tiler("verify", "person-nano").output
+    assert tiler("verify", "person-nano").exit_code == 2
+    assert tiler("build", "person-nano", "--max-batch", "16", "--capability", "120").exit_code == 0
+    verified = tiler("verify", "person-nano")  # what a run takes is there; the other is only told
+    assert verified.exit_code == 0, verified.output
+    assert "ok  version  TensorRT-RTX 1.8, as installed" in verified.output
+    assert f"--  version  {path}: tensorrt-rtx 1.7.1.116 built it, 1.8.0.1 is installed" in verified.output
     path.write_bytes(b"")
+    assert tiler("verify", "person-nano").exit_code == 2
     for command in ("inspect", "verify"):
         refused = tiler(command, str(path))
         assert refused.exit_code == 2

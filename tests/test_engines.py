@@ -37,9 +37,9 @@ def keep(path: Path, plan: bytes = b"plan") -> None:
 
 
 def test_an_engine_is_named_by_what_it_is() -> None:
-    assert SPEC.file_name() == "person-nano-fp16-b16-fp16-sm89-tensorrt-10.16.1.11-abababab.engine"
+    assert SPEC.file_name() == "person-nano-fp16-b16-fp16-sm89-GPU-tensorrt-10.16.1.11-abababab.engine"
     names = {dataclasses.replace(SPEC, **{key: value}).file_name() for key, value in OTHERS.items()}
-    assert len(names - {SPEC.file_name()}) == len(OTHERS) - 3  # size, workspace, device: see the description
+    assert len(names - {SPEC.file_name()}) == len(OTHERS) - 2  # size, workspace: see the description
     odd = dataclasses.replace(SPEC, model="a b/../[1]*" + "x" * 300).file_name()
     assert odd.startswith("a_b_.._1_xxx")
     assert len(odd) < 200
@@ -140,11 +140,13 @@ def test_a_process_that_dies_between_the_files_leaves_a_stale_engine(
 def test_one_path_builds_on_every_flavour(install: Callable[..., Any], engines: Path, kind: str) -> None:
     trt = install(kind)
     tensorrt = TensorRT(flavour(kind))
+    gpu = "" if kind == "tensorrt-rtx" else "-Fake_GPU"
     told: list[str] = []
     made = ensure_engine(tensorrt, nano(), 12, HERE, told.append)
     assert made.reason == "built now: it is not built yet"
     assert made.path == engines / (
-        f"person-nano-fp16-b12-fp16-sm89-{flavour(kind)}-{trt.__version__}-{made.described.spec.onnx_sha256[:8]}.engine"
+        f"person-nano-fp16-b12-fp16-sm89{gpu}-{flavour(kind)}"
+        f"-{trt.__version__}-{made.described.spec.onnx_sha256[:8]}.engine"
     )
     assert told[0].startswith(f"{tensorrt.title}: building person-nano-fp16 for batches up to 12, fp16")
     assert told[-1].startswith(f"{tensorrt.title}: built {made.path.name} in ")
@@ -161,7 +163,7 @@ def test_one_path_builds_on_every_flavour(install: Callable[..., Any], engines: 
         assert made.described.spec.device == ""
     else:
         assert config._flags == []
-        assert timings == [f"timings-sm89-tensorrt-{trt.__version__}.cache"]
+        assert timings == [f"timings-sm89{gpu}-tensorrt-{trt.__version__}.cache"]
         assert made.described.spec.device == DEVICE_NAME
     again = ensure_engine(tensorrt, nano(), 12, HERE, told.append)
     assert (again.reason, again.plan) == ("from the cache", made.plan)
@@ -217,9 +219,11 @@ def test_another_version_or_gpu_builds_its_own(install: Callable[..., Any], engi
     newer = ensure_engine(TensorRT("tensorrt"), nano(), 4, HERE)
     assert newer.reason == "built now: it is not built yet"
     other = ensure_engine(TensorRT("tensorrt"), nano(), 4, Target(89, "Other GPU"))
-    assert other.path == newer.path
-    assert other.reason == f"built now: it was built for device {DEVICE_NAME}, wanted is Other GPU"
-    assert len(list(engines.glob("*.engine"))) == 2
+    assert other.reason == "built now: it is not built yet"
+    assert len(list(engines.glob("*.engine"))) == 3
+    # Two GPUs of one capability in a machine: neither takes the other's, or its place.
+    assert ensure_engine(TensorRT("tensorrt"), nano(), 4, HERE).path == newer.path
+    assert ensure_engine(TensorRT("tensorrt"), nano(), 4, Target(89, "Other GPU")).reason == "from the cache"
 
 
 def test_progress_is_told_now_and_then(install: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import onnxruntime as ort
 import pytest
 
 from tests.gpu import needs_gpu
+from tiler.engines.convert import half_model
 from tiler.engines.registry import ModelSpec, load_model
 from tiler.engines.shipped import SHIPPED
 
@@ -21,7 +22,7 @@ RUNTIMES = ("tensorrt", "tensorrt-rtx", "onnxruntime")
 
 @pytest.fixture(scope="module")
 def model() -> ModelSpec:
-    return load_model("person-nano", Path.cwd(), half=True)
+    return half_model(load_model("person-nano", Path.cwd()))[0]
 
 
 @pytest.fixture(scope="module")

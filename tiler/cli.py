@@ -203,7 +203,7 @@ def engine_build(model: str, max_batch: int, device: str, capability: int | None
     from tiler.engines.convert import half_model
     from tiler.engines.registry import load_model
 
-    half, _ = half_model(load_model(model, Path.cwd(), half=True))
+    half, _ = half_model(load_model(model, Path.cwd()))
     with contextlib.ExitStack() as stack:
         if capability is not None:
             target = Target(capability)
@@ -229,23 +229,34 @@ def engine_inspect(file: Path) -> None:
 @click.argument("engine_or_model")
 @_tells_errors
 def engine_verify(engine_or_model: str) -> None:
-    """Check an .engine file, or every engine of a model that is in the cache."""
+    """Check an .engine file, or every engine of a model that is in the cache.
+
+    Those that another version of TensorRT built are told, and are no fault where there is one of this version.
+    """
     from tiler import cuda
-    from tiler.engines.build import engines_of, verify_engine
+    from tiler.engines.build import OtherVersionError, engines_of, verify_engine
     from tiler.engines.convert import half_model
     from tiler.engines.registry import load_model
 
     if engine_or_model.lower().endswith(".engine"):
         paths = [Path(engine_or_model)]
     else:
-        half, _ = half_model(load_model(engine_or_model, Path.cwd(), half=True))
+        half, _ = half_model(load_model(engine_or_model, Path.cwd()))
         paths = engines_of(half)
         if not paths:
             raise InputError(f"no engine of {engine_or_model} is built yet (tiler engine build)")
+    old: list[OtherVersionError] = []
     with contextlib.ExitStack() as stack:
         here = stack.enter_context(_current_device("cuda:0")) if cuda.problem() is None else None
         for path in paths:
-            click.echo("\n".join(verify_engine(path, here)))
+            try:
+                click.echo("\n".join(verify_engine(path, here)))
+            except OtherVersionError as error:
+                old.append(error)
+    if len(old) == len(paths):
+        raise old[-1]
+    for error in old:
+        click.echo(f"--  version  {error}")
 
 
 def _current_device(name: str) -> Any:

@@ -163,7 +163,7 @@ def _plan(
         tensor = batch * 3 * model.input_size[0] * model.input_size[1] * 2
         ticks = f" of {batch_ticks} ticks" if batch_ticks > 1 else ""
         items.append((f"detector's input ({TENSORS} batches{ticks})", TENSORS * tensor))
-        items.append((_NETWORK_ITEM, 4 * model.path.stat().st_size + _ACTIVATIONS * tensor))
+        items.append((_NETWORK_ITEM, 4 * model.size_bytes + _ACTIVATIONS * tensor))
         items.append(("candidate boxes", batch * _CANDIDATES))
     return MemoryPlan(tuple(items), total_bytes, config.vram_fraction, batch_ticks)
 

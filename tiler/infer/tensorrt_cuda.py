@@ -198,9 +198,10 @@ def _load(tensorrt: TensorRT, model: ModelSpec, max_batch: int, target: Target, 
     try:
         return tensorrt.load(engine.plan)
     except UnusableError as error:
-        if engine.reason != "from the cache":
+        if not engine.cached:
             raise
-        # A driver that is new since it was built, say; what is built now has to load.
+        # A driver that is new since it was built, say; what is built now has to load. Others, for larger batches, are
+        # as old or older.
         _log.warning("%s: %s; building it again", engine.path.name, error)
         engine.path.unlink(missing_ok=True)
-        return tensorrt.load(ensure_engine(tensorrt, model, max_batch, target, progress).plan)
+        return tensorrt.load(ensure_engine(tensorrt, model, max_batch, target, progress, exact=True).plan)
