@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -81,10 +82,20 @@ def test_slower_source_repeats_and_faster_one_skips() -> None:
     assert (fast.counts.skipped, fast.counts.repeated) == (4, 0)
 
 
+@pytest.mark.parametrize("fps", [Fraction(24), Fraction(30000, 1001), Fraction(30), Fraction(60), Fraction(120)])
+def test_times_in_whole_milliseconds_show_each_frame_once(fps: Fraction) -> None:
+    """As Matroska, WebM and FLV have them."""
+    ticks = [round(90000 * tick / fps) for tick in range(500)]
+    feed = feed_of([90 * round(1000 * tick / fps) for tick in range(500)])
+    assert all(feed.at(tick).new for tick in ticks)
+    assert (feed.counts.read, feed.counts.skipped, feed.counts.repeated) == (500, 0, 0)
+    assert feed.at(round(90000 * 500 / fps)).state == State.ENDED
+
+
 def test_last_frame_lasts_as_long_as_the_one_before() -> None:
     feed = feed_of([0, 9000])
     assert feed.at(9000).state == State.LIVE
-    assert feed.at(17999).state == State.LIVE
+    assert feed.at(17910).state == State.LIVE
     assert not feed.finished
     assert feed.at(18000).state == State.ENDED
 
@@ -127,12 +138,12 @@ def test_offline_shows_the_newest_frame_that_is_due(stamps: list[int], ticks: li
     seen: set[int] = set()
     for tick in ticks:
         shown = feed.at(tick)
-        due = max((pts for pts in stamps if pts <= tick), default=None)
+        due = max((pts for pts in stamps if pts < tick + 90), default=None)
         assert (None if shown.frame is None else shown.frame.pts) == due
         assert shown.new == (due is not None and due not in seen)
         if due is not None:
             seen.add(due)
-    passed = {pts for pts in stamps if ticks and pts <= ticks[-1]}
+    passed = {pts for pts in stamps if ticks and pts < ticks[-1] + 90}
     assert feed.counts.skipped == len(passed) - len(seen)
 
 

@@ -14,10 +14,14 @@ from __future__ import annotations
 
 import re
 
-_CREDENTIALS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>[^/@\s:]*)(?::[^/\s]*)?@")
-_SECRET_PARAMETER = re.compile(
-    r"(?P<key>[?&][^=&#\s]*(?:token|key|pass|password|pwd|secret|auth|sig|signature)=)[^&#\s]*", re.IGNORECASE
+_CREDENTIALS = re.compile(
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>[^/@\s:]*)(?::(?:[^/\s]*|(?!\d{1,5}/)[^@?#\s]*))?@"
 )
+"""A password may have a slash, which ought to be written %2F: up to the first @ then, unless it looks like a port."""
+_SECRET = r"(?:token|key|pass\w*|pwd|secret|auth|sig|signature)="
+_SECRET_PARAMETER = re.compile(rf"(?P<key>[?&][^=&#\s]*{_SECRET})[^&#\s]*", re.IGNORECASE)
+_SECRET_IN_PATH = re.compile(rf"(?P<key>[/_;,][^=&#/_\s]*{_SECRET})(?:(?!_\w+=)[^&#/\s])*", re.IGNORECASE)
+"""As recorders have them: /user=admin_password=1234_channel=1.sdp"""
 _STREAM_KEY = re.compile(r"(?P<app>rtmp[a-z]{0,2}://[^/\s]+/[^/\s?]+/)[^\s?#]+", re.IGNORECASE)
 """The last part of an RTMP URL is what a streaming service knows its customer by."""
 
@@ -63,9 +67,12 @@ def mask_uri(text: str) -> str:
     'rtsp://admin:***@10.0.0.7/main?token=***&x=1'
     >>> mask_uri("rtmp://a.example.com/live2/abcd-1234")
     'rtmp://a.example.com/live2/***'
+    >>> mask_uri("rtsp://10.0.0.8/user=admin_password=hunter2_channel=1.sdp")
+    'rtsp://10.0.0.8/user=admin_password=***_channel=1.sdp'
     >>> mask_uri("C:/plain/file.mp4")
     'C:/plain/file.mp4'
     """
     text = _CREDENTIALS.sub(lambda m: f"{m['scheme']}{m['user']}:***@", text)
     text = _STREAM_KEY.sub(lambda m: f"{m['app']}***", text)
-    return _SECRET_PARAMETER.sub(lambda m: f"{m['key']}***", text)
+    text = _SECRET_PARAMETER.sub(lambda m: f"{m['key']}***", text)
+    return _SECRET_IN_PATH.sub(lambda m: f"{m['key']}***", text)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from tiler.config.models import MosaicConfig
 from tiler.decode.base import Reader
 from tiler.decode.source import SourceReader, frame_duration
-from tiler.types import Frame, State
+from tiler.types import CLOCK_HZ, Frame, State
 
 
 class Shown(NamedTuple):
@@ -67,7 +67,7 @@ class FeedCounts:
 
 
 class OfflineFeed:
-    """The newest frame with pts <= the tick's time: the same on a machine of any speed."""
+    """The newest frame with pts <= the tick's time, to the millisecond: the same on a machine of any speed."""
 
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
@@ -92,8 +92,9 @@ class OfflineFeed:
             raise ValueError(f"pts must not decrease, got {pts} after {self._now}")
         self._now = pts
         due = self._due(pts)
-        over = self._exhausted and pts >= self._end and not self.reader.endless
-        self._over = self._exhausted and (pts >= self._end or self.reader.endless)
+        ended = self._exhausted and _reached(self._end, pts)
+        over = ended and not self.reader.endless
+        self._over = ended or (self._exhausted and self.reader.endless)
         new = due is not None and due is not self._shown
         if due is not None:
             self._shown = due
@@ -137,11 +138,19 @@ class OfflineFeed:
                 before = due if due is not None else self._shown
                 lasts = frame_duration(self.reader.info) if before is None else self._next.pts - before.pts
                 self._end = self._next.pts + lasts
-            if self._next.pts > pts:
+            if not _reached(self._next.pts, pts):
                 break
             self._skipped += due is not None
             due, self._next = self._next, None
         return due
+
+
+def _reached(time: int, pts: int) -> bool:
+    """Whether it is so late at `pts`, to the millisecond.
+
+    Matroska, WebM and FLV round to one: of 30 pictures a second every third would come after its tick, and be skipped.
+    """
+    return time < pts + CLOCK_HZ // 1000
 
 
 class LiveFeed:

@@ -134,7 +134,7 @@ class Api:
         return web.Response(text=self.state().model_dump_json(), content_type="application/json")
 
     async def _report(self, request: web.Request, body: None) -> web.Response:
-        return web.Response(text=mask_uri(json.dumps(self._observer.report())), content_type="application/json")
+        return web.Response(text=json.dumps(_masked(self._observer.report())), content_type="application/json")
 
     def state(self) -> StateAnswer:
         """The run now."""
@@ -289,3 +289,12 @@ class Api:
 def _number(text: str) -> int | None:
     """A tile's number as it stands in a URL; None when it is no such number."""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= MAX_NUMBER else None
+
+
+def _masked(value: Any) -> Any:
+    """Plain data without the secrets of URIs, wherever a text is: after it is JSON, a mask would take quotes along."""
+    if isinstance(value, str):
+        return mask_uri(value)
+    if isinstance(value, dict):
+        return {key: _masked(one) for key, one in value.items()}
+    return [_masked(one) for one in value] if isinstance(value, list | tuple) else value
