@@ -20,6 +20,8 @@ MOSAICS, TENSORS = WAITING + 3, 3
 SURFACES = 16 + MOSAICS
 """Decoded pictures of a stream at once: 5 with its reader, 2 at its feed, 9 on their way through the stages, and those
 held by the compositor until their launch has ended."""
+STILL_SURFACES = 2
+"""Of an image: its one picture, and one when it is opened again."""
 _BATCH_TICKS, _BATCH_PICTURES = 4, 32
 """Ticks and pictures of a batch at most. The ticks of two batches, and one more, are on their way through the stages,
 as there are SURFACES for; many pictures take a device as long in two batches as in one."""
@@ -44,12 +46,14 @@ class Picture(NamedTuple):
         width, height: as the source stores them.
         sixteen_bit: a sample is 16 bits.
         plane_size: (width, height) that they are decoded at; None: as they are stored.
+        still: it is an image: nothing decodes it, and it has one picture.
     """
 
     width: int
     height: int
     sixteen_bit: bool = False
     plane_size: tuple[int, int] | None = None
+    still: bool = False
 
 
 UNKNOWN = Picture(1920, 1088)
@@ -101,21 +105,40 @@ class MemoryPlan:
         if self.needed_bytes <= self.cap_bytes:
             return
         name, size = max(self.items, key=lambda item: item[1])
-        advice = "fewer or smaller sources, a smaller mosaic"
-        if config.vram_fraction < 0.75:
-            advice += ", or vram_fraction up to 0.75"
         raise InputError(
             f"GPU memory: this config needs {self.needed_bytes / 1e6:.0f} MB, but may take "
             f"{self.cap_bytes / 1e6:.0f} MB ({self.fraction:.0%} of {self.total_bytes / 1e9:.1f} GB); "
-            f"most of it: {name}, {size / 1e6:.0f} MB. Change: {advice}"
+            f"most of it: {name}, {size / 1e6:.0f} MB. Change: {self._advice(config)}"
         )
 
+    def _advice(self, config: Config) -> str:
+        """What makes the large items smaller, the largest first."""
+        large = sorted((item for item in self.items if item[1] >= self.needed_bytes / 10), key=lambda item: -item[1])
+        spare = config.places - len(config.sources)
+        sources = "fewer preview.spare_sources" if spare > len(config.sources) else "fewer or smaller sources"
+        changes: list[str] = []
+        for name, _ in large:
+            if name == _PROCESS_ITEM:
+                changes.append("decode_processes: 0")
+            elif name in (_DECODER_ITEM, _SURFACES_ITEM, _ELSEWHERE_ITEM):
+                changes.append(sources)
+            elif name in (_MOSAICS_ITEM, _ENCODER_ITEM):
+                changes.append("a smaller mosaic")
+            elif name != _CONTEXT_ITEM:
+                changes += [sources, "a smaller detector.model"]
+        if config.vram_fraction < _MOST and self.needed_bytes <= self.total_bytes * _MOST:
+            changes.append(f"vram_fraction up to {_MOST:g}")
+        return ", ".join(dict.fromkeys(changes)) or "a GPU with more memory"
 
+
+_MOST = 0.75
+"""What `vram_fraction` may be."""
 _CONTEXT_ITEM, _DECODER_ITEM = "CUDA context and libraries", "decoders' own pictures"
-_NETWORK_ITEM = "detector's weights and activations"
-_PROCESS_ITEM, _ELSEWHERE_ITEM = "processes that decode", f"decoded pictures ({SURFACES} a stream, there)"
-_OUTSIDE = (_CONTEXT_ITEM, _DECODER_ITEM, _NETWORK_ITEM, _PROCESS_ITEM, _ELSEWHERE_ITEM)
-"""Items that are not taken from CuPy's pool, or not by every runtime."""
+_SURFACES_ITEM, _ELSEWHERE_ITEM = (f"decoded pictures ({SURFACES} a stream{where})" for where in ("", ", there"))
+_PROCESS_ITEM, _MOSAICS_ITEM, _ENCODER_ITEM = "processes that decode", f"mosaics ({MOSAICS}) and overlays", "encoder"
+_WEIGHTS_ITEM, _ACTIVATIONS_ITEM = "detector's weights", "detector's activations"
+_OUTSIDE = (_CONTEXT_ITEM, _DECODER_ITEM, _WEIGHTS_ITEM, _PROCESS_ITEM, _ELSEWHERE_ITEM)
+"""Items that are not taken from CuPy's pool. Activations are, by TensorRT; ONNX Runtime has them elsewhere."""
 
 
 def plan_memory(
@@ -146,24 +169,28 @@ def _plan(
 ) -> MemoryPlan:
     spare = config.places - len(config.sources)
     known = [picture or UNKNOWN for picture in (*pictures, *[None] * spare)]
-    stored = sum(surface_bytes(p.width, p.height, p.sixteen_bit) for p in known)
-    decoded = sum(surface_bytes(*(p.plane_size or (p.width, p.height)), p.sixteen_bit) for p in known)
+    stored = sum(surface_bytes(p.width, p.height, p.sixteen_bit) for p in known if not p.still)
+    decoded = sum(
+        (STILL_SURFACES if p.still else SURFACES)
+        * surface_bytes(*(p.plane_size or (p.width, p.height)), p.sixteen_bit)
+        for p in known
+    )
     mosaic = surface_bytes(config.mosaic.width, config.mosaic.height)
     processes = 0 if config.live else min(config.decode_processes, len(config.sources))
     items = [
         (_CONTEXT_ITEM, _CONTEXT),
         *([(_PROCESS_ITEM, processes * _PROCESS_CONTEXT)] if processes else ()),
         (_DECODER_ITEM, _DECODER_PICTURES * stored),
-        (_ELSEWHERE_ITEM if processes else f"decoded pictures ({SURFACES} a stream)", SURFACES * decoded),
-        (f"mosaics ({MOSAICS}) and overlays", MOSAICS * (mosaic + _OVERLAYS)),
-        ("encoder", _ENCODER_PICTURES * mosaic),
+        (_ELSEWHERE_ITEM if processes else _SURFACES_ITEM, decoded),
+        (_MOSAICS_ITEM, MOSAICS * (mosaic + _OVERLAYS)),
+        (_ENCODER_ITEM, _ENCODER_PICTURES * mosaic),
     ]
     if model is not None:
         batch = len(known) * batch_ticks
         tensor = batch * 3 * model.input_size[0] * model.input_size[1] * 2
         ticks = f" of {batch_ticks} ticks" if batch_ticks > 1 else ""
         items.append((f"detector's input ({TENSORS} batches{ticks})", TENSORS * tensor))
-        items.append((_NETWORK_ITEM, 4 * model.size_bytes + _ACTIVATIONS * tensor))
+        items += [(_WEIGHTS_ITEM, 4 * model.size_bytes), (_ACTIVATIONS_ITEM, _ACTIVATIONS * tensor)]
         items.append(("candidate boxes", batch * _CANDIDATES))
     return MemoryPlan(tuple(items), total_bytes, config.vram_fraction, batch_ticks)
 

@@ -64,8 +64,11 @@ def build_cuda(loaded: LoadedConfig, index: int, threads: int) -> Stages:
         processes = _open_processes(loaded, index, needed)
         opened += [process.close for process in processes]
         feeds: list[Feed] = open_feeds(entrance, config, opened, _readers_of(processes))
-        infos = [feed.reader.info for feed in feeds]
-        pictures = [Picture(*info.size, info.sixteen_bit, info.plane_size) if info else None for info in infos]
+        pictures = [
+            Picture(*info.size, info.sixteen_bit, info.plane_size, feed.reader.endless) if info else None
+            for feed in feeds
+            for info in (feed.reader.info,)
+        ]
         plan = plan_memory(config, pictures, model, total_memory(index))
         plan.check(config)
         pool.set_limit(size=plan.pool_bytes)

@@ -62,8 +62,11 @@ class Plan:
 
     def device_memory(self, total_bytes: int) -> MemoryPlan:
         """The plan of a CUDA device that has `total_bytes`."""
+        from tiler.decode.still import image_file
+
         pictures = [
-            Picture(*plan.size, plan.sixteen_bit, self._plane_size(plan)) if plan.size else None
+            Picture(*plan.size, plan.sixteen_bit, self._plane_size(plan), image_file(plan.source.uri) is not None)
+            if plan.size else None
             for plan in self.sources
         ]
         return plan_memory(self.loaded.config, pictures, self.model, total_bytes)

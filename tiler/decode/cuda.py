@@ -27,6 +27,7 @@ from tiler.decode.still import StillDecoder, image_file
 from tiler.decode.surfaces_cuda import SurfaceRing
 from tiler.decode.upload_cuda import UploadDecoder
 from tiler.errors import InputError
+from tiler.memory import STILL_SURFACES
 from tiler.observe.copies import Copies
 
 logger = logging.getLogger(__name__)
@@ -34,8 +35,6 @@ logger = logging.getLogger(__name__)
 NVDEC, PYAV_CUDA = "PyNvVideoCodec", "PyAV CUDA"
 READER_SLOTS = QUEUE_DEPTH + 1
 """Surfaces that a SourceReader takes by itself: its queue, and the picture that waits to join it."""
-STILL_SLOTS = 2
-"""Surfaces of an image: its one picture, and one when it is opened again."""
 
 
 class CudaOpener:
@@ -84,7 +83,7 @@ class CudaOpener:
 
             uri = str(resolve(uri).path)
         if (image := image_file(uri)) is not None:
-            return self._uploading(StillDecoder(source, image, stream), stream, STILL_SLOTS)
+            return self._uploading(StillDecoder(source, image, stream), stream, STILL_SURFACES)
         ladder: list[tuple[str, Callable[[], Decoder]]] = [
             (NVDEC, lambda: self._nvdec(source, uri, stream)),
             (PYAV_CUDA, lambda: PyavCudaDecoder(source, uri, stream, self._device)),
