@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
+import pictures
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -165,6 +166,14 @@ def test_shipped_configs_are_valid_and_check_prints_their_plan(repository: Path)
     assert "3 more may be added while a live run goes on" in result.output
     result = CliRunner().invoke(main, ["check", str(paths[0]), "--set", "tracker.reid=off"])
     assert "tracker   bytetrack, reid off: by motion alone" in result.output
+
+
+def test_check_shows_wide_pixels_as_the_run_draws_them(tmp_path: Path) -> None:
+    pictures.write(tmp_path / "pal.mp4", 3, size=(352, 288), sample_aspect=Fraction(16, 11))
+    path = write(tmp_path, "sources: [{id: a, uri: pal.mp4}]\nmosaic: {width: 640, height: 360}\n")
+    result = CliRunner().invoke(main, ["check", str(path), "--set", "tracker.memory_s=0.1"])
+    assert "picture 640x360 " in result.output  # of 352x288: 440x360 with square ones
+    assert "remembers who is away for 1.5 s" in result.output
 
 
 def test_reference_has_every_key_with_its_default(repository: Path) -> None:

@@ -160,9 +160,13 @@ class DetectorConfig(Model):
     model: str = Field(
         "person-nano", min_length=1, description="person-nano, person-small (slower, better), or path of an .onnx file"
     )
-    score: Unit = Field(0.35, description="lowest score of a detection that starts or shows a box")
+    score: Unit = Field(
+        0.35, description="score from which a detection is matched first; weaker ones may only continue a track"
+    )
     nms_iou: Unit = Field(0.6, description="overlap above which the weaker of two boxes of a class goes")
-    classes: list[str] | None = Field(None, description="names to keep; all the model knows when absent")
+    classes: Annotated[list[str], Field(min_length=1)] | None = Field(
+        None, description="names to keep; all the model knows when absent"
+    )
     every: int = Field(1, ge=1, le=60, description="detect on every k-th new picture of a stream")
     max_detections: int = Field(100, ge=1, le=1000, description="boxes per picture, best first")
 
@@ -171,11 +175,16 @@ class TrackerConfig(Model):
     """How boxes become identities."""
 
     kind: Literal["bytetrack"] = Field("bytetrack", description="the method")
-    low_score: Unit = Field(0.1, description="detections from here to detector.score only continue a track")
+    low_score: Unit = Field(
+        0.1, description="detections from here to detector.score only continue a track, which is shown"
+    )
     new_score: Unit = Field(0.6, description="score that a detection needs to begin a track")
     match_iou: Unit = Field(0.2, description="lowest overlap at which a detection continues a track")
     lost_s: float = Field(1.5, gt=0, le=60, description="seconds a lost track waits to be found again")
-    confirm: int = Field(2, ge=1, le=30, description="detections in a row before a new track is shown")
+    confirm: int = Field(
+        2, ge=1, le=30,
+        description="detections in a row before a new track is shown; in a source's first picture one is enough",
+    )  # fmt: skip
     reid: Annotated[Literal["auto", "off"], BeforeValidator(_off)] = Field(
         "auto",
         description="auto: who met others, begins or comes back is known again by their looks | off: motion alone",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -11,7 +12,7 @@ from tiler.config.loader import LoadedConfig
 from tiler.config.models import DetectorConfig, Source, is_live
 from tiler.config.outputs import PipeOutput, kind_of, target_of
 from tiler.engines.registry import ModelSpec, load_model
-from tiler.errors import mask_uri
+from tiler.errors import StageError, mask_uri
 from tiler.memory import MOSAICS, TENSORS, MemoryPlan, Picture, plan_memory
 
 QUEUED_FRAMES = 4
@@ -37,6 +38,8 @@ class SourcePlan:
     seconds: float | None
     codec: str
     sixteen_bit: bool = False
+    aspect: Fraction = Fraction(1)
+    """Width : height of a pixel of the upright picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ class Plan:
 
         if not self.loaded.config.scaled_decode or plan.size is None or plan.codec not in CODECS:
             return None
-        return DecodeSizes(self.loaded.config, self.model)(plan.source.id, plan.size, Fraction(1))
+        return DecodeSizes(self.loaded.config, self.model)(plan.source.id, plan.size, plan.aspect)
 
     def render(self) -> str:
         """The plan as lines of plain text."""
@@ -103,7 +106,7 @@ class Plan:
             plan = self.sources[tile.source]
             drawn = ""
             if plan.size:
-                view = fit_picture(tile, plan.size, Fraction(1))
+                view = fit_picture(tile, plan.size, plan.aspect)
                 width = view.src[2] - view.src[0]
                 drawn = f"  picture {view.dst[2]}x{view.dst[3]} (scale {view.dst[2] / width:.2f})"
             if tile.follow is not None and plan.source.slots:
@@ -114,7 +117,8 @@ class Plan:
             names = ", ".join(self.model.class_names[:5]) + (", ..." if len(self.model.class_names) > 5 else "")
             lines += ["", f"detector  {self.model.name}: {width}x{height} {self.model.precision}, finds {names}"]
             tracker = config.tracker
-            looks = f"remembers who is away for {tracker.memory_s:g} s" if tracker.reid == "auto" else "by motion alone"
+            memory_s = max(tracker.memory_s, tracker.lost_s)
+            looks = f"remembers who is away for {memory_s:g} s" if tracker.reid == "auto" else "by motion alone"
             lines.append(f"tracker   {tracker.kind}, reid {tracker.reid}: {looks}")
         lines += ["", "stages"]
         lines += [f"  {s.stage:<11} {s.device:<30} {s.reason}" for s in self.stages]
@@ -179,7 +183,10 @@ def _look(loaded: LoadedConfig, index: int) -> SourcePlan:
     from tiler.decode.source import open_decoder
 
     with open_decoder(source, loaded.resolve(source.uri), index, 1) as decoder:
-        info = decoder.info
+        info, first = decoder.info, None
+        with suppress(StageError):  # a run shows what there is of a broken file
+            first = decoder.read()
         return SourcePlan(
-            source, shown, info.size, info.fps or None, info.duration_s, info.codec, info.sixteen_bit
-        )
+            source, shown, info.size, info.fps or None, info.duration_s, info.codec, info.sixteen_bit,
+            first.picture_aspect if first is not None else Fraction(1),
+        )  # fmt: skip

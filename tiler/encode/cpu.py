@@ -28,7 +28,8 @@ class X264Encoder(Closing):
     """One libx264 session (see `tiler.encode.base.Encoder`).
 
     The stream is Annex-B with parameter sets in front of every IDR, so that it can be cut
-    and joined at any keyframe. It depends on the pictures and on `threads` alone.
+    and joined at any keyframe. At constant quality it depends on the pictures and on `threads` alone; with a bitrate,
+    on which of libx264's threads is ahead, too.
     """
 
     name = "libx264"
