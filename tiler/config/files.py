@@ -9,6 +9,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,9 @@ from tiler.config.outputs import (
     HlsOutput,
     PipeOutput,
     PushOutput,
+    SegmentsOutput,
     TracksOutput,
+    index_beside,
     kind_of,
     problem_of,
     target_of,
@@ -89,35 +92,64 @@ def clashes(loaded: LoadedConfig, files: Files, outputs: Mapping[Where, AnyOutpu
         if problem_of(output, loaded.config.encoder) is not None:
             continue
         try:
-            written = _written(loaded, output)
+            written = _written(loaded, output, dotted(where))
         except (ValueError, RuntimeError, OSError) as error:
             yield where, kind_of(output), str(error)
             continue
-        found = [(key, label, files.claim(place, f"where {dotted(where)} writes")) for key, label, place in written]
-        for key, label, problem in found:
+        found = [(one, files.claim(one.place, one.use)) for one in written]
+        for one, problem in found:
             if problem is not None:
-                yield where, key, label + problem
+                yield where, one.key, f"{one.called}{problem}{one.advice}"
                 break
 
 
-def _written(loaded: LoadedConfig, output: AnyOutput) -> list[tuple[str, str, Path | str]]:
-    """(key, what a message calls it, place) of what an output writes, as far as it is known before the run.
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What an output writes to.
+
+    Attributes:
+        key: of the output, that says so.
+        place: a file, or the text of what is none.
+        use: see `Files.claim`.
+        called: what a message calls it, where it is not named by `key`.
+        advice: how to give it another name, where that is not said by changing `key`.
+    """
+
+    key: str
+    place: Path | str
+    use: str
+    called: str = ""
+    advice: str = ""
+
+
+def _written(loaded: LoadedConfig, output: AnyOutput, name: str) -> list[_Written]:
+    """All that is known before the run; `name` is what messages call the output.
 
     Names that are given to files as they begin are taken by none.
     """
-    kind, target = kind_of(output), target_of(output)
+    kind, target, use = kind_of(output), target_of(output), f"where {name} writes"
     if isinstance(output, PipeOutput):
-        return [(kind, "", "stdout")]
+        return [_Written(kind, "stdout", use)]
     if isinstance(output, PushOutput):
-        return [(kind, "", target)]
+        return [_Written(kind, target, use)]
     path = Path(loaded.resolve(target))
+    if isinstance(output, SegmentsOutput):
+        return [_Written(kind, path, use), _index(loaded, output, path, name)]
     paths = [path]
     if isinstance(output, HlsOutput):
         paths = [path / HLS_PLAYLIST, path / HLS_HEADER]
     elif isinstance(output, TracksOutput):
         alone = loaded.config.places == 1
         paths = [tracks_file(path, source.id, alone=alone) for source in loaded.config.sources]
-    return [(kind, "" if one == path else f"its {one.name} ", one) for one in dict.fromkeys(paths)]
+    return [_Written(kind, one, use, "" if one == path else f"its {one.name} ") for one in dict.fromkeys(paths)]
+
+
+def _index(loaded: LoadedConfig, output: SegmentsOutput, pattern: Path, name: str) -> _Written:
+    if output.index is not None:
+        return _Written("index", Path(loaded.resolve(output.index)), f"the index of {name}")
+    path = index_beside(pattern)
+    use = f"the index of {name}, which gives no `index:`"
+    return _Written("segments", path, use, f"its index {path.name} ", ", given by `index:`")
 
 
 def _marks(place: Path | str) -> list[_Mark]:

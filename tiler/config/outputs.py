@@ -129,6 +129,16 @@ def target_of(output: AnyOutput) -> str:
     return str(getattr(output, kind_of(output)))
 
 
+def index_beside(pattern: Path) -> Path:
+    """The list of a pattern that names none.
+
+    >>> str(index_beside(Path("out/cam-{time}.mp4"))), str(index_beside(Path("out/{index}.mp4")))
+    ('out/cam.jsonl', 'out/index.jsonl')
+    """
+    stem = pattern.stem.replace("{time}", "").replace("{index}", "").strip("-_. ")
+    return pattern.with_name(f"{stem or 'index'}.jsonl")
+
+
 def tracks_file(path: Path, stream: str, *, alone: bool) -> Path:
     """The file of a stream's tracks: MOT text does not say of which stream a line is, so that each of several has one.
 
