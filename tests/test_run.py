@@ -366,6 +366,33 @@ def test_command_line_run_reports_what_it_did(config: Path, tmp_path: Path) -> N
     assert report["versions"]["tiler"]
 
 
+def test_a_report_that_the_disk_does_not_take_hides_no_result(config: Path, tmp_path: Path) -> None:
+    args = ["run", str(config), "--set", "detector=none", "--duration", "0.4", "--overwrite", "--report", "/dev/full"]
+    result = CliRunner().invoke(main, args)
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)  # and no traceback
+    assert "report /dev/full: cannot be written: No space left on device\n" in result.output
+    assert f"wrote {tmp_path / 'out.mp4'}\n" in result.output
+    assert len(decoded(tmp_path / "out.mp4")) == 10
+
+
+def test_a_report_that_the_disk_does_not_take_hides_no_error(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("broken on purpose")
+
+    monkeypatch.setattr("tiler.encode.cpu.X264Encoder.encode", fail)
+    result = CliRunner().invoke(
+        main, ["run", str(config), "--set", "detector=none", "--overwrite", "--report", "/dev/full"]
+    )
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+    assert "report /dev/full: cannot be written: No space left on device\n" in result.output
+    assert result.output.splitlines()[-1].startswith("encode: ")
+    assert "broken on purpose" in result.output.splitlines()[-1]
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_finalise_the_file(config: Path, tmp_path: Path, number: int, code: int) -> None:
     text = config.read_text() + "duration_s: 60\n"
