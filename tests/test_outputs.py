@@ -275,6 +275,26 @@ def test_what_was_written_is_said_although_another_output_failed_and_a_stream_ke
         ("{segments: 'a-{time}.mp4', keep: 3}", "outputs[0].keep: unknown key; did you mean"),
         ("{pipe: out.ts}", "outputs[0].pipe: must be 'stdout' or '-'"),
         ("{clip: 'a-{time}.mp4', preroll_s: 0}", "outputs[0].preroll_s: must be greater than or equal to 1"),
+        (
+            "{segments: 'o/cam-{time}.mp4'}, {tracks: o/cam.jsonl}",
+            "outputs[1].tracks: is the index of outputs[0], which gives no `index:`; another name is needed (got ",
+        ),
+        (
+            "{tracks: o/cam.jsonl}, {segments: 'o/cam-{time}.mp4'}",
+            "outputs[1].segments: its index cam.jsonl is where outputs[0] writes; another name is needed, given by "
+            "`index:` (got 'o/cam-{time}.mp4')",
+        ),
+        (
+            "{segments: 'cam-{time}.mp4', keep_count: 3}, {segments: 'cam-{time}.mkv', keep_count: 3}",
+            "outputs[1].segments: its index cam.jsonl is the index of outputs[0]",
+        ),
+        (
+            "{segments: 'a-{time}.mp4', index: i.jsonl}, {segments: 'b-{time}.mp4', index: ./i.jsonl}",
+            "outputs[1].index: is the index of outputs[0]; another name is needed (got './i.jsonl')",
+        ),
+        ("{segments: 'a-{time}.mp4', index: c.yaml}", "outputs[0].index: is the config itself; another name is needed"),
+        ("{file: a.mp4}, {file: ./a.mp4}", "outputs[1].file: is where outputs[0] writes; another name is needed"),
+        ("{pipe: '-'}, {pipe: stdout}", "outputs[1].pipe: is where outputs[0] writes"),
         ("[1]", "outputs[0]: must be a mapping such as {file: NAME.mp4}; the kinds are file, segments, hls, push, "),
     ],
 )
@@ -285,3 +305,14 @@ def test_outputs_that_cannot_be_are_told_with_what_is_accepted(tmp_path: Path, e
         load(path)
     (line,) = caught.value.findings
     assert line.startswith(f"{path}:2: {expected}")
+
+
+def test_rows_of_files_beside_each_other_have_a_list_each_once_one_names_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    rows = "{segments: 'cam-{time}.mp4'}, {segments: 'cam-{time}.mkv', index: mkv.jsonl}, {tracks: tracks.jsonl}"
+    path.write_text(f"sources: [{{id: a, uri: 'sample://plaza'}}]\noutputs: [{rows}]\n", encoding="utf-8")
+    loaded = load(path)
+    with pytest.raises(InputError, match=r"--tracks: is the index of outputs\[0\], which gives no `index:`;"):
+        loaded.with_outputs(None, tmp_path / "cam.jsonl")
+    with pytest.raises(InputError, match=r"--report: is the index of outputs\[1\]; another name is needed"):
+        loaded.with_outputs(None, None, tmp_path / "mkv.jsonl")

@@ -303,6 +303,57 @@ def test_outputs_are_not_replaced_unless_told(config: Path, monkeypatch: pytest.
     assert (config.parent / "out.mp4").read_bytes() == b"precious"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["-o", "a.mp4"], "-o: is the file of source 'a'; another name is needed (got"),
+        (["--set", "outputs[0].file=a.mp4"], "outputs[0].file: is the file of source 'a'; another name is needed (got"),
+        (["--set", "outputs[0].file=link.mp4"], "outputs[0].file: is the file of source 'a'"),
+        (["--set", "outputs[0].file=hard.mp4"], "outputs[0].file: is the file of source 'a'"),
+        (["--set", "sources[0].uri=file://FOLDER/a.mp4", "-o", "hard.mp4"], "-o: is the file of source 'a'"),
+        (["--set", "sources[0].realtime=true", "-o", "a.mp4"], "-o: is the file of source 'a'"),
+        (["--report", "a.mp4"], "--report: is the file of source 'a'"),
+        (["--report", "c.yaml"], "--report: is the config itself"),
+        (["--report", "out.mp4"], "--report: is where outputs[0] writes"),
+        (["-o", "o.mp4", "--report", "o.mp4"], "--report: is where -o writes"),
+        (["--tracks", "t.txt", "--report", "t.b.txt"], "--report: is where --tracks writes"),
+        (["--set", "sources[0].uri=t.a.txt", "--tracks", "t.txt"], "--tracks: its t.a.txt is the file of source 'a'"),
+        (["--set", "sources[0].uri=link.jsonl", "--tracks", "a.jsonl"], "--tracks: is the file of source 'a'"),
+        (["--set", "detector.model=m.onnx", "--report", "m.onnx"], "--report: is the file of the model"),
+        (["--set", "sources[0].uri=h/init.mp4", "--set", "outputs[0]={hls: h}"], "hls: its init.mp4 is the file of"),
+    ],
+)
+def test_what_a_run_reads_or_writes_already_is_never_replaced(
+    config: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+) -> None:
+    folder = config.parent
+    monkeypatch.chdir(folder)
+    monkeypatch.delattr(stages, "build")
+    (folder / "h").mkdir()
+    for name in ("a.jsonl", "t.a.txt", "m.onnx", "h/init.mp4"):
+        (folder / name).write_bytes(b"precious")
+    (folder / "link.mp4").symlink_to("a.mp4")
+    (folder / "link.jsonl").symlink_to("a.jsonl")
+    (folder / "hard.mp4").hardlink_to(folder / "a.mp4")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    arguments = [argument.replace("FOLDER", str(folder)) for argument in arguments]
+    result = CliRunner().invoke(main, ["run", "c.yaml", "--overwrite", *arguments])
+    assert result.exit_code == 2, result.output
+    assert said in result.output
+    assert len(result.output.splitlines()) == 1
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_device_may_be_written_twice_and_a_url_is_no_file_of_this_machine(config: Path) -> None:
+    (config.parent / "x.mkv").symlink_to("/dev/null")
+    args = ["run", str(config), "--set", "detector=none", "-o", str(config.parent / "x.mkv"), "--duration", "0.4",
+            "--overwrite", "--report", "/dev/null"]  # fmt: skip
+    assert CliRunner().invoke(main, args).exit_code == 0
+    text = config.read_text().replace("uri: b.mp4", "uri: 'http://127.0.0.1:9/out.mp4'")
+    config.write_text(text, encoding="utf-8")
+    assert load(config).config.sources[1].uri.endswith("/out.mp4")
+
+
 def test_command_line_run_reports_what_it_did(config: Path, tmp_path: Path) -> None:
     args = ["run", str(config), "--set", "detector=none", "-o", str(tmp_path / "x.mkv"), "--duration", "0.4",
             "--report", str(tmp_path / "r.json")]  # fmt: skip
@@ -313,6 +364,33 @@ def test_command_line_run_reports_what_it_did(config: Path, tmp_path: Path) -> N
     assert len(decoded(tmp_path / "x.mkv")) == 10
     report = json.loads((tmp_path / "r.json").read_text())
     assert report["versions"]["tiler"]
+
+
+def test_a_report_that_the_disk_does_not_take_hides_no_result(config: Path, tmp_path: Path) -> None:
+    args = ["run", str(config), "--set", "detector=none", "--duration", "0.4", "--overwrite", "--report", "/dev/full"]
+    result = CliRunner().invoke(main, args)
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)  # and no traceback
+    assert "report /dev/full: cannot be written: No space left on device\n" in result.output
+    assert f"wrote {tmp_path / 'out.mp4'}\n" in result.output
+    assert len(decoded(tmp_path / "out.mp4")) == 10
+
+
+def test_a_report_that_the_disk_does_not_take_hides_no_error(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("broken on purpose")
+
+    monkeypatch.setattr("tiler.encode.cpu.X264Encoder.encode", fail)
+    result = CliRunner().invoke(
+        main, ["run", str(config), "--set", "detector=none", "--overwrite", "--report", "/dev/full"]
+    )
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+    assert "report /dev/full: cannot be written: No space left on device\n" in result.output
+    assert result.output.splitlines()[-1].startswith("encode: ")
+    assert "broken on purpose" in result.output.splitlines()[-1]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

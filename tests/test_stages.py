@@ -6,8 +6,10 @@ import logging
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from tiler import cuda, stages
+from tiler.cli import main
 from tiler.config.loader import LoadedConfig, load
 from tiler.config.models import Config
 from tiler.errors import InputError
@@ -45,6 +47,20 @@ def test_the_cpu_is_taken_when_it_is_asked_for(tmp_path: Path) -> None:
 def test_a_gpu_that_is_not_there_is_refused_with_what_there_is(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="device: cuda:3 cannot be used: there is no cuda:3; accepted here: auto, cpu"):
         stages.choose(loaded(tmp_path, "device: cuda:3"))
+
+
+@pytest.mark.usefixtures("gpus")
+@pytest.mark.parametrize("command", ["check", "run"])
+@pytest.mark.parametrize("key", ["device: cpu", "encoder.driver: x264"])
+def test_a_key_that_libx264_cannot_honour_is_refused_by_check_as_by_run(tmp_path: Path, command: str, key: str) -> None:
+    path = loaded(tmp_path, "detector: none").path
+    output = ["-o", str(tmp_path / "x.mp4")] if command == "run" else []
+    sets = ["--set", key.replace(": ", "="), "--set", "encoder.codec=hevc"]
+    result = CliRunner().invoke(main, [command, str(path), *sets, *output])
+    assert result.exit_code == 2
+    assert result.output == (
+        f"encoder.codec: hevc needs NVENC; accepted on libx264: h264\n(libx264 encodes, because: {key})\n"
+    )
 
 
 def of(device: str, *allowed: str) -> Config:

@@ -170,6 +170,8 @@ def test_the_output_is_mot_text_and_not_the_input(tmp_path: Path) -> None:
     path = write(tmp_path, two_people(5))
     assert "ends in .txt" in track(path, tmp_path / "out.jsonl").output
     assert "is the file of detections" in track(path, path, "--overwrite").output
+    (tmp_path / "hard.txt").hardlink_to(path)
+    assert "is the file of detections" in track(path, tmp_path / "hard.txt", "--overwrite").output
     assert path.read_text() == two_people(5)
 
 

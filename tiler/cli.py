@@ -81,7 +81,7 @@ def run(
     extra = list(overrides)
     if duration is not None:
         extra.append(f"duration_s={duration}")
-    loaded = load(config, extra).with_outputs(output, tracks)
+    loaded = load(config, extra).with_outputs(output, tracks, report)
     if not loaded.config.outputs and loaded.config.preview is None:
         raise InputError(f"{config}: no outputs: add `outputs: [{{file: mosaic.mp4}}]` or give -o FILE")
     execute(loaded, report=report, overwrite=overwrite)
@@ -143,6 +143,7 @@ def track(detections: Path, fps: float, output: Path, slots: str | None, overwri
     with its defaults; so it looks for scores from 0 to 1. Others are taken through a logistic curve. With --slots
     the id in the output is the place of a person's name, 1 for the first; who has no name is left out.
     """
+    from tiler.config.files import Files
     from tiler.config.models import DetectorConfig, TrackerConfig
     from tiler.output.tracks import open_tracks
     from tiler.track.bytetrack import ByteTracker
@@ -151,8 +152,10 @@ def track(detections: Path, fps: float, output: Path, slots: str | None, overwri
 
     if output.suffix.lower() != ".txt":
         raise InputError(f"output {output}: MOT text needs a name that ends in .txt")
-    if output.exists() and detections.exists() and output.samefile(detections):
-        raise InputError(f"output {output}: is the file of detections; another name is needed")
+    files = Files()
+    files.claim(detections, "the file of detections")
+    if (problem := files.claim(output, "the tracks")) is not None:
+        raise InputError(f"output {output}: {problem}")
     cast = Slots(slots_of(slots)) if slots is not None else None
     given = read_detections(detections)
     tracker = ByteTracker(TrackerConfig(), DetectorConfig().score)

@@ -41,6 +41,7 @@ def execute(loaded: Any, *, report: Path | None = None, overwrite: bool = False,
         finish_compiling()
     observer = RunObserver(loaded.config, built.choices, built.feeds, built.encoder, built.copies)
     stopped: list[int] = []
+    reported = True
     gc.freeze()
     gc.enable()
     try:
@@ -58,13 +59,14 @@ def execute(loaded: Any, *, report: Path | None = None, overwrite: bool = False,
                         _open_browser(page.url)
                     runner.wait(progress.update)
             finally:
-                if report is not None:
-                    report.write_text(json.dumps(observer.report(), indent=2) + "\n", encoding="utf-8")
+                reported = report is None or _write_report(report, observer)
     except RunError:
         if observer.frames:  # what was recorded is there all the same
             _say_result(observer)
         raise
     _say_result(observer)
+    if not reported:
+        sys.exit(RunError.exit_code)
     if stopped:
         sys.exit(128 + stopped[0])
 
@@ -155,6 +157,16 @@ def _save_clip(runner: Any) -> None:
             click.echo(f"wrote {path}", err=True)
     except TilerError as error:
         click.echo(mask_uri(str(error)), err=True)
+
+
+def _write_report(path: Path, observer: Any) -> bool:
+    """Whether it is written. What keeps it from that is said, and hides neither the run's result nor its error."""
+    try:
+        path.write_text(json.dumps(observer.report(), indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        click.echo(f"report {path}: cannot be written: {error.strerror or error}", err=True)
+        return False
+    return True
 
 
 def _say_result(observer: Any) -> None:

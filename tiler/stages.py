@@ -21,6 +21,7 @@ from tiler.decode.base import Reader
 from tiler.decode.feed import LiveFeed, OfflineFeed
 from tiler.decode.source import Opener, SourceReader, open_decoder
 from tiler.encode.base import Encoder
+from tiler.encode.parameters import check_libx264
 from tiler.errors import InputError
 from tiler.infer.base import Detector
 from tiler.observe.copies import Copies
@@ -70,7 +71,7 @@ def choose(loaded: LoadedConfig) -> tuple[Choice, ...]:
     """What each stage is to run on, before anything is opened; `Stages.choices` says where it landed.
 
     Raises:
-        InputError: the config insists on a device that cannot be used.
+        InputError: the config insists on a device that cannot be used, or libx264 is to encode and cannot honour a key.
     """
     index, reason = wanted_device(loaded.config)
     tracker = tracker_name(loaded.config, index)
@@ -87,6 +88,8 @@ def choose(loaded: LoadedConfig) -> tuple[Choice, ...]:
     if index is not None and loaded.config.encoder.driver == "x264":
         _check_cpu(loaded.config, "encode", "libx264", "encoder.driver: x264")
         choices[5] = Choice("encode", "cpu", "libx264", "encoder.driver: x264")
+    if choices[5].backend == "libx264":
+        check_libx264(loaded.config.encoder, choices[5].reason)
     if loaded.config.detector == "none":
         choices = [c for c in choices if c.stage not in ("preprocess", "infer", "track")]
     return tuple(choices)

@@ -34,7 +34,7 @@ OUTPUTS = {
     "push": "rtsp://127.0.0.1:8554/mosaic",
     "pipe": "stdout",
     "clip": "../out/clip-{time}.mp4",
-    "tracks": "../out/reference.jsonl",
+    "tracks": "../out/tracks.jsonl",
 }
 """Where each kind of output goes in the reference."""
 

@@ -14,18 +14,18 @@ from tiler.compose.layout import LayoutError, place_tiles
 from tiler.config import document as yaml_document
 from tiler.config.document import Document, dotted, parse, parse_scalar
 from tiler.config.explain import explain, nearest
+from tiler.config.files import clashes, files_read
 from tiler.config.models import MAX_SOURCES, Config, DetectorConfig, PreviewConfig, Source, is_live, is_loopback
 from tiler.config.outputs import (
     TRACKS_SUFFIXES,
     VIDEO_SUFFIXES,
+    AnyOutput,
     ClipOutput,
     FileOutput,
-    PipeOutput,
     TracksOutput,
     kind_of,
     problem_of,
     sound_problem,
-    target_of,
 )
 from tiler.encode.parameters import contradictions
 from tiler.engines.shipped import find_model
@@ -44,28 +44,42 @@ class LoadedConfig:
 
     def resolve(self, uri: str) -> str:
         """A path relative to the YAML as an absolute one; URLs and devices untouched."""
-        if "://" in uri and not uri.startswith("file://"):
+        if _is_url(uri):
             return uri
         return str((self.folder / Path(uri.removeprefix("file://")).expanduser()).resolve())
 
-    def with_outputs(self, file: Path | None, tracks: Path | None) -> LoadedConfig:
+    def file_of(self, uri: str) -> Path | None:
+        """The file that a source is read from; None for a URL, a device, a sample, and what is not there."""
+        try:
+            path = None if _is_url(uri) else Path(self.resolve(uri))
+            return path if path is not None and path.is_file() else None
+        except (OSError, ValueError, RuntimeError):  # names that no file system takes
+            return None
+
+    def with_outputs(self, file: Path | None, tracks: Path | None, report: Path | None = None) -> LoadedConfig:
         """The same config with the outputs of the command line, which start from the current folder.
 
-        `file` takes the place of the config's file outputs, `tracks` that of its tracks outputs.
+        `file` takes the place of the config's file outputs, `tracks` that of its tracks outputs. `report` is none of
+        the config's, but must not be one of its files either.
 
         Raises:
-            InputError: a suffix that is not accepted.
+            InputError: a suffix that is not accepted, or a file that the run reads or writes already.
         """
-        outputs = list(self.config.outputs)
+        outputs = _outputs_of(self.config)
         if file is not None:
             _check_suffix("-o", str(file), VIDEO_SUFFIXES)
-            outputs = [o for o in outputs if not isinstance(o, FileOutput)]
-            outputs.append(FileOutput(file=str(file.absolute())))
+            outputs = {where: o for where, o in outputs.items() if not isinstance(o, FileOutput)}
+            outputs["-o",] = FileOutput(file=str(file.absolute()))
         if tracks is not None:
             _check_suffix("--tracks", str(tracks), TRACKS_SUFFIXES)
-            outputs = [o for o in outputs if not isinstance(o, TracksOutput)]
-            outputs.append(TracksOutput(tracks=str(tracks.absolute())))
-        return replace(self, config=self.config.model_copy(update={"outputs": outputs}))
+            outputs = {where: o for where, o in outputs.items() if not isinstance(o, TracksOutput)}
+            outputs["--tracks",] = TracksOutput(tracks=str(tracks.absolute()))
+        files = files_read(self)
+        for where, key, problem in clashes(self, files, outputs):
+            raise InputError(f"{dotted(where)}: {problem} (got {_short(getattr(outputs[where], key))})")
+        if report is not None and (taken := files.claim(report, "the report")) is not None:
+            raise InputError(f"--report: {taken} (got {_short(str(report))})")
+        return replace(self, config=self.config.model_copy(update={"outputs": list(outputs.values())}))
 
     def for_preview(self, duration_s: float | None) -> LoadedConfig:
         """The same config to look at: files in their own time and round and round, low latency, and no outputs.
@@ -266,32 +280,22 @@ def _check_source(loaded: LoadedConfig, index: int, source: Source, report: _Fin
             describe(source.uri)
         except InputError as error:
             report.at(("sources", index, "uri"), str(error))
-    elif "://" not in source.uri or source.uri.startswith("file://"):
-        try:
-            exists = Path(loaded.resolve(source.uri)).is_file()
-        except (OSError, ValueError, RuntimeError):
-            exists = False
-        if not exists:
-            message = f"there is no such file (got {_short(source.uri)}, in {loaded.folder})"
-            report.at(("sources", index, "uri"), message)
+    elif not _is_url(source.uri) and loaded.file_of(source.uri) is None:
+        message = f"there is no such file (got {_short(source.uri)}, in {loaded.folder})"
+        report.at(("sources", index, "uri"), message)
 
 
 def _check_outputs(loaded: LoadedConfig, report: _Findings) -> None:
-    seen: dict[str, str] = {}
-    for index, output in enumerate(loaded.config.outputs):
-        key = kind_of(output)
-        problem = problem_of(output, loaded.config.encoder)
-        if problem is not None:
-            report.at(("outputs", index, problem[0]), f"{problem[1]} (got {_short(getattr(output, problem[0]))})")
-            continue
-        try:
-            path = "stdout" if isinstance(output, PipeOutput) else loaded.resolve(target_of(output))
-        except (ValueError, RuntimeError, OSError) as error:
-            report.at(("outputs", index, key), str(error))
-            continue
-        if path in seen:
-            report.at(("outputs", index, key), f"{seen[path]} writes to the same file")
-        seen[path] = f"outputs[{index}]"
+    outputs = _outputs_of(loaded.config)
+    alone = [(where, problem_of(output, loaded.config.encoder)) for where, output in outputs.items()]
+    found = [(where, *problem) for where, problem in alone if problem is not None]
+    for where, key, problem in [*found, *clashes(loaded, files_read(loaded), outputs)]:
+        report.at((*where, key), f"{problem} (got {_short(getattr(outputs[where], key))})")
+
+
+def _outputs_of(config: Config) -> dict[yaml_document.Path, AnyOutput]:
+    """By where they stand."""
+    return {("outputs", index): output for index, output in enumerate(config.outputs)}
 
 
 def _check_audio(loaded: LoadedConfig, report: _Findings) -> None:
@@ -332,6 +336,10 @@ def _check_preview(loaded: LoadedConfig, report: _Findings) -> None:
             f"anybody who reaches {preview.host} could watch and control the run; accepted: 127.0.0.1 (this machine "
             "only), any address with preview.token, or preview.behind_proxy: true if a proxy in front asks who comes",
         )
+
+
+def _is_url(uri: str) -> bool:
+    return "://" in uri and not uri.startswith("file://")
 
 
 def _check_suffix(option: str, name: str, accepted: Sequence[str]) -> None:

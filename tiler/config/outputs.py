@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv")
 TRACKS_SUFFIXES = (".txt", ".jsonl")
+HLS_PLAYLIST, HLS_HEADER = "index.m3u8", "init.mp4"
+"""Files in the folder of an HLS output, beside its numbered segments."""
 WHIP_SCHEMES = ("whip", "whips")
 """WHIP over http and https."""
 PUSH_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "udp", "tcp", *WHIP_SCHEMES)
@@ -125,6 +127,27 @@ def target_of(output: AnyOutput) -> str:
     'udp://10.0.0.9:5000'
     """
     return str(getattr(output, kind_of(output)))
+
+
+def index_beside(pattern: Path) -> Path:
+    """The list of a pattern that names none.
+
+    >>> str(index_beside(Path("out/cam-{time}.mp4"))), str(index_beside(Path("out/{index}.mp4")))
+    ('out/cam.jsonl', 'out/index.jsonl')
+    """
+    stem = pattern.stem.replace("{time}", "").replace("{index}", "").strip("-_. ")
+    return pattern.with_name(f"{stem or 'index'}.jsonl")
+
+
+def tracks_file(path: Path, stream: str, *, alone: bool) -> Path:
+    """The file of a stream's tracks: MOT text does not say of which stream a line is, so that each of several has one.
+
+    >>> str(tracks_file(Path("out/t.txt"), "left", alone=False)), str(tracks_file(Path("t.jsonl"), "left", alone=False))
+    ('out/t.left.txt', 't.jsonl')
+    """
+    if alone or path.suffix.lower() != ".txt":
+        return path
+    return path.with_name(f"{path.stem}.{stream}{path.suffix}")
 
 
 def problem_of(output: AnyOutput, encoder: EncoderConfig) -> tuple[str, str] | None:

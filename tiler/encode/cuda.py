@@ -7,7 +7,7 @@ from collections.abc import Callable
 from tiler.config.models import EncoderConfig, MosaicConfig
 from tiler.encode.base import Encoder
 from tiler.encode.nvenc import NvencMissingError
-from tiler.encode.parameters import BACKEND_NAMES, Backend, refused
+from tiler.encode.parameters import BACKEND_NAMES, Backend, check_libx264
 from tiler.errors import InputError, StageError
 from tiler.observe.copies import Copies
 
@@ -46,9 +46,7 @@ def open_cuda_encoder(
     reason = "; ".join(missing) or "encoder.driver: x264"
     if config.driver not in ("auto", "x264"):
         raise InputError(f"encoder.driver: {config.driver} cannot be used: {reason}; accepted here: auto, x264")
-    found = refused(config, "libx264")
-    if found:
-        raise InputError("\n".join([*found, f"(libx264 encodes, because: {reason})"]))
+    check_libx264(config, reason)
     from tiler.encode.readback_cuda import ReadbackEncoder
 
     return _checked(ReadbackEncoder(mosaic, config, threads, device, copies), reason)

@@ -90,6 +90,17 @@ def refused(config: EncoderConfig, backend: Backend) -> tuple[str, ...]:
     return tuple(found)
 
 
+def check_libx264(config: EncoderConfig, reason: str) -> None:
+    """See that libx264 can honour every key, where it encodes for this reason.
+
+    Raises:
+        InputError: the keys that it cannot, one a line, and the reason.
+    """
+    found = refused(config, "libx264")
+    if found:
+        raise InputError("\n".join([*found, f"(libx264 encodes, because: {reason})"]))
+
+
 def contradictions(config: EncoderConfig) -> list[str]:
     """Keys that no encoder can honour together, one line each."""
     found = []

@@ -7,13 +7,11 @@ import sys
 from pathlib import Path
 
 from tiler.config.models import MosaicConfig
-from tiler.config.outputs import HlsOutput, PipeOutput
+from tiler.config.outputs import HLS_HEADER, HLS_PLAYLIST, HlsOutput, PipeOutput
 from tiler.errors import InputError, StageError
 from tiler.output.file import check_writable
 from tiler.output.mux import FRAGMENTED, MATROSKA, Muxer
 from tiler.types import SoundFormat
-
-PLAYLIST = "index.m3u8"
 
 
 class HlsWriter(Muxer):
@@ -26,7 +24,7 @@ class HlsWriter(Muxer):
         Raises:
             InputError: it cannot be written.
         """
-        check_writable(folder / PLAYLIST, overwrite=True)
+        check_writable(folder / HLS_PLAYLIST, overwrite=True)
         flags = ["independent_segments", "program_date_time", "temp_file"]
         if output.keep_count:
             flags.append("delete_segments")
@@ -35,11 +33,12 @@ class HlsWriter(Muxer):
             "hls_list_size": str(output.keep_count),
             "hls_flags": "+".join(flags),
             "hls_segment_type": "fmp4",
+            "hls_fmp4_init_filename": HLS_HEADER,
             "hls_segment_filename": str(folder / "%d.m4s"),
             # A player that holds segments of an earlier run must not meet their names again.
             "hls_start_number_source": "epoch",
         }
-        super().__init__(str(folder / PLAYLIST), mosaic, codec, container="hls", options=options, sound=sound)
+        super().__init__(str(folder / HLS_PLAYLIST), mosaic, codec, container="hls", options=options, sound=sound)
 
 
 class PipeWriter(Muxer):

@@ -17,6 +17,7 @@ from tiler.config.outputs import (
     PipeOutput,
     PushOutput,
     SegmentsOutput,
+    index_beside,
     kind_of,
     sound_problem,
     target_of,
@@ -28,7 +29,7 @@ from tiler.output.file import FileWriter
 from tiler.output.live import HlsWriter, PipeWriter
 from tiler.output.outlet import Outlet, policy
 from tiler.output.push import PushWriter
-from tiler.output.segments import SegmentWriter, index_beside
+from tiler.output.segments import SegmentWriter
 from tiler.types import SoundFormat
 
 _FINISH_S = 30.0

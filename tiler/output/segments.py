@@ -190,15 +190,5 @@ class SegmentWriter:
         self._finish()
 
 
-def index_beside(pattern: Path) -> Path:
-    """The list of a pattern that names none.
-
-    >>> str(index_beside(Path("out/cam-{time}.mp4"))), str(index_beside(Path("out/{index}.mp4")))
-    ('out/cam.jsonl', 'out/index.jsonl')
-    """
-    stem = pattern.stem.replace("{time}", "").replace("{index}", "").strip("-_. ")
-    return pattern.with_name(f"{stem or 'index'}.jsonl")
-
-
 def _line(segment: Segment) -> str:
     return json.dumps(asdict(segment), ensure_ascii=False) + "\n"

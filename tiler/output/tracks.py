@@ -27,6 +27,7 @@ from typing import Any, TextIO, cast
 import numpy as np
 
 from tiler.closing import Closing
+from tiler.config.outputs import tracks_file
 from tiler.errors import InputError, StageError
 from tiler.output.file import check_writable
 from tiler.types import CLOCK_HZ, Tracks
@@ -272,10 +273,9 @@ def open_tracks(
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise InputError(f"output {path}: tracks need a name that ends in {' or '.join(SUFFIXES)}")
-    per_stream = suffix == ".txt" and (more or len(streams) > 1)
 
     def path_of(name: str) -> Path:
-        return path.with_name(f"{path.stem}.{name}{path.suffix}") if per_stream else path
+        return tracks_file(path, name, alone=len(streams) == 1 and not more)
 
     for target in sorted({path_of(name) for name, _ in streams}):
         check_writable(target, overwrite=overwrite)
