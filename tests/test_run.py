@@ -398,7 +398,7 @@ def test_signals_finalise_the_file(config: Path, tmp_path: Path, number: int, co
     text = config.read_text() + "duration_s: 60\n"
     config.write_text(text.replace("uri: a.mp4", "uri: a.mp4, loop: true, realtime: true"), encoding="utf-8")
     process = subprocess.Popen(
-        [sys.executable, "-c", "from tiler.cli import main; main()", "run", str(config), "--set", "detector=none"],
+        [sys.executable, "-m", "tiler", "run", str(config), "--set", "detector=none"],
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
         text=True,
