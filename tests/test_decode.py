@@ -19,8 +19,8 @@ from reading import decode, numbers, open_file, read_all
 
 from tiler.config.models import Source
 from tiler.decode import demuxed
+from tiler.decode.container import open_container
 from tiler.decode.cpu import PyavDecoder
-from tiler.decode.demuxed import open_container
 from tiler.decode.picture import PlaneMaker
 from tiler.errors import InputError, StageError
 from tiler.types import CLOCK_HZ, Matrix

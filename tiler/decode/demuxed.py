@@ -9,12 +9,12 @@ and the thread that reads frees everything as soon as FFmpeg comes back.
 
 from __future__ import annotations
 
+import logging
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator
 from fractions import Fraction
-from pathlib import Path
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import av
 from av.container import InputContainer
@@ -24,10 +24,14 @@ from tiler.closing import Closing
 from tiler.config.models import Source
 from tiler.decode.base import StreamInfo
 from tiler.decode.clock import FileClock
+from tiler.decode.container import VideoPacket as VideoPacket
+from tiler.decode.container import VideoPackets, open_container
 from tiler.decode.picture import exact
 from tiler.decode.rewind import Beginning
 from tiler.errors import InputError, StageError, mask_uri
 from tiler.types import CLOCK_HZ, Frame
+
+logger = logging.getLogger(__name__)
 
 MAX_ERRORS_IN_A_ROW = 250
 """Packets in a row that FFmpeg may refuse before the stream counts as broken (10 s at 25 fps)."""
@@ -35,10 +39,9 @@ DEFAULT_FPS = Fraction(25)
 """The rate of a stream that says nothing about it: FFmpeg's own default for raw streams."""
 _START_SLACK_S = Fraction(1, 1000)
 """Matroska rounds timestamps to 1 ms: a picture this much before `start_s` still belongs to it."""
+_LONG_REST_S = 5
+"""Sound may end a little after the video; from this much on something is amiss."""
 _HIGHEST_FPS = 1000
-_PYAV = int(av.__version__.split(".")[0])
-_ANY_METADATA: dict[str, Any] = {"metadata_errors": "replace"} if _PYAV < 19 else {}
-"""PyAV takes tags that are not UTF-8 as they are since 19, before only when asked."""
 _NO_TIMESTAMPS = 0x80  # AVFMT_NOTIMESTAMPS
 
 
@@ -53,7 +56,6 @@ class Picture(Protocol):
 
 
 PictureT = TypeVar("PictureT", bound=Picture)
-VideoPacket: TypeAlias = "av.Packet[VideoStream]"
 
 
 class DemuxedDecoder(Closing, Generic[PictureT]):
@@ -89,6 +91,7 @@ class DemuxedDecoder(Closing, Generic[PictureT]):
         self._closed = False
         self._container: InputContainer | None = None
         self._newest: int | None = None
+        self._told = False
         self._shown: tuple[int | None, int | None, Fraction] = None, None, Fraction(0)
         self._open()
         self._frames = self._trimmed()
@@ -329,20 +332,31 @@ class DemuxedDecoder(Closing, Generic[PictureT]):
     def _packets(self) -> Iterator[VideoPacket | None]:
         """The packets, then None, for which the decoder gives out what it still holds."""
         assert self._container is not None
-        packets = self._container.demux(self._video)
-        while not self._closed:
-            try:
-                packet = next(packets)
-            except (StopIteration, IndexError):  # IndexError: PyAV's, when a stream turned up on the way
-                break
-            except av.FFmpegError as error:
-                yield None
-                raise self._failure(f"cannot read on: {said_by(error)}") from error
-            if packet.size:
+        packets = VideoPackets(self._source, self._container, self._video)
+        try:
+            for packet in packets.read(lambda: self._closed):
                 self._beginning.note(packet)
                 self._newest = packet.pts if packet.dts is None else packet.dts
                 yield packet
+        except (av.FFmpegError, TimeoutError) as error:
+            yield None
+            raise self._failure(f"cannot read on: {said_by(error)}") from error
+        self._tell_of(packets.rest_s)
         yield None
+
+    def _tell_of(self, rest_s: float) -> None:
+        """The video has ended; once, how much further its container goes."""
+        if rest_s < _LONG_REST_S or self._told or self._closed or self._container is None:
+            return
+        self._told = True
+        joins = "; options: {merge_pmt_versions: 1} reads on where other PIDs take over"
+        logger.warning(
+            "stream %s: the video of %s ends, and other streams of it go on for %.0f s%s",
+            self._source.id,
+            mask_uri(self._uri),
+            rest_s,
+            joins if self._container.format.name == "mpegts" else "",
+        )
 
     @property
     def lag_s(self) -> float:
@@ -363,25 +377,6 @@ class DemuxedDecoder(Closing, Generic[PictureT]):
 
     def _failure(self, message: str) -> StageError:
         return StageError("decode", message, stream=self._source.id)
-
-
-def open_container(source: Source, uri: str) -> InputContainer:
-    """What FFmpeg opens, with the source's options and timeout.
-
-    Raises:
-        av.FFmpegError, OSError, ValueError: it cannot.
-    """
-    options = {key: str(value) for key, value in source.options.items()}
-    timeout: tuple[float, float] | None = (source.timeout_s, source.timeout_s)
-    file_format = options.pop("format", "v4l2" if uri.startswith("/dev/video") else "") or None
-    if uri.startswith(("rtsp://", "rtsps://")):
-        options.setdefault("rtsp_transport", "tcp")  # UDP loses packets under load
-    if "://" not in uri and Path(uri).is_file():
-        uri, timeout = f"file:{uri}", None  # a colon in a file name is not a protocol
-    container: InputContainer = av.open(
-        uri, "r", format=file_format, options=options, timeout=timeout, **_ANY_METADATA
-    )
-    return container
 
 
 def _plane_size(first: Frame | StageError | None) -> tuple[int, int] | None:

@@ -15,7 +15,8 @@ from av.container import InputContainer
 
 from tiler.closing import Closing
 from tiler.config.models import Source
-from tiler.decode.demuxed import DEFAULT_FPS, open_container, said_by
+from tiler.decode.container import open_container
+from tiler.decode.demuxed import DEFAULT_FPS, said_by
 from tiler.decode.picture import exact
 from tiler.errors import InputError, mask_uri
 from tiler.types import CLOCK_HZ

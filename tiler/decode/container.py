@@ -1,0 +1,104 @@
+"""What FFmpeg opens, and the packets of its video among those of its other streams.
+
+All streams are asked for, and the others passed over here: PyAV skips what it is not asked for without giving back
+control, and each packet sets back its timeout. A video that stops while the sound goes on would neither be missed nor
+could it be closed. (Streams that turn up once the container is open are still skipped in there.)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import av
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from tiler.config.models import Source, is_live
+
+_PYAV = int(av.__version__.split(".")[0])
+_ANY_METADATA: dict[str, Any] = {"metadata_errors": "replace"} if _PYAV < 19 else {}
+"""PyAV takes tags that are not UTF-8 as they are since 19, before only when asked."""
+
+VideoPacket: TypeAlias = "av.Packet[VideoStream]"
+
+
+def open_container(source: Source, uri: str) -> InputContainer:
+    """What FFmpeg opens, with the source's options and timeout.
+
+    Raises:
+        av.FFmpegError, OSError, ValueError: it cannot.
+    """
+    options = {key: str(value) for key, value in source.options.items()}
+    timeout: tuple[float, float] | None = (source.timeout_s, source.timeout_s)
+    file_format = options.pop("format", "v4l2" if uri.startswith("/dev/video") else "") or None
+    if uri.startswith(("rtsp://", "rtsps://")):
+        options.setdefault("rtsp_transport", "tcp")  # UDP loses packets under load
+    if "://" not in uri and Path(uri).is_file():
+        uri, timeout = f"file:{uri}", None  # a colon in a file name is not a protocol
+    container: InputContainer = av.open(
+        uri, "r", format=file_format, options=options, timeout=timeout, **_ANY_METADATA
+    )
+    return container
+
+
+class VideoPackets:
+    """Reads the video of a container, from where it stands."""
+
+    def __init__(self, source: Source, container: InputContainer, video: VideoStream) -> None:
+        """
+        Args:
+            source: timeout_s is read from it: how long a live one may go on without its video.
+            container: of the source.
+            video: the stream of it whose packets are read.
+        """
+        self._container, self._video = container, video
+        self._timeout_s = source.timeout_s if is_live(source) and container.read_timeout is not None else None
+        self._times_s: dict[int, float] = {}
+        self._ahead_s: dict[int, float] = {}
+
+    @property
+    def rest_s(self) -> float:
+        """How much further than the video one of the other streams went, in s."""
+        return max(self._ahead_s.values(), default=0.0)
+
+    def read(self, closed: Callable[[], bool]) -> Iterator[VideoPacket]:
+        """The packets that hold data, until the container ends or `closed` says that nobody wants more.
+
+        Raises:
+            av.FFmpegError: FFmpeg lost the source.
+            TimeoutError: for too long, nothing but other streams came.
+        """
+        packets: Iterator[av.Packet[Any]] = self._container.demux()
+        index = self._video.index
+        asked_s = time.monotonic()
+        while not closed():
+            try:
+                packet = next(packets)
+            except (StopIteration, IndexError):  # IndexError: PyAV's, when a stream turned up on the way
+                return
+            if packet.size:
+                self._follow(packet)
+            if packet.stream_index == index and packet.size:
+                yield packet
+                asked_s = time.monotonic()
+            elif self._timeout_s is not None and time.monotonic() - asked_s >= self._timeout_s:
+                raise TimeoutError(f"no video within {self._timeout_s:g} s (timeout_s), while other streams go on")
+
+    def _follow(self, packet: av.Packet[Any]) -> None:
+        """Keep account of how far each stream went, whatever its timestamps begin with and go back to."""
+        if packet.dts is None:
+            return
+        index, time_s = packet.stream_index, packet.dts * float(packet.time_base)
+        last_s = self._times_s.get(index)
+        self._times_s[index] = time_s
+        step_s = 0.0 if last_s is None else max(0.0, time_s - last_s)
+        if index != self._video.index:
+            self._ahead_s[index] = self._ahead_s.get(index, 0.0) + step_s
+        elif last_s is None:  # others may begin long before it
+            self._ahead_s.clear()
+        else:
+            for other in self._ahead_s:
+                self._ahead_s[other] -= step_s
