@@ -43,6 +43,7 @@ _LONG_REST_S = 5
 """Sound may end a little after the video; from this much on something is amiss."""
 _HIGHEST_FPS = 1000
 _NO_TIMESTAMPS = 0x80  # AVFMT_NOTIMESTAMPS
+_DISCONTINUOUS = 0x200  # AVFMT_TS_DISCONT: MPEG-TS, MPEG-PS, HLS, Ogg
 
 
 class Picture(Protocol):
@@ -186,6 +187,7 @@ class DemuxedDecoder(Closing, Generic[PictureT]):
         self._tick = exact(self._video.time_base) or Fraction(1, CLOCK_HZ)
         # A raw stream: what FFmpeg says of its timestamps and durations is made up, and partly wrong.
         self._untimed = bool(self._container.format.flags & _NO_TIMESTAMPS)
+        self._joined = bool(self._container.format.flags & _DISCONTINUOUS)
 
     def _select(self, container: InputContainer) -> VideoStream:
         video = container.streams.best("video")
@@ -262,7 +264,7 @@ class DemuxedDecoder(Closing, Generic[PictureT]):
 
     def _stamper(self) -> Callable[[PictureT], int | None]:
         """Gives each picture its pts, or None to a duplicate; see FileClock."""
-        clock = FileClock(self._origin_s())
+        clock = FileClock(self._origin_s(), joined=self._joined)
         usual_s = 1 / (self._fps() or DEFAULT_FPS)
 
         def stamp(picture: PictureT) -> int | None:

@@ -236,7 +236,7 @@ class NvdecDecoder(DemuxedDecoder[NvPicture]):
 
     def _stamper(self) -> Callable[[NvPicture], int | None]:
         start = None if self._untimed else self._video.start_time
-        clock = TickClock(self._tick, 1 / (self._fps() or DEFAULT_FPS), start)
+        clock = TickClock(self._tick, 1 / (self._fps() or DEFAULT_FPS), start, joined=self._joined)
         if self._untimed:
             return lambda picture: clock.stamp(None, 0)
         return lambda picture: clock.stamp(picture.pts, picture.duration)
