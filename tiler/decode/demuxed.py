@@ -340,7 +340,7 @@ class DemuxedDecoder(Closing, Generic[PictureT]):
                 self._beginning.note(packet)
                 self._newest = packet.pts if packet.dts is None else packet.dts
                 yield packet
-        except (av.FFmpegError, TimeoutError) as error:
+        except av.FFmpegError as error:
             yield None
             raise self._failure(f"cannot read on: {said_by(error)}") from error
         self._tell_of(packets.rest_s)
