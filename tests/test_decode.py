@@ -149,11 +149,6 @@ def test_rotation_and_upright_size(tmp_path: Path, angle: int, clockwise: int) -
     assert decoder.info.size == frame.picture_size == ((96, 160) if clockwise % 180 else (160, 96))
 
 
-def test_sample_aspect(tmp_path: Path) -> None:
-    (frame,) = decode(write(tmp_path / "a.mkv", 1, sample_aspect=Fraction(16, 11)))
-    assert frame.sample_aspect == Fraction(16, 11)
-
-
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "ts"])
 def test_ntsc_timestamps_are_exact(tmp_path: Path, suffix: str) -> None:
     rate = Fraction(30000, 1001)

@@ -25,6 +25,8 @@ _PYAV = int(av.__version__.split(".")[0])
 _ANY_METADATA: dict[str, Any] = {"metadata_errors": "replace"} if _PYAV < 19 else {}
 """PyAV takes tags that are not UTF-8 as they are since 19, before only when asked."""
 
+_LONG_REST_S = 5
+"""Sound may end a little after the video; from this much on something is amiss."""
 _RTSP = ("rtsp://", "rtsps://")
 
 VideoPacket: TypeAlias = "av.Packet[VideoStream]"
@@ -89,9 +91,13 @@ class VideoPackets:
         self._ahead_s: dict[int, float] = {}
 
     @property
-    def rest_s(self) -> float:
-        """How much further than the video one of the other streams went, in s."""
-        return max(self._ahead_s.values(), default=0.0)
+    def rest(self) -> str:
+        """What is to be told of the other streams once the video has ended; empty when they end with it."""
+        rest_s = max(self._ahead_s.values(), default=0.0)
+        if rest_s < _LONG_REST_S:
+            return ""
+        joins = "; options: {merge_pmt_versions: 1} reads on where other PIDs take over"
+        return f"other streams of it go on for {rest_s:.0f} s" + joins * (self._container.format.name == "mpegts")
 
     def read(self, closed: Callable[[], bool]) -> Iterator[VideoPacket]:
         """The packets that hold data, until the container ends or `closed` says that nobody wants more.

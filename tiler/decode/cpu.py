@@ -12,7 +12,7 @@ from tiler.config.models import Source
 from tiler.decode.deinterlace import Deinterlacer
 from tiler.decode.demuxed import DEFAULT_FPS as DEFAULT_FPS
 from tiler.decode.demuxed import DemuxedDecoder, VideoPacket, said_by
-from tiler.decode.picture import PlaneMaker, colour_of, exact, rotation_of, sample_aspect_of
+from tiler.decode.picture import PlaneMaker, colour_of, exact, rotation_of
 from tiler.types import Frame
 
 
@@ -64,7 +64,7 @@ class PyavDecoder(DemuxedDecoder[av.VideoFrame]):
             matrix=colour.matrix,
             full_range=colour.full_range,
             rotation=rotation_of(picture, self._video.metadata),
-            sample_aspect=sample_aspect_of(self._video.sample_aspect_ratio),
+            sample_aspect=self._sample_aspect(),
             arrival_s=time.monotonic(),
             owner=owner,
         )

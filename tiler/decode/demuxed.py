@@ -26,7 +26,7 @@ from tiler.decode.base import StreamInfo
 from tiler.decode.clock import FileClock
 from tiler.decode.container import VideoPacket as VideoPacket
 from tiler.decode.container import VideoPackets, open_container
-from tiler.decode.picture import exact
+from tiler.decode.picture import exact, sample_aspect_of
 from tiler.decode.rewind import Beginning
 from tiler.errors import InputError, StageError, mask_uri
 from tiler.types import CLOCK_HZ, Frame
@@ -39,8 +39,6 @@ DEFAULT_FPS = Fraction(25)
 """The rate of a stream that says nothing about it: FFmpeg's own default for raw streams."""
 _START_SLACK_S = Fraction(1, 1000)
 """Matroska rounds timestamps to 1 ms: a picture this much before `start_s` still belongs to it."""
-_LONG_REST_S = 5
-"""Sound may end a little after the video; from this much on something is amiss."""
 _HIGHEST_FPS = 1000
 _NO_TIMESTAMPS = 0x80  # AVFMT_NOTIMESTAMPS
 _DISCONTINUOUS = 0x200  # AVFMT_TS_DISCONT: MPEG-TS, MPEG-PS, HLS, Ogg
@@ -184,6 +182,8 @@ class DemuxedDecoder(Closing, Generic[PictureT]):
         context = self._video.codec_context
         context.thread_type = "AUTO"
         context.thread_count = self._threads
+        stored, coded = exact(self._video.sample_aspect_ratio), exact(context.sample_aspect_ratio)
+        self._stored_aspect = None if stored == coded else stored
         self._tick = exact(self._video.time_base) or Fraction(1, CLOCK_HZ)
         # A raw stream: what FFmpeg says of its timestamps and durations is made up, and partly wrong.
         self._untimed = bool(self._container.format.flags & _NO_TIMESTAMPS)
@@ -343,22 +343,12 @@ class DemuxedDecoder(Closing, Generic[PictureT]):
         except av.FFmpegError as error:
             yield None
             raise self._failure(f"cannot read on: {said_by(error)}") from error
-        self._tell_of(packets.rest_s)
+        if packets.rest and not self._told and not self._closed:
+            self._told = True
+            logger.warning(
+                "stream %s: the video of %s ends, and %s", self._source.id, mask_uri(self._uri), packets.rest
+            )
         yield None
-
-    def _tell_of(self, rest_s: float) -> None:
-        """The video has ended; once, how much further its container goes."""
-        if rest_s < _LONG_REST_S or self._told or self._closed or self._container is None:
-            return
-        self._told = True
-        joins = "; options: {merge_pmt_versions: 1} reads on where other PIDs take over"
-        logger.warning(
-            "stream %s: the video of %s ends, and other streams of it go on for %.0f s%s",
-            self._source.id,
-            mask_uri(self._uri),
-            rest_s,
-            joins if self._container.format.name == "mpegts" else "",
-        )
 
     @property
     def lag_s(self) -> float:
@@ -369,6 +359,10 @@ class DemuxedDecoder(Closing, Generic[PictureT]):
     def _tick_of(self, picture: PictureT) -> Fraction:
         """The picture's time base."""
         return self._tick
+
+    def _sample_aspect(self) -> Fraction:
+        """The container's, where it overrules what is coded; else what is coded, which may change with any keyframe."""
+        return sample_aspect_of(self._stored_aspect or self._video.codec_context.sample_aspect_ratio)
 
     def _time_s(self, picture: PictureT) -> Fraction | None:
         return None if self._untimed or picture.pts is None else picture.pts * self._tick_of(picture)
