@@ -183,6 +183,16 @@ def test_start_is_exact(tmp_path: Path, suffix: str, start: int) -> None:
     assert [frame.pts for frame in frames] == [3600 * index for index in range(50 - start)]
 
 
+@pytest.mark.parametrize("start", [0, 24])
+def test_b_frames_in_avi_are_evenly_apart(tmp_path: Path, start: int) -> None:
+    """AVI has no timestamps, and FFmpeg makes up some in the order of decoding."""
+    path = write(tmp_path / "a.avi", 50, options={"bf": "2", "g": "12", "crf": "4"})
+    frames = decode(path, start_s=start / 25)
+    assert [frame.pts for frame in frames] == [3600 * index for index in range(len(frames))]
+    assert numbers(frames) == list(range(50 - len(frames), 50))
+    assert abs(len(frames) - (50 - start)) <= 1  # which one is at `start` is a guess, too
+
+
 def test_start_in_the_middle_of_a_picture_takes_the_next(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mp4", 10)
     assert numbers(decode(path, start_s=0.15))[0] == 4
