@@ -40,6 +40,16 @@ def test_file_clock_repairs() -> None:
     assert stamps(50, 51, 0, 1) == [0, 9000, 18000, 27000]
 
 
+def test_file_clock_follows_on_where_streams_were_joined() -> None:
+    def stamps(joined: bool, *frames: float) -> list[int | None]:
+        clock = FileClock(joined=joined)
+        return [clock.stamp(Fraction(frame) / 10, Fraction(1, 10)) for frame in frames]
+
+    assert stamps(True, 0, 1, 36000, 36001, 2, 3) == [0, 9000, 18000, 27000, 36000, 45000]
+    assert stamps(False, 0, 1, 36000, 36001, 2, 3) == [0, 9000, 324_000_000, 324_009_000, 324_018_000, 324_027_000]
+    assert stamps(True, 0, 1, 100) == [0, 9000, 900_000], "a camera that was away for some seconds"
+
+
 def test_live_clock_smooths_jitter_and_follows_jumps() -> None:
     clock = LiveClock()
     assert [clock.stamp(3000 * k, 7 + k / 30 + (k % 3) * 0.02) for k in range(6)] == [
@@ -58,12 +68,13 @@ ticks = st.fractions(min_value=Fraction(1, 100_000), max_value=1, max_denominato
     ticks,
     ticks,
     st.one_of(st.none(), st.integers(-1000, 1000)),
+    st.booleans(),
 )
 def test_the_tick_clock_is_the_file_clock(
-    pictures: list[tuple[int | None, int]], tick_s: Fraction, usual_s: Fraction, origin: int | None
+    pictures: list[tuple[int | None, int]], tick_s: Fraction, usual_s: Fraction, origin: int | None, joined: bool
 ) -> None:
-    ours = TickClock(tick_s, usual_s, origin)
-    theirs = FileClock(None if origin is None else origin * tick_s)
+    ours = TickClock(tick_s, usual_s, origin, joined=joined)
+    theirs = FileClock(None if origin is None else origin * tick_s, joined=joined)
     for pts, duration in pictures:
         expected = theirs.stamp(None if pts is None else pts * tick_s, duration * tick_s or usual_s)
         assert ours.stamp(pts, duration) == expected

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from pictures import video_frame, write
 from reading import decode, numbers, open_file, read_all
+from test_source import silent_server
 
 from tiler.errors import InputError, StageError
 
@@ -119,6 +120,50 @@ def test_a_password_never_shows() -> None:
             open_file(f"http://admin:hunter2@127.0.0.1:{port}/a?token=abc")
     assert "hunter2" not in str(caught.value)
     assert "abc" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "http", "rtmp", "rtsp", "udp"])
+def test_a_server_that_says_nothing_is_told_as_such(scheme: str) -> None:
+    with silent_server() as (port, _), pytest.raises(InputError) as caught:
+        open_file(f"{scheme}://127.0.0.1:{port}/live/key", timeout_s=0.3)
+    assert str(caught.value).endswith(": no answer within 0.3 s (timeout_s)")
+
+
+def test_an_rtsp_server_that_answers_with_nonsense_is_not_called_silent() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b"RTSP/1.0 200 OK\r\nCSeq: 1\r\n\r\n")
+                connection.recv(4096)
+
+        threading.Thread(target=serve, daemon=True).start()
+        with pytest.raises(InputError, match="cannot open") as caught:
+            open_file(f"rtsp://127.0.0.1:{server.getsockname()[1]}/x", timeout_s=60)
+    assert "no answer" not in str(caught.value)
+
+
+def test_a_server_that_falls_silent_is_told_as_such(tmp_path: Path) -> None:
+    data = write(tmp_path / "a.ts", 60, options={"g": "10", "tune": "zerolatency"}).read_bytes()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        hold = threading.Event()
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(data)
+                hold.wait(10)
+
+        threading.Thread(target=serve, daemon=True).start()
+        options = {"probesize": 20000, "analyzeduration": 100000}
+        uri = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        with open_file(uri, timeout_s=0.3, options=options) as decoder:
+            message = r"decode \(cam\): cannot read on: no answer within 0\.3 s \(timeout_s\)"
+            with pytest.raises(StageError, match=message):
+                read_all(decoder)
+        hold.set()
 
 
 def test_close_twice_and_read_after_it(tmp_path: Path) -> None:

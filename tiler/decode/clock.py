@@ -9,6 +9,8 @@ from tiler.types import CLOCK_HZ
 
 _BREAK = CLOCK_HZ
 """A step back of more than this (1 s) is a new beginning, not a glitch."""
+_JUMP = 10 * CLOCK_HZ
+"""A step ahead of more than this (10 s, as for the ffmpeg tool) is one, too, where joined streams keep their times."""
 _LIVE_TOLERANCE = CLOCK_HZ // 2
 """How far a live source's own clock may part from the time of arrival before it is set again."""
 
@@ -18,11 +20,17 @@ class FileClock:
 
     A picture with the timestamp of the one before is a duplicate. One that lies a little
     earlier (an unsorted file) is moved to one tick after the one before. One that lies
-    far earlier (joined streams) begins a new stretch that follows on without a gap.
+    far earlier (joined streams) begins a new stretch that follows on without a gap; where
+    the timestamps of joined streams are kept as they are, so does one that lies far later.
     """
 
-    def __init__(self, origin_s: Fraction | None = None) -> None:
-        """`origin_s`: the timestamp that becomes pts 0; that of the first picture when None."""
+    def __init__(self, origin_s: Fraction | None = None, *, joined: bool = False) -> None:
+        """
+        Args:
+            origin_s: the timestamp that becomes pts 0; that of the first picture when None.
+            joined: streams that were joined keep their timestamps in such a container, so that a long gap is none.
+        """
+        self._joined = joined
         self._origin = None if origin_s is None else origin_s * CLOCK_HZ
         self._next_s = origin_s or Fraction(0)
         self._last: int | None = None
@@ -46,7 +54,7 @@ class FileClock:
         if self._last is not None:
             if pts == self._last:
                 return None
-            if pts < self._last - _BREAK:
+            if pts < self._last - _BREAK or (self._joined and pts > self._last + _JUMP):
                 pts = self._last + self._last_duration
                 self._origin = ticks - pts
             elif pts < self._last:
@@ -59,13 +67,15 @@ class FileClock:
 class TickClock:
     """FileClock in whole numbers, for streams with one time base: the same pts for a fraction of the work."""
 
-    def __init__(self, tick_s: Fraction, usual_s: Fraction, origin: int | None) -> None:
+    def __init__(self, tick_s: Fraction, usual_s: Fraction, origin: int | None, *, joined: bool = False) -> None:
         """
         Args:
             tick_s: unit of the timestamps and durations.
             usual_s: duration of a picture that states none.
             origin: the timestamp that becomes pts 0; that of the first picture when None.
+            joined: as for FileClock.
         """
+        self._joined = joined
         unit = lcm(tick_s.denominator, usual_s.denominator, CLOCK_HZ)  # in 1 / unit s everything is whole
         self._scale = unit // tick_s.denominator * tick_s.numerator
         self._usual = unit // usual_s.denominator * usual_s.numerator
@@ -84,10 +94,10 @@ class TickClock:
             self._origin = time_
         stamp = _rounded(time_ - self._origin, self._divisor)
         last = self._last
-        if last is not None and stamp <= last:
+        if last is not None and (stamp <= last or (self._joined and stamp > last + _JUMP)):
             if stamp == last:
                 return None
-            if stamp < last - CLOCK_HZ:
+            if stamp < last - _BREAK or stamp > last:
                 stamp = last + max(1, _rounded(self._length, self._divisor))
                 self._origin = time_ - stamp * self._divisor
             else:

@@ -9,12 +9,12 @@ and the thread that reads frees everything as soon as FFmpeg comes back.
 
 from __future__ import annotations
 
+import logging
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator
 from fractions import Fraction
-from pathlib import Path
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import av
 from av.container import InputContainer
@@ -24,10 +24,14 @@ from tiler.closing import Closing
 from tiler.config.models import Source
 from tiler.decode.base import StreamInfo
 from tiler.decode.clock import FileClock
-from tiler.decode.picture import exact
+from tiler.decode.container import VideoPacket as VideoPacket
+from tiler.decode.container import VideoPackets, open_container
+from tiler.decode.picture import exact, sample_aspect_of
 from tiler.decode.rewind import Beginning
 from tiler.errors import InputError, StageError, mask_uri
 from tiler.types import CLOCK_HZ, Frame
+
+logger = logging.getLogger(__name__)
 
 MAX_ERRORS_IN_A_ROW = 250
 """Packets in a row that FFmpeg may refuse before the stream counts as broken (10 s at 25 fps)."""
@@ -36,10 +40,8 @@ DEFAULT_FPS = Fraction(25)
 _START_SLACK_S = Fraction(1, 1000)
 """Matroska rounds timestamps to 1 ms: a picture this much before `start_s` still belongs to it."""
 _HIGHEST_FPS = 1000
-_PYAV = int(av.__version__.split(".")[0])
-_ANY_METADATA: dict[str, Any] = {"metadata_errors": "replace"} if _PYAV < 19 else {}
-"""PyAV takes tags that are not UTF-8 as they are since 19, before only when asked."""
 _NO_TIMESTAMPS = 0x80  # AVFMT_NOTIMESTAMPS
+_DISCONTINUOUS = 0x200  # AVFMT_TS_DISCONT: MPEG-TS, MPEG-PS, HLS, Ogg
 
 
 class Picture(Protocol):
@@ -53,7 +55,6 @@ class Picture(Protocol):
 
 
 PictureT = TypeVar("PictureT", bound=Picture)
-VideoPacket: TypeAlias = "av.Packet[VideoStream]"
 
 
 class DemuxedDecoder(Closing, Generic[PictureT]):
@@ -89,6 +90,7 @@ class DemuxedDecoder(Closing, Generic[PictureT]):
         self._closed = False
         self._container: InputContainer | None = None
         self._newest: int | None = None
+        self._told = False
         self._shown: tuple[int | None, int | None, Fraction] = None, None, Fraction(0)
         self._open()
         self._frames = self._trimmed()
@@ -180,9 +182,12 @@ class DemuxedDecoder(Closing, Generic[PictureT]):
         context = self._video.codec_context
         context.thread_type = "AUTO"
         context.thread_count = self._threads
+        stored, coded = exact(self._video.sample_aspect_ratio), exact(context.sample_aspect_ratio)
+        self._stored_aspect = None if stored == coded else stored
         self._tick = exact(self._video.time_base) or Fraction(1, CLOCK_HZ)
         # A raw stream: what FFmpeg says of its timestamps and durations is made up, and partly wrong.
         self._untimed = bool(self._container.format.flags & _NO_TIMESTAMPS)
+        self._joined = bool(self._container.format.flags & _DISCONTINUOUS)
 
     def _select(self, container: InputContainer) -> VideoStream:
         video = container.streams.best("video")
@@ -259,7 +264,7 @@ class DemuxedDecoder(Closing, Generic[PictureT]):
 
     def _stamper(self) -> Callable[[PictureT], int | None]:
         """Gives each picture its pts, or None to a duplicate; see FileClock."""
-        clock = FileClock(self._origin_s())
+        clock = FileClock(self._origin_s(), joined=self._joined)
         usual_s = 1 / (self._fps() or DEFAULT_FPS)
 
         def stamp(picture: PictureT) -> int | None:
@@ -329,19 +334,20 @@ class DemuxedDecoder(Closing, Generic[PictureT]):
     def _packets(self) -> Iterator[VideoPacket | None]:
         """The packets, then None, for which the decoder gives out what it still holds."""
         assert self._container is not None
-        packets = self._container.demux(self._video)
-        while not self._closed:
-            try:
-                packet = next(packets)
-            except (StopIteration, IndexError):  # IndexError: PyAV's, when a stream turned up on the way
-                break
-            except av.FFmpegError as error:
-                yield None
-                raise self._failure(f"cannot read on: {said_by(error)}") from error
-            if packet.size:
+        packets = VideoPackets(self._source, self._container, self._video)
+        try:
+            for packet in packets.read(lambda: self._closed):
                 self._beginning.note(packet)
                 self._newest = packet.pts if packet.dts is None else packet.dts
                 yield packet
+        except av.FFmpegError as error:
+            yield None
+            raise self._failure(f"cannot read on: {said_by(error)}") from error
+        if packets.rest and not self._told and not self._closed:
+            self._told = True
+            logger.warning(
+                "stream %s: the video of %s ends, and %s", self._source.id, mask_uri(self._uri), packets.rest
+            )
         yield None
 
     @property
@@ -354,6 +360,10 @@ class DemuxedDecoder(Closing, Generic[PictureT]):
         """The picture's time base."""
         return self._tick
 
+    def _sample_aspect(self) -> Fraction:
+        """The container's, where it overrules what is coded; else what is coded, which may change with any keyframe."""
+        return sample_aspect_of(self._stored_aspect or self._video.codec_context.sample_aspect_ratio)
+
     def _time_s(self, picture: PictureT) -> Fraction | None:
         return None if self._untimed or picture.pts is None else picture.pts * self._tick_of(picture)
 
@@ -363,25 +373,6 @@ class DemuxedDecoder(Closing, Generic[PictureT]):
 
     def _failure(self, message: str) -> StageError:
         return StageError("decode", message, stream=self._source.id)
-
-
-def open_container(source: Source, uri: str) -> InputContainer:
-    """What FFmpeg opens, with the source's options and timeout.
-
-    Raises:
-        av.FFmpegError, OSError, ValueError: it cannot.
-    """
-    options = {key: str(value) for key, value in source.options.items()}
-    timeout: tuple[float, float] | None = (source.timeout_s, source.timeout_s)
-    file_format = options.pop("format", "v4l2" if uri.startswith("/dev/video") else "") or None
-    if uri.startswith(("rtsp://", "rtsps://")):
-        options.setdefault("rtsp_transport", "tcp")  # UDP loses packets under load
-    if "://" not in uri and Path(uri).is_file():
-        uri, timeout = f"file:{uri}", None  # a colon in a file name is not a protocol
-    container: InputContainer = av.open(
-        uri, "r", format=file_format, options=options, timeout=timeout, **_ANY_METADATA
-    )
-    return container
 
 
 def _plane_size(first: Frame | StageError | None) -> tuple[int, int] | None:

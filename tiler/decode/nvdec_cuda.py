@@ -45,7 +45,6 @@ from tiler.decode.keyframe import (
     parameters_of,
 )
 from tiler.decode.nvdec_session_cuda import NvdecSession, NvPicture, library
-from tiler.decode.picture import sample_aspect_of
 from tiler.decode.surfaces_cuda import SurfaceRing
 from tiler.errors import StageError
 from tiler.kernels import enqueue_cuda
@@ -183,7 +182,7 @@ class NvdecDecoder(DemuxedDecoder[NvPicture]):
                 raise
             raise self._refusal(str(error)) from error
         try:
-            look = look_of(picture, self._video.metadata, sample_aspect_of(self._video.sample_aspect_ratio))
+            look = look_of(picture, self._video.metadata, self._sample_aspect())
         except RefusedError as error:
             raise self._refusal(str(error)) from error
         self._waiting = False
@@ -236,7 +235,7 @@ class NvdecDecoder(DemuxedDecoder[NvPicture]):
 
     def _stamper(self) -> Callable[[NvPicture], int | None]:
         start = None if self._untimed else self._video.start_time
-        clock = TickClock(self._tick, 1 / (self._fps() or DEFAULT_FPS), start)
+        clock = TickClock(self._tick, 1 / (self._fps() or DEFAULT_FPS), start, joined=self._joined)
         if self._untimed:
             return lambda picture: clock.stamp(None, 0)
         return lambda picture: clock.stamp(picture.pts, picture.duration)

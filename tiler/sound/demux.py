@@ -15,7 +15,8 @@ from av.container import InputContainer
 
 from tiler.closing import Closing
 from tiler.config.models import Source
-from tiler.decode.demuxed import DEFAULT_FPS, open_container, said_by
+from tiler.decode.container import in_time, open_container
+from tiler.decode.demuxed import DEFAULT_FPS, said_by
 from tiler.decode.picture import exact
 from tiler.errors import InputError, mask_uri
 from tiler.types import CLOCK_HZ
@@ -64,9 +65,10 @@ class SoundInput(Closing):
             av.FFmpegError: it broke.
         """
         assert self._container is not None
-        for packet in self._container.demux(self._audio, *([self._video] if self._video is not None else [])):
-            if packet.size:
-                yield packet
+        with in_time(self._source):
+            for packet in self._container.demux(self._audio, *([self._video] if self._video is not None else [])):
+                if packet.size:
+                    yield packet
 
     def lap(self) -> Iterator[Any]:
         """Those of a file, from its start to its end; `length` is known then.
