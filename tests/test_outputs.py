@@ -67,6 +67,26 @@ def test_an_hls_folder_plays_and_keeps_what_it_should(tmp_path: Path, keep: int)
     assert frames == (75 if keep == 0 else 25)
 
 
+@pytest.mark.parametrize("full", ["segment", "playlist"])
+def test_a_full_disk_is_an_error_of_the_hls_folder_and_what_it_lists_plays(tmp_path: Path, full: str) -> None:
+    packets, mosaic = stream(75)
+    writer = HlsWriter(HlsOutput(hls="x", segment_s=1, keep_count=0), tmp_path, mosaic, "h264")
+    for packet in packets[:35]:
+        writer.write(packet)
+    listed = sorted(path.name for path in tmp_path.glob("*.m4s"))
+    name = "index.m3u8" if full == "playlist" else f"{int(listed[-1].partition('.')[0]) + 1}.m4s"
+    (tmp_path / f"{name}.tmp").symlink_to("/dev/full")
+    expected = f"{tmp_path / name}: No space left on device"
+    with pytest.raises(StageError, match=expected):
+        list(map(writer.write, packets[35:]))
+    with pytest.raises(StageError, match=expected):
+        writer.close()
+    playlist = (tmp_path / "index.m3u8").read_text()
+    assert [line for line in playlist.splitlines() if line.endswith(".m4s")] == listed
+    (tmp_path / "ended.m3u8").write_text(f"{playlist}#EXT-X-ENDLIST\n")  # a player would wait for more
+    assert counted(tmp_path / "ended.m3u8")[:2] == (10 * len(listed), True)
+
+
 def test_a_recording_started_and_stopped_in_the_middle_of_a_run_plays_from_its_start(
     tmp_path: Path, config: Callable[..., Path]
 ) -> None:
@@ -134,7 +154,11 @@ def test_a_full_disk_stops_that_output_alone_and_the_exit_code_says_so(
     tmp_path: Path, config: Callable[..., Path]
 ) -> None:
     (tmp_path / "full.mkv").symlink_to("/dev/full")
-    path = config("  - {file: full.mkv}\n  - {file: good.mp4}\n  - {segments: 's-{index}.mkv', every_s: 1}\n")
+    (tmp_path / "h").mkdir()
+    (tmp_path / "h/index.m3u8.tmp").symlink_to("/dev/full")
+    path = config(
+        "  - {file: full.mkv}\n  - {file: good.mp4}\n  - {segments: 's-{index}.mkv', every_s: 1}\n  - {hls: h}\n"
+    )
     done = subprocess.run(
         command(path, "--overwrite", "--report", str(tmp_path / "r.json")), capture_output=True, text=True, check=False
     )
@@ -142,11 +166,13 @@ def test_a_full_disk_stops_that_output_alone_and_the_exit_code_says_so(
     assert "file /dev/full: " in done.stderr
     assert "No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
-    full, good, row = json.loads((tmp_path / "r.json").read_text())["outputs"]
+    full, good, row, folder = json.loads((tmp_path / "r.json").read_text())["outputs"]
     assert (full["kind"], full["state"]) == ("file", "stopped")
     assert "No space left on device" in full["error"]
     assert (good["packets"], good["dropped"], good["error"]) == (50, 0, None)
     assert row["packets"] == 50
+    assert (folder["kind"], folder["state"]) == ("hls", "stopped")
+    assert folder["error"] == f"{tmp_path / 'h/index.m3u8'}: No space left on device"
     assert counted(tmp_path / "good.mp4")[0] == 50
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
+from typing import Any
 
 import av
 import av.error
@@ -45,6 +46,7 @@ class Muxer(Closing):
         options: Mapping[str, str] | None = None,
         origin: int | None = 0,
         sound: SoundFormat | None = None,
+        io_open: Callable[[str, int, dict[str, str]], Any] | None = None,
     ) -> None:
         """Choose the container; it is opened with the first packet.
 
@@ -56,6 +58,7 @@ class Muxer(Closing):
             options: of the format.
             origin: the tick at which the container's own time begins; that of the first packet when None.
             sound: of the packets' sound, None when they have none.
+            io_open: opens what FFmpeg writes, as PyAV says (path, flags, options); FFmpeg does it when absent.
 
         Raises:
             InputError: FFmpeg refuses it.
@@ -65,7 +68,7 @@ class Muxer(Closing):
         self._origin = origin
         given = {**(options or {}), **(_WITH_SOUND if sound is not None else {})}
         try:
-            self._container = av.open(target, "w", format=container, options=given)
+            self._container = av.open(target, "w", format=container, options=given, io_open=io_open)
             self._stream = self._container.add_mux_stream(codec, rate=mosaic.fps, width=mosaic.width,
                                                           height=mosaic.height)
             if sound is not None:
