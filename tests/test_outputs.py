@@ -67,6 +67,25 @@ def test_an_hls_folder_plays_and_keeps_what_it_should(tmp_path: Path, keep: int)
     assert frames == (75 if keep == 0 else 25)
 
 
+@pytest.mark.parametrize("keep", [0, 2])
+def test_an_hls_folder_keeps_no_more_after_a_restart_and_what_is_not_its_own(tmp_path: Path, keep: int) -> None:
+    packets, mosaic = stream(75)
+    earlier = [tmp_path / name for name in ("1700000001.m4s", "1700000002.m4s", "1700000099.m4s", "1700000100.m4s.tmp")]
+    strangers = [tmp_path / name for name in ("holiday.m4s", "170000001.m4s", "1700000001.m4s.txt", "1700000001.mp4")]
+    for path in (*earlier, *strangers):
+        path.write_bytes(b"earlier")
+    (tmp_path / "1700000003.m4s").symlink_to(strangers[0])
+    (tmp_path / "1700000004.m4s").mkdir()
+    others = [tmp_path / "1700000003.m4s", tmp_path / "1700000004.m4s", *strangers]
+    (tmp_path / "index.m3u8").write_text("#EXTM3U\n#EXTINF:1,\n1700000002.m4s\n#EXTINF:1,\nholiday.m4s\n")
+    with HlsWriter(HlsOutput(hls="x", segment_s=1, keep_count=keep), tmp_path, mosaic, "h264") as writer:
+        assert [path.exists() for path in earlier] == [keep == 0] * len(earlier)
+        list(map(writer.write, packets))
+    made = {path for path in tmp_path.glob("*.m4s*") if path not in others}
+    assert len(made) == (keep + 1 if keep else 8 + len(earlier))  # one that players may still be reading
+    assert all(path.exists() for path in others)
+
+
 @pytest.mark.parametrize("full", ["segment", "playlist"])
 def test_a_full_disk_is_an_error_of_the_hls_folder_and_what_it_lists_plays(tmp_path: Path, full: str) -> None:
     packets, mosaic = stream(75)

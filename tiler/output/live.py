@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +21,10 @@ from tiler.types import Packet, SoundFormat
 PLAYLIST = "index.m3u8"
 _UNFINISHED = ".tmp"
 """FFmpeg's suffix of what it renames when it is whole."""
+_SEGMENT = re.compile(rf"[0-9]{{10}}\.m4s({re.escape(_UNFINISHED)})?")
+"""Names that any run gives: they count from the second in which it began."""
+
+_log = logging.getLogger(__name__)
 
 
 class HlsWriter(Muxer):
@@ -26,7 +32,7 @@ class HlsWriter(Muxer):
 
     def __init__(self, output: HlsOutput, folder: Path, mosaic: MosaicConfig, codec: str,
                  sound: SoundFormat | None = None) -> None:
-        """Make the folder.
+        """Make the folder; what earlier runs left there goes, unless all is kept.
 
         Raises:
             InputError: it cannot be written.
@@ -47,6 +53,8 @@ class HlsWriter(Muxer):
         self._failures: list[str] = []
         super().__init__(str(folder / PLAYLIST), mosaic, codec, container="hls", options=options, sound=sound,
                          io_open=lambda path, flags, options: _HlsFile(path, self._failures))
+        if output.keep_count:  # FFmpeg deletes what this run has made
+            _delete_segments(folder)
 
     def write(self, packet: Packet) -> None:
         """See `Output.write`."""
@@ -63,6 +71,17 @@ class HlsWriter(Muxer):
     def _check(self) -> None:
         if self._failures:
             raise StageError("output", self._failures[0])
+
+
+def _delete_segments(folder: Path) -> None:
+    """Delete segments by their names, finished or not, and nothing else."""
+    for path in folder.iterdir():
+        if not _SEGMENT.fullmatch(path.name) or path.is_symlink() or not path.is_file():
+            continue
+        try:
+            path.unlink()
+        except OSError as error:
+            _log.warning("output hls: %s cannot be deleted: %s", path, error.strerror)
 
 
 class _HlsFile:
