@@ -47,6 +47,19 @@ def test_a_clip_holds_at_least_the_last_seconds_and_starts_at_a_keyframe(tmp_pat
         keeper.save(tmp_path / "named.mkv")
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
+def test_a_clip_that_the_disk_does_not_take_leaves_nothing_behind(tmp_path: Path, suffix: str) -> None:
+    packets, mosaic = stream(75)
+    keeper = Preroll(ClipOutput(clip="c-{index}.mp4"), tmp_path / "c-{index}.mp4", mosaic, "h264")
+    list(map(keeper.write, packets))
+    path = tmp_path / f"named.{suffix}"
+    (tmp_path / f".named.part.{suffix}").symlink_to("/dev/full")
+    with pytest.raises(StageError, match="No space left on device"):
+        keeper.save(path)
+    assert not list(tmp_path.iterdir())
+    assert counted(keeper.save(path))[0] == 75  # there is room again
+
+
 @pytest.mark.parametrize("keep", [0, 3])
 def test_an_hls_folder_plays_and_keeps_what_it_should(tmp_path: Path, keep: int) -> None:
     packets, mosaic = stream(75)
