@@ -12,18 +12,23 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import pictures
 import pytest
 from consumers import free_port
-from recordings import FPS, counted, playable, stream
+from recordings import FPS, counted, hevc_stream, playable, stream
 
 from tiler import stages
 from tiler.config.loader import load
-from tiler.config.outputs import ClipOutput, FileOutput, HlsOutput
+from tiler.config.models import MosaicConfig
+from tiler.config.outputs import ClipOutput, FileOutput, HlsOutput, SegmentsOutput
 from tiler.errors import ConfigError, InputError, StageError
 from tiler.observe.run import RunObserver
+from tiler.output.base import Output
 from tiler.output.clip import Preroll
+from tiler.output.file import FileWriter
 from tiler.output.live import HlsWriter
+from tiler.output.segments import SegmentWriter
 from tiler.pipeline import Run
 from tiler.types import Mosaic, Packet
 
@@ -58,6 +63,55 @@ def test_a_clip_that_the_disk_does_not_take_leaves_nothing_behind(tmp_path: Path
         keeper.save(path)
     assert not list(tmp_path.iterdir())
     assert counted(keeper.save(path))[0] == 75  # there is room again
+
+
+def write_hevc(folder: Path, kind: str, packets: list[Packet], mosaic: MosaicConfig) -> Path:
+    """What players open."""
+    path = folder / kind
+    writer: Output
+    if kind.startswith("clip"):
+        keeper = Preroll(ClipOutput(clip="{index}.mp4"), folder / "{index}.mp4", mosaic, "hevc")
+        list(map(keeper.write, packets))
+        return keeper.save(path)
+    if kind == "index.m3u8":
+        writer = HlsWriter(HlsOutput(hls="x", segment_s=1, keep_count=0), folder, mosaic, "hevc")
+    elif kind.startswith("s-"):
+        row = SegmentsOutput(segments="s-{index}" + path.suffix)
+        writer = SegmentWriter(row, folder / row.segments, folder / "s.jsonl", mosaic, "hevc")
+    else:
+        file = FileOutput(file=kind, fragmented=kind != "whole.mp4")
+        writer = FileWriter(file, path, mosaic, "hevc", overwrite=False)
+    list(map(writer.write, packets))
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize(
+    "kind", ["a.mp4", "whole.mp4", "a.mov", "s-000000.mp4", "clip.mp4", "clip.mov", "index.m3u8", "a.mkv"]
+)
+def test_hevc_is_tagged_as_players_of_apple_want_it_and_has_all_pictures(tmp_path: Path, kind: str) -> None:
+    packets, mosaic = hevc_stream(25)
+    path = write_hevc(tmp_path, kind, packets, mosaic)
+    with av.open(str(path)) as container:
+        video = container.streams.video[0]
+        tag, description = video.codec_context.codec_tag, video.codec_context.extradata
+        samples = [bytes(packet) for packet in container.demux(video) if packet.size]
+    assert counted(path)[:2] == (25, True)
+    if kind == "a.mkv":  # has no such tags
+        return
+    assert tag == "hvc1"
+    assert description is not None
+    assert len(description) > 23  # what is in front of the parameter sets (ISO/IEC 14496-15, 8.3.3.1.2)
+    assert not {32, 33, 34} & {sample[4] >> 1 & 63 for sample in samples}  # they must not be in hvc1's samples
+
+
+def test_hevc_that_begins_without_parameter_sets_plays_from_the_next_keyframe(tmp_path: Path) -> None:
+    (first, *others), mosaic = hevc_stream(25)
+    bare = first.data[first.data.index(b"\0\0\1\x4e") :]  # from its SEI on
+    path = write_hevc(tmp_path, "a.mp4", [Packet(bare, first.pts, first.dts, True), *others], mosaic)
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].codec_context.codec_tag == "hev1"
+    assert playable(path) == 15
 
 
 @pytest.mark.parametrize("keep", [0, 3])
