@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from fractions import Fraction
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -145,6 +146,35 @@ def test_an_output_that_hangs_in_close_costs_a_bounded_time() -> None:
     assert outlet.failed
     assert "did not finish" in str(outlet.error)
     never.set()
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [lambda outlet: outlet.put(packet(5)), lambda outlet: outlet.state, Outlet.report],
+    ids=["put", "state", "report"],
+)
+def test_a_call_may_end_while_somebody_asks_how_long_it_takes(
+    monkeypatch: pytest.MonkeyPatch, ask: Callable[[Outlet], Any]
+) -> None:
+    fake = Hangs()
+    outlet = Outlet("file", "a", fake, Policy(4, lossless=True))
+    outlet.put(packet(0))
+    assert fake.entered.wait(5)
+    for tick in range(1, 5):
+        outlet.put(packet(tick))  # the next one finds no room
+
+    def monotonic() -> float:
+        if threading.current_thread() is threading.main_thread() and not fake.gate.is_set():
+            fake.gate.set()
+            wait(lambda: outlet._busy_since_s is None)
+        return time.monotonic()
+
+    monkeypatch.setattr("tiler.output.outlet.time", SimpleNamespace(monotonic=monotonic))
+    ask(outlet)
+    assert fake.gate.is_set()
+    outlet.close()
+    assert outlet.error is None
+    assert fake.got[:5] == [0, 1, 2, 3, 4]
 
 
 def raises(at: int, error: Exception) -> Callable[[Packet], None]:

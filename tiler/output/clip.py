@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 
 from tiler.config.models import MosaicConfig
@@ -72,15 +73,18 @@ class Preroll:
             check_writable(target, overwrite=False)
             part = hidden(target)
             settings = FileOutput(file=part.name, fragmented=False)
-            with FileWriter(
-                settings, part, self._mosaic, self._codec, overwrite=True, origin=first, sound=self._sound
-            ) as file:
-                for packet in packets:
-                    file.write(packet)
             try:
+                with FileWriter(
+                    settings, part, self._mosaic, self._codec, overwrite=True, origin=first, sound=self._sound
+                ) as file:
+                    for packet in packets:
+                        file.write(packet)
                 part.rename(target)
             except OSError as error:
                 raise InputError(f"output {target}: cannot be written: {error.strerror}") from error
+            finally:  # a part that failed may be what fills the disk, and the next attempt has another name
+                with suppress(OSError):
+                    part.unlink(missing_ok=True)
         return target
 
     def close(self) -> None:

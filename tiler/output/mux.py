@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
+from typing import Any
 
 import av
 import av.error
+from av.stream import Stream
 
 from tiler.closing import Closing
 from tiler.config.models import MosaicConfig
@@ -30,6 +32,9 @@ MATROSKA = {"cluster_time_limit": str(round(_FRAGMENT_S * 1000)), "flush_packets
 _WITH_SOUND = {"max_interleave_delta": "1"}
 """FFmpeg holds pictures back, up to 10 s, until sound of their time has come: here one picture at most. Packets
 come in the right order anyway, and sound that does not come must not hold up anything."""
+_TAKE_HVC1 = ("mp4", "mov", "hls")
+_HEAD_BYTES = 1 << 16
+"""Enough of a keyframe for its parameter sets: FFmpeg decodes what it is given, which takes long in 4K."""
 
 
 class Muxer(Closing):
@@ -45,6 +50,7 @@ class Muxer(Closing):
         options: Mapping[str, str] | None = None,
         origin: int | None = 0,
         sound: SoundFormat | None = None,
+        io_open: Callable[[str, int, dict[str, str]], Any] | None = None,
     ) -> None:
         """Choose the container; it is opened with the first packet.
 
@@ -56,39 +62,66 @@ class Muxer(Closing):
             options: of the format.
             origin: the tick at which the container's own time begins; that of the first packet when None.
             sound: of the packets' sound, None when they have none.
+            io_open: opens what FFmpeg writes, as PyAV says (path, flags, options); FFmpeg does it when absent.
 
         Raises:
             InputError: FFmpeg refuses it.
         """
         self._name = target
+        self._mosaic, self._codec, self._sound_format = mosaic, codec, sound
         self._tick = 1 / mosaic.fps
         self._origin = origin
         given = {**(options or {}), **(_WITH_SOUND if sound is not None else {})}
         try:
-            self._container = av.open(target, "w", format=container, options=given)
-            self._stream = self._container.add_mux_stream(codec, rate=mosaic.fps, width=mosaic.width,
-                                                          height=mosaic.height)
-            if sound is not None:
-                with av.open(io.BytesIO(sound.header)) as parameters:
-                    self._sound = self._container.add_stream_from_template(parameters.streams.audio[0])
-                self._sound.time_base = TIME_BASE
+            self._container = av.open(target, "w", format=container, options=given, io_open=io_open)
+            self._stream: Stream | None = None
+            if codec != "hevc" or self._container.format.name not in _TAKE_HVC1:  # those need a keyframe first
+                self._stream = self._begin(self._mux_stream())
         except (av.error.FFmpegError, OSError) as error:
             raise InputError(f"output {target}: cannot be written: {error}") from error
-        self._stream.time_base = TIME_BASE
         self._closed = False
+
+    def _mux_stream(self) -> Stream:
+        return self._container.add_mux_stream(self._codec, rate=self._mosaic.fps, width=self._mosaic.width,
+                                              height=self._mosaic.height)
+
+    def _hvc1_stream(self, keyframe: bytes) -> Stream:
+        """HEVC as Apple's players and its rules for HLS want it: the parameter sets are with the index, and only there.
+
+        That does for the whole file, since one session encodes a run.
+        """
+        with av.open(io.BytesIO(keyframe[:_HEAD_BYTES]), format="hevc") as parameters:
+            template = parameters.streams.video[0]
+            if not template.codec_context.extradata or not template.codec_context.width:
+                return self._mux_stream()  # hev1, which finds them in a later keyframe
+            # opaque: by FFmpeg's decoder, for it need not have an encoder
+            stream = self._container.add_stream_from_template(template, opaque=True)
+        stream.codec_context.codec_tag = "hvc1"
+        return stream
+
+    def _begin(self, pictures: Stream) -> Stream:
+        """Add the sound behind the pictures."""
+        pictures.time_base = TIME_BASE
+        if self._sound_format is not None:
+            with av.open(io.BytesIO(self._sound_format.header)) as parameters:
+                self._sound = self._container.add_stream_from_template(parameters.streams.audio[0])
+            self._sound.time_base = TIME_BASE
+        return pictures
 
     def write(self, packet: Packet) -> None:
         """See `Output.write`."""
         if self._origin is None:
             self._origin = packet.pts
         out = av.Packet(packet.data)
-        out.stream = self._stream
         out.time_base = TIME_BASE  # the stream's own may change with the header
         out.pts = self._clock(packet.pts)
         out.dts = self._clock(packet.dts)
         out.duration = self._clock(packet.pts + 1) - self._clock(packet.pts)
         out.is_keyframe = packet.keyframe
         try:
+            if self._stream is None:
+                self._stream = self._begin(self._hvc1_stream(packet.data))
+            out.stream = self._stream
             self._container.mux(out)
             for sound in packet.sound:
                 self._write_sound(sound)

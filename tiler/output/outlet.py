@@ -144,7 +144,8 @@ class Outlet:
 
     def _held_s(self) -> float:
         """Seconds that the output has been in the call it is in."""
-        return 0.0 if self._busy_since_s is None else time.monotonic() - self._busy_since_s
+        since_s = self._busy_since_s  # read once: the outlet's thread may leave the call at any time
+        return 0.0 if since_s is None else time.monotonic() - since_s
 
     # The outlet's thread
 
@@ -282,8 +283,9 @@ class Outlet:
     @property
     def error(self) -> str | None:
         """What is wrong now, or was when it stopped."""
-        if self._error is None and not self._stopped and self._held_s() >= self._limits.stall_s:
-            return f"has taken nothing for {self._held_s():.0f} s"
+        held_s = self._held_s()
+        if self._error is None and not self._stopped and held_s >= self._limits.stall_s:
+            return f"has taken nothing for {held_s:.0f} s"
         return self._error
 
     @property
