@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from tiler.config.models import Source, is_live
+from tiler.config.models import Source, is_remote
 from tiler.decode.base import Decoder, Reader, ReaderCounts, StreamInfo, UndecodableError
 from tiler.decode.clock import LiveClock
 from tiler.decode.cpu import DEFAULT_FPS, PyavDecoder
@@ -94,7 +94,7 @@ class SourceReader(Reader):
         self.outage: str | None = None
         self.info: StreamInfo | None = None
         self.endless = False
-        self.remote = is_live(source.model_copy(update={"realtime": False}))
+        self.remote = is_remote(source)
         self._live, self._late = live, late
         self._open: Callable[[], Decoder] = lambda: opener(source, uri, stream, threads)
         self._where = mask_uri(uri)
