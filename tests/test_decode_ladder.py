@@ -237,6 +237,17 @@ def test_uploaded_pictures_may_change_their_size(tmp_path: Path, gpu: Gpu) -> No
         gpu.host.check()
 
 
+def test_sound_waits_for_uploaded_pictures_as_it_does_for_others(tmp_path: Path, gpu: Gpu) -> None:
+    """FFmpeg's threads hold pictures back; the reader tells the sound how long."""
+    path = write(tmp_path / "a.mp4", 20)
+    cpu = PyavDecoder(source_of(path), str(path), 1, 4)
+    decoder = gpu.upload_cuda.UploadDecoder(cpu, gpu.surfaces_cuda.SurfaceRing(10, DEVICE), Copies(), DEVICE)
+    with SourceReader(source_of(path), str(path), 1, 1, live=False, opener=lambda *_: decoder) as reader:
+        for _ in range(10):
+            assert decoder.read() is not None
+        assert reader.lag_s == cpu.lag_s > 0
+
+
 def test_upload_waits_for_a_surface_and_close_ends_it(tmp_path: Path, gpu: Gpu) -> None:
     path = write(tmp_path / "a.mp4", 9)
     ring = gpu.surfaces_cuda.SurfaceRing(1, DEVICE)
