@@ -31,18 +31,21 @@ class Hold:
     """Keeps the picture of a source while it is paused. One thread uses it."""
 
     def __init__(self) -> None:
-        self._kept: Shown | None = None
+        self._kept: Frame | None = None
 
     def apply(self, now: Shown, paused: bool) -> Shown:
-        """What to show: `now`, or while paused what was shown when that began."""
-        if not paused:
-            self._kept = None
+        """What to show: `now`, or while paused what was shown when that began. Each picture is new once."""
+        kept = self._kept
+        if paused and kept is not None:
+            return Shown(kept, False, State.PAUSED)
+        self._kept = now.frame if paused else None
+        if now.frame is None:
             return now
-        kept = self._kept or now
-        if kept.frame is None:
-            return kept
-        self._kept = kept
-        return Shown(kept.frame, False, State.PAUSED)
+        if paused:
+            return Shown(now.frame, now.new, State.PAUSED)
+        if kept is None or kept is now.frame:
+            return now
+        return Shown(now.frame, True, now.state)  # it may have come while paused
 
 
 @dataclass(frozen=True, slots=True)
