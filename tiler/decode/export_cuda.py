@@ -19,7 +19,7 @@ from typing import Any
 
 import cupy
 
-from tiler.decode.base import Needed
+from tiler.decode.base import Needed, close_readers
 from tiler.decode.handover import BLOCKS, Close, Ended, Handover, Job, Logged, Look, Opened, Refused, Seen, Start, Stop
 from tiler.decode.keyframe import RefusedError
 from tiler.decode.nvdec_cuda import NvdecDecoder
@@ -271,5 +271,4 @@ def serve(
     except (EOFError, OSError):
         pass  # the run is gone
     finally:
-        for reader in readers.values():
-            reader.close()
+        close_readers(readers.values())

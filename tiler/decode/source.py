@@ -32,6 +32,7 @@ _REFILL_AT = 2
 _BACKOFF = 1.5
 _LONGEST_WAIT_S = 30.0
 _JOIN_S = 0.9
+"""That `close` waits for the thread, counted from `stop`: readers that are stopped together are given it once."""
 
 
 def open_decoder(source: Source, uri: str, stream: int, threads: int) -> Decoder:
@@ -104,6 +105,7 @@ class SourceReader(Reader):
         self._bug: BaseException | None = None
         self._changed = threading.Condition()
         self._stop = threading.Event()
+        self._patient_until_s = 0.0
         self._thread = threading.Thread(target=self._run, name=f"tiler-decode-{source.id}", daemon=True)
         if not self.remote and not late:
             self._use(self._open())
@@ -140,12 +142,10 @@ class SourceReader(Reader):
         if self._thread.ident is not None:
             self._thread.join()
 
-    def close(self) -> None:
-        """Stop within a second; may be called twice.
-
-        A thread that waits inside FFmpeg for a network is left behind: it ends by itself
-        after at most `timeout_s`.
-        """
+    def stop(self) -> None:
+        """Let the thread end, and whoever waits for a frame go; without waiting."""
+        if not self._stop.is_set():
+            self._patient_until_s = time.monotonic() + _JOIN_S
         self._stop.set()
         with self._changed:
             self._finished = True
@@ -154,8 +154,16 @@ class SourceReader(Reader):
         decoder = self._decoder
         if decoder is not None:
             decoder.close()
+
+    def close(self) -> None:
+        """Stop within a second; may be called twice.
+
+        A thread that waits inside FFmpeg for a network is left behind: it ends by itself
+        after at most `timeout_s`.
+        """
+        self.stop()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
-            self._thread.join(_JOIN_S)
+            self._thread.join(max(0.0, self._patient_until_s - time.monotonic()))
 
     # The consumer's side
 
