@@ -31,6 +31,8 @@ _REFILL_AT = 2
 """Frames that are left when the thread of a full queue goes on: it is woken once for several of them."""
 _BACKOFF = 1.5
 _LONGEST_WAIT_S = 30.0
+_STEADY_S = 5.0
+"""A live source that has given pictures for so long is back; lost before that, it is in the same outage still."""
 _JOIN_S = 0.9
 """That `close` waits for the thread, counted from `stop`: readers that are stopped together are given it once."""
 
@@ -62,7 +64,8 @@ class SourceReader(Reader):
     A file is opened by the constructor, so that a wrong one is reported before the run
     starts; with `late`, by the thread, so that nobody has to wait for it. A live source
     (see `config.models.is_live`) is opened by the thread, and again whenever it breaks:
-    after `reconnect_s`, then half as long again each time, at most 30 s.
+    after `reconnect_s`, then half as long again each time, at most 30 s, until it has
+    given pictures for 5 s.
 
     What the attributes say is written by the thread.
     """
@@ -252,17 +255,22 @@ class SourceReader(Reader):
         """A live source: as long as the run lasts, through every outage."""
         clock = LiveClock()
         wait_s = self.source.reconnect_s
-        out = False
+        lost = False
         while not self._stop.is_set():
+            first_s: float | None = None
             try:
                 decoder = self._use(self._open())
                 for frame in self._frames_of(decoder):
-                    if out:
-                        out, self.outage = False, None
-                        self.counts.reconnects += self.counts.read > 1  # not when it first came up late
-                        logger.info("stream %s: back (%s)", self.source.id, self._where)
-                    wait_s = self.source.reconnect_s
                     now_s = time.monotonic()
+                    first_s = now_s if first_s is None else first_s
+                    if self.outage is not None:
+                        self.outage = None
+                        self.counts.reconnects += self.counts.read > 1  # not when it first came up late
+                    if now_s - first_s >= _STEADY_S:
+                        wait_s = self.source.reconnect_s
+                        if lost:
+                            lost = False
+                            logger.info("stream %s: back (%s)", self.source.id, self._where)
                     self._put(replace(frame, pts=clock.stamp(frame.pts, now_s), arrival_s=now_s))
                 why = "it ended"
             except UndecodableError as error:
@@ -273,10 +281,10 @@ class SourceReader(Reader):
                 self._decoder.close()
             if self._stop.is_set():
                 return
+            self.counts.errors += self.outage is None
             self.outage = why
-            if not out:
-                out = True
-                self.counts.errors += 1
+            if not lost:
+                lost = True
                 logger.warning(
                     "stream %s: lost (%s), trying again until it is back: %s",
                     self.source.id,
