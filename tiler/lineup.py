@@ -16,7 +16,7 @@ from typing import Protocol
 from tiler.compose.layout import place_tiles
 from tiler.config.models import Config, Source
 from tiler.control import Control, Wanted
-from tiler.decode.base import Reader, close_readers
+from tiler.decode.base import Reader
 from tiler.decode.feed import Hold, Shown
 from tiler.errors import InputError, mask_uri
 from tiler.observe.metrics import RateMeter
@@ -213,7 +213,8 @@ class Lineup:
     def close(self) -> None:
         """Stop, and close all; may be called twice."""
         self.stop()
-        close_readers(self._readers())
+        for reader in self._readers():
+            reader.close()
 
     def _readers(self) -> list[Reader]:
         return [stream.feed.reader for stream in self._streams if stream is not None]

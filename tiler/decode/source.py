@@ -63,7 +63,7 @@ class SourceReader(Reader):
 
     A file is opened by the constructor, so that a wrong one is reported before the run
     starts; with `late`, by the thread, so that nobody has to wait for it. A live source
-    (see `config.models.is_live`) is opened by the thread, and again whenever it breaks:
+    (see `config.models.is_remote`) is opened by the thread, and again whenever it breaks:
     after `reconnect_s`, then half as long again each time, at most 30 s, until it has
     given pictures for 5 s.
 
