@@ -127,9 +127,30 @@ def test_a_paused_source_keeps_its_picture_and_goes_on_with_the_newest() -> None
 
     assert hold.apply(Shown(None, False, State.WAITING), True) == Shown(None, False, State.WAITING)
     assert apply(0, False) == Shown(frames[0], True, State.LIVE)
-    assert apply(1, True) == Shown(frames[1], False, State.PAUSED)
+    assert apply(1, True) == Shown(frames[1], True, State.PAUSED)
     assert apply(2, True) == Shown(frames[1], False, State.PAUSED)
     assert apply(2, False) == Shown(frames[2], True, State.LIVE)
+
+
+@pytest.mark.parametrize("state", [State.LIVE, State.ENDED, State.STALE])
+def test_a_picture_that_came_while_its_source_was_paused_is_new_when_that_ends(state: State) -> None:
+    """Else the tracker would not look at it, and it would be shown with the tracks of the picture before."""
+    hold = Hold()
+    before, after = (picture(0, luma).frame for luma in (10, 20))
+    hold.apply(Shown(before, True, State.LIVE), False)
+    hold.apply(Shown(before, False, State.LIVE), True)
+    hold.apply(Shown(after, True, State.LIVE), True)
+    assert hold.apply(Shown(after, False, state), False) == Shown(after, True, state)
+    assert hold.apply(Shown(after, False, state), False) == Shown(after, False, state)
+
+
+def test_a_picture_that_stayed_while_its_source_was_paused_is_not_new_when_that_ends() -> None:
+    hold = Hold()
+    frame = picture(0, 10).frame
+    hold.apply(Shown(frame, True, State.LIVE), True)
+    assert hold.apply(Shown(frame, False, State.LIVE), False) == Shown(frame, False, State.LIVE)
+    hold.apply(Shown(frame, False, State.LIVE), True)
+    assert hold.apply(Shown(None, False, State.NO_SIGNAL), False) == Shown(None, False, State.NO_SIGNAL)
 
 
 def test_a_rearranged_mosaic_is_the_mosaic_of_the_new_config_everywhere() -> None:

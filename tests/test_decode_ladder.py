@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,9 +25,12 @@ from decode_parts import (
 )
 from pictures import write
 from PIL import Image
+from test_source import until
 
+from tiler.config.models import Source
 from tiler.decode.cpu import PyavDecoder
 from tiler.decode.keyframe import RefusedError
+from tiler.decode.source import SourceReader
 from tiler.errors import InputError
 from tiler.observe.copies import Copies
 
@@ -95,6 +99,67 @@ def test_a_wrong_file_is_no_step_down(tmp_path: Path, gpu: Gpu) -> None:
     with pytest.raises(InputError, match="cannot open"):
         opener(source_of(path), str(path), 1, 1)
     assert opener.steps == {}
+
+
+def without_keyframe(folder: Path) -> Path:
+    """Nine pictures that refer to one which is not there."""
+    cut, options = folder / "cut.mkv", {"g": "30", "bf": "0", "preset": "veryfast"}
+    whole = write(folder / "whole.mkv", 10, options=options)
+    with av.open(str(whole)) as given, av.open(str(cut), "w") as out:
+        video = out.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(video=0):
+            if packet.dts is not None and not packet.is_keyframe:
+                packet.stream = video
+                out.mux(packet)
+    return cut
+
+
+def camera(opener: Callable[..., Any], *connections: Path) -> SourceReader:
+    """A reader whose camera gives this each time it is reached."""
+    left = iter(connections)
+
+    def connect(source: Source, uri: str, stream: int, threads: int) -> Any:
+        return opener(source, str(next(left)), stream, threads)
+
+    source = source_of("rtsp://camera/main", reconnect_s=0.01)
+    return SourceReader(source, source.uri, 1, 1, live=True, opener=connect)
+
+
+@pytest.mark.parametrize("backend", ["PyNvVideoCodec", "PyAV CUDA"])
+def test_a_live_source_that_is_lost_before_its_first_keyframe_is_no_step_down(
+    tmp_path: Path, gpu: Gpu, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, backend: str
+) -> None:
+    if backend == "PyAV CUDA":
+        monkeypatch.setattr(gpu.pyav_cuda.PyavCudaDecoder, "_cuda_context", lambda self: CudaContext(self))
+        monkeypatch.setitem(sys.modules, "PyNvVideoCodec", None)
+    else:
+        gpu.refuse_hwaccel(monkeypatch, "no such codec")
+    good = write(tmp_path / "a.h264", 5)
+    with camera(gpu.opener(allow_cpu=False), *[without_keyframe(tmp_path)] * 3, *[good] * 9) as reader:
+        reader.start()
+        until(lambda: reader.finished or reader.counts.read >= 5)
+        assert reader.failure is None
+        assert reader.info is not None
+        assert reader.info.decoder == {"PyNvVideoCodec": "nvdec h264", "PyAV CUDA": "pyav-cuda h264"}[backend]
+    assert "decode (cam): no keyframe in 9 packets, then it ended" in caplog.text
+    assert f"{backend} does not decode it" not in caplog.text
+
+
+def test_what_nothing_was_decoded_of_may_still_be_refused(tmp_path: Path, gpu: Gpu) -> None:
+    connections = [without_keyframe(tmp_path), *[interlaced(tmp_path / "a.mkv")] * 2]
+    with camera(gpu.opener(allow_cpu=False), *connections) as reader:
+        reader.start()
+        until(lambda: reader.finished)
+        assert "PyNvVideoCodec: it is interlaced" in str(reader.failure)
+        assert "list decode in allow_cpu" in str(reader.failure)
+
+
+def test_a_file_without_a_keyframe_is_decoded_on_the_cpu(tmp_path: Path, gpu: Gpu) -> None:
+    path = without_keyframe(tmp_path)
+    opener = gpu.opener()
+    with opener(source_of(path), str(path), 1, 1) as decoder:
+        assert decoder.info.decoder == "pyav h264 + upload"
+    assert [reason for _, reason in opener.steps["cam"]] == ["no keyframe in 9 packets"] * 2
 
 
 NVENC = "Failed to load NVENC library: libnvidia-encode.so.1: cannot open shared object file\n\n=== TROUBLESHOOTING ==="
@@ -170,6 +235,17 @@ def test_uploaded_pictures_may_change_their_size(tmp_path: Path, gpu: Gpu) -> No
         ring.close()
         assert gpu.host.live_bytes == 0
         gpu.host.check()
+
+
+def test_sound_waits_for_uploaded_pictures_as_it_does_for_others(tmp_path: Path, gpu: Gpu) -> None:
+    """FFmpeg's threads hold pictures back; the reader tells the sound how long."""
+    path = write(tmp_path / "a.mp4", 20)
+    cpu = PyavDecoder(source_of(path), str(path), 1, 4)
+    decoder = gpu.upload_cuda.UploadDecoder(cpu, gpu.surfaces_cuda.SurfaceRing(10, DEVICE), Copies(), DEVICE)
+    with SourceReader(source_of(path), str(path), 1, 1, live=False, opener=lambda *_: decoder) as reader:
+        for _ in range(10):
+            assert decoder.read() is not None
+        assert reader.lag_s == cpu.lag_s > 0
 
 
 def test_upload_waits_for_a_surface_and_close_ends_it(tmp_path: Path, gpu: Gpu) -> None:

@@ -182,6 +182,28 @@ def test_a_stream_that_breaks_says_why_after_its_last_picture(
     assert reader.counts.errors == 1
 
 
+def test_no_room_for_a_new_size_ends_the_source_and_not_the_run(
+    tmp_path: Path, gpu: Gpu, opened: Callable[..., list[Any]]
+) -> None:
+    (process,) = opened(of_sizes(tmp_path, (130, 98), (202, 134)), slots=8)
+    gpu.host.limit_bytes = gpu.host.live_bytes
+    reader = process.readers[0]
+    assert len(read_through(reader)) == 7
+    assert str(reader.failure) == (
+        "decode (cam): no room on the GPU for 8 surfaces of 202x134: cudaErrorMemoryAllocation: out of memory"
+    )
+
+
+def test_without_room_for_its_first_size_a_source_is_left_to_the_run(
+    tmp_path: Path, gpu: Gpu, opened: Callable[..., list[Any]]
+) -> None:
+    gpu.host.limit_bytes = 100_000
+    (process,) = opened(write(tmp_path / "a.mp4", 3, size=(130, 98)), slots=4)
+    assert process.refusals == {
+        0: "no room on the GPU for 4 surfaces of 130x98: cudaErrorMemoryAllocation: out of memory"
+    }
+
+
 def test_a_mistake_of_ours_ends_the_run(
     tmp_path: Path, gpu: Gpu, opened: Callable[..., list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -221,10 +221,19 @@ def test_live_goes_stale_then_dark_and_comes_back() -> None:
 
 def test_live_source_that_never_comes_is_a_slate() -> None:
     feed, _, clock = live_feed()
+    assert feed.at(0).state == State.WAITING
     clock.now_s += 9.9
     assert feed.at(0).state == State.WAITING
     clock.now_s += 0.2
     assert told(feed.at(0)) == (None, False, State.NO_SIGNAL)
+
+
+def test_live_source_is_waited_for_from_the_first_tick_on() -> None:
+    feed, _, clock = live_feed()
+    clock.now_s += 45  # an engine was built
+    assert told(feed.at(0)) == (None, False, State.WAITING)
+    clock.now_s += 10
+    assert feed.at(0).state == State.NO_SIGNAL
 
 
 def test_paced_file_is_never_stale_and_ends() -> None:
@@ -260,6 +269,7 @@ def test_broken_file_in_a_live_mosaic_is_a_slate() -> None:
 @given(st.lists(st.tuples(st.floats(0, 5), st.booleans()), max_size=30))
 def test_live_state_follows_silence(steps: list[tuple[float, bool]]) -> None:
     feed, reader, clock = live_feed()
+    feed.at(0)
     last_s = clock.now_s
     came = False
     for pause_s, arrives in steps:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from click.testing import CliRunner
 from tiler import stages
 from tiler.cli import main
 from tiler.config.loader import load
-from tiler.errors import RunError
+from tiler.errors import InputError, RunError
 from tiler.infer.base import Answer
 from tiler.observe.run import RunObserver
 from tiler.pipeline import Run
@@ -222,6 +223,36 @@ def test_a_live_run_that_is_too_slow_leaves_ticks_out(config: Path, queued: bool
     assert report["frames"] + report["dropped_ticks"] == 30
     assert report["dropped_ticks"] >= 10
     assert 1.1 < time.monotonic() - began < 3.0
+
+
+def test_sources_that_hang_hold_up_neither_the_last_pictures_nor_each_other(tmp_path: Path) -> None:
+    """FFmpeg lets go of a network in its own time: each is given a second, and all of them the same one."""
+    path = tmp_path / "c.yaml"
+    sources = ", ".join(f"{{id: c{i}, uri: 'rtsp://camera{i}/main'}}" for i in range(6))
+    path.write_text(
+        f"sources: [{sources}]\nmosaic: {{width: 320, height: 192, fps: 25}}\ndetector: none\nduration_s: 0.4\n"
+        "outputs: [{file: out.mp4}]\n",
+        encoding="utf-8",
+    )
+    over = threading.Event()
+
+    def hangs(*_: object) -> Any:
+        over.wait()
+        raise InputError("nobody is there")
+
+    loaded = load(path)
+    built = stages.build(loaded, opener=hangs)
+    observer = RunObserver(loaded.config, built.choices, built.feeds, built.encoder)
+    try:
+        with Run(loaded, built, observer) as runner:
+            runner.start()
+            runner.wait()
+            ended_s = time.monotonic()
+        assert time.monotonic() - ended_s < 0.9  # they had their second when the run ended
+    finally:
+        over.set()
+    assert observer.report()["end_to_end"]["p99_ms"] < 900
+    assert observer.report()["seconds"] < 0.4 + 2
 
 
 def test_what_is_for_cuda_alone_is_said_to_be_unused(config: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Self
 
 import numpy as np
@@ -18,6 +18,7 @@ import pytest
 from pictures import number_of, write
 from PIL import Image
 
+import tiler.decode.source as source_module
 from tiler.config.models import Source
 from tiler.decode.base import StreamInfo, UndecodableError
 from tiler.decode.source import QUEUE_DEPTH, SourceReader
@@ -218,9 +219,65 @@ def test_live_source_reconnects_and_keeps_its_clock(caplog: pytest.LogCaptureFix
         assert reader.failure is None
         assert not reader.finished
     outages = [record.message for record in caplog.records if record.levelno == logging.WARNING]
-    assert len(outages) == 2
+    assert len(outages) == 1
     assert "connection reset" in outages[0]
     assert "hunter2" not in caplog.text
+
+
+class Waits(threading.Event):
+    """Stands in for a reader's stop: writes down how long it would wait, and ends it after so many times."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.asked: list[float | None] = []
+        self._count = count
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.asked.append(timeout)
+        if len(self.asked) == self._count:
+            self.set()
+        return self.is_set()
+
+
+def waits_of(reader: SourceReader, count: int) -> list[float | None]:
+    """How long a reader waits between its attempts."""
+    reader._stop = waits = Waits(count)
+    reader.start()
+    reader.wait()
+    return waits.asked
+
+
+def test_live_source_that_comes_and_goes_is_asked_less_and_less_often_and_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    decoders = [ListDecoder([0]) for _ in range(12)]
+    with caplog.at_level(logging.INFO), reader_of(*decoders, live=True, uri="http://cam/jpg", reconnect_s=1) as reader:
+        waits = waits_of(reader, 12)
+        assert waits[:4] == [1, 1.5, 2.25, 3.375]
+        assert waits[-1] == 30
+        assert (reader.counts.read, reader.counts.reconnects, reader.counts.errors) == (12, 11, 12)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_live_source_is_back_when_it_has_given_pictures_for_some_seconds(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now_s = 0.0
+
+    class SlowDecoder(ListDecoder):
+        def read(self) -> Frame | None:
+            nonlocal now_s
+            now_s += 2
+            return super().read()
+
+    monkeypatch.setattr(source_module, "time", SimpleNamespace(monotonic=lambda: now_s))
+    brief, steady = [0], [0, 180_000, 360_000, 540_000]
+    decoders = [SlowDecoder(stamps) for stamps in (brief, brief, steady, brief)]
+    with caplog.at_level(logging.INFO), reader_of(*decoders, live=True, uri="rtsp://cam/main", reconnect_s=1) as reader:
+        assert waits_of(reader, 4) == [1, 1.5, 1, 1.5]
+    assert [record.message.split(" (")[0] for record in caplog.records] == [
+        "stream cam: lost", "stream cam: back", "stream cam: lost",
+    ]  # fmt: skip
 
 
 def test_live_source_that_is_not_there_yet_is_no_error() -> None:

@@ -16,6 +16,7 @@ from typing import Protocol
 from tiler.compose.layout import place_tiles
 from tiler.config.models import Config, Source
 from tiler.control import Control, Wanted
+from tiler.decode.base import Reader
 from tiler.decode.feed import Hold, Shown
 from tiler.errors import InputError, mask_uri
 from tiler.observe.metrics import RateMeter
@@ -202,13 +203,21 @@ class Lineup:
         self._streams[stream.index] = None
         self._control.release(stream.index)
 
-    def close(self) -> None:
-        """Close the feeds of all, and take no more; may be called twice."""
+    def stop(self) -> None:
+        """Take no more sources, and no more pictures of those that are there; without waiting for any."""
         with self._changing:
             self._over = True
-        for stream in self._streams:
-            if stream is not None:
-                stream.feed.close()
+        for reader in self._readers():
+            reader.stop()
+
+    def close(self) -> None:
+        """Stop, and close all; may be called twice."""
+        self.stop()
+        for reader in self._readers():
+            reader.close()
+
+    def _readers(self) -> list[Reader]:
+        return [stream.feed.reader for stream in self._streams if stream is not None]
 
 
 def _cameras(config: Config) -> list[dict[Follow, Camera]]:

@@ -312,7 +312,7 @@ class Run:
         poll()
 
     def _finish(self) -> None:
-        self.lineup.close()
+        self.lineup.stop()  # closed below: the last pictures need not wait for sources that hang
         for worker in self._workers:
             worker.join(_JOIN_S)
         failure = next((w for w in self._workers if w.failure is not None), None)

@@ -17,7 +17,7 @@ from tiler.closing import Closing
 from tiler.compose.base import Compositor
 from tiler.config.loader import LoadedConfig
 from tiler.config.models import Config, DetectorConfig, Source
-from tiler.decode.base import Reader
+from tiler.decode.base import Reader, close_readers
 from tiler.decode.feed import LiveFeed, OfflineFeed
 from tiler.decode.source import Opener, SourceReader, open_decoder
 from tiler.encode.base import Encoder
@@ -184,7 +184,8 @@ class Stages:
 
     def close(self) -> None:
         """Free everything, the readers first, and what their pictures lie in last."""
-        parts = (*self.feeds, self.preprocessor, self.detector, self.reid, self.encoder, self.compositor)
+        close_readers(feed.reader for feed in self.feeds)
+        parts = (self.preprocessor, self.detector, self.reid, self.encoder, self.compositor)
         for part in (*parts, *self.processes):
             if part is not None:
                 part.close()

@@ -23,7 +23,15 @@ GUARD, FREED = 0xA5, 0xDD
 
 
 class OutOfMemoryError(MemoryError):
-    """As cupy.cuda.memory.OutOfMemoryError."""
+    """As cupy.cuda.memory.OutOfMemoryError, which the pool raises."""
+
+
+class CUDARuntimeError(RuntimeError):
+    """As cupy.cuda.runtime.CUDARuntimeError, which all else raises."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 class Memory(SimpleNamespace):
@@ -192,18 +200,22 @@ def _module(host: HostCupy) -> ModuleType:
         def __init__(self, mem: Any, offset: int) -> None:
             self.mem, self.ptr = mem, mem.ptr + offset
 
-    def allocated(size: int) -> Any:
+    def allocated(size: int, full: Exception) -> Any:
         if not getattr(current, "devices", None):
             raise RuntimeError("no device is current on this thread")
         with lock:
             if host.live_bytes + size > host.limit_bytes:
-                raise OutOfMemoryError(f"Out of memory allocating {size:,} bytes")
+                raise full
             host.live_bytes += size
             host.allocations += 1
         return device_memory(size)
 
     def alloc(size: int) -> MemoryPointer:
-        return MemoryPointer(allocated(size), 0)
+        return MemoryPointer(allocated(size, OutOfMemoryError(f"Out of memory allocating {size:,} bytes")), 0)
+
+    def memory(size: int) -> Any:
+        """Past the pool."""
+        return allocated(size, CUDARuntimeError(2, "cudaErrorMemoryAllocation: out of memory"))
 
     def get_mem_handle(address: int) -> bytes:
         return str(address).encode().ljust(64)
@@ -260,13 +272,14 @@ def _module(host: HostCupy) -> ModuleType:
     cupy.cuda = SimpleNamespace(  # type: ignore[attr-defined]
         Device=Device,
         Event=Event,
-        Memory=allocated,
+        Memory=memory,
         MemoryPointer=MemoryPointer,
         Stream=Stream,
         UnownedMemory=UnownedMemory,
         alloc=alloc,
         alloc_pinned_memory=alloc_pinned_memory,
         runtime=SimpleNamespace(
+            CUDARuntimeError=CUDARuntimeError,
             memcpyAsync=memcpy_async,
             memcpyHostToDevice=1,
             memcpyDeviceToDevice=3,

@@ -15,7 +15,16 @@ from tiler.config import document as yaml_document
 from tiler.config.document import Document, dotted, parse, parse_scalar
 from tiler.config.explain import explain, nearest
 from tiler.config.files import clashes, files_read
-from tiler.config.models import MAX_SOURCES, Config, DetectorConfig, PreviewConfig, Source, is_live, is_loopback
+from tiler.config.models import (
+    MAX_SOURCES,
+    Config,
+    DetectorConfig,
+    PreviewConfig,
+    Source,
+    is_live,
+    is_loopback,
+    is_remote,
+)
 from tiler.config.outputs import (
     TRACKS_SUFFIXES,
     VIDEO_SUFFIXES,
@@ -268,7 +277,7 @@ def _check(loaded: LoadedConfig, report: _Findings) -> None:
 def _check_source(loaded: LoadedConfig, index: int, source: Source, report: _Findings) -> None:
     if source.end_s is not None and source.end_s <= source.start_s:
         report.at(("sources", index, "end_s"), f"must be more than start_s ({source.start_s:g}) (got {source.end_s:g})")
-    if is_live(source.model_copy(update={"realtime": False})):
+    if is_remote(source):
         for key in ("start_s", "end_s", "loop"):
             if key in source.model_fields_set and getattr(source, key):
                 report.at(("sources", index, key), "a live source has no start, end or loop")

@@ -327,12 +327,15 @@ class Config(Model):
 
 
 def is_live(source: Source) -> bool:
-    """Whether a source delivers in its own time: `realtime: true`, a device, or a URL of a live protocol.
+    """Whether a source delivers in its own time: `realtime: true`, or `is_remote`."""
+    return source.realtime or is_remote(source)
+
+
+def is_remote(source: Source) -> bool:
+    """Whether a source is a device, or a URL of a live protocol: it is waited for, and opened again when it is lost.
 
     http(s) is live unless the path ends like a media file.
     """
-    if source.realtime:
-        return True
     scheme, separator, rest = source.uri.partition("://")
     scheme = scheme.lower()
     if not separator or scheme in ("sample", "file"):

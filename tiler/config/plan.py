@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from tiler.compose.layout import draw_layout, fit_picture, place_tiles
 from tiler.config.loader import LoadedConfig
-from tiler.config.models import DetectorConfig, Source, is_live
+from tiler.config.models import DetectorConfig, Source, is_live, is_remote
 from tiler.config.outputs import PipeOutput, kind_of, target_of
 from tiler.engines.registry import ModelSpec, load_model
 from tiler.errors import StageError, mask_uri
@@ -162,7 +162,7 @@ def resolve_plan(loaded: LoadedConfig, stages: Sequence[StagePlan]) -> Plan:
 def _look_for_sound(loaded: LoadedConfig) -> None:
     audio = loaded.config.audio
     for source in loaded.config.sources:
-        if audio is None or source.id != audio.source or is_live(source.model_copy(update={"realtime": False})):
+        if audio is None or source.id != audio.source or is_remote(source):
             continue
         from tiler.sound.demux import SoundInput
 
@@ -178,7 +178,7 @@ def _look(loaded: LoadedConfig, index: int) -> SourcePlan:
         spec = describe(source.uri)
         return SourcePlan(source, shown, (spec.width, spec.height), Fraction(spec.fps), spec.frames / float(spec.fps),
                           spec.codec)
-    if is_live(source.model_copy(update={"realtime": False})):
+    if is_remote(source):
         return SourcePlan(source, shown, None, None, None, "live")
     from tiler.decode.source import open_decoder
 

@@ -84,7 +84,7 @@ class CudaOpener:
             uri = str(resolve(uri).path)
         if (image := image_file(uri)) is not None:
             return self._uploading(StillDecoder(source, image, stream), stream, STILL_SURFACES)
-        ladder: list[tuple[str, Callable[[], Decoder]]] = [
+        ladder: list[tuple[str, Callable[[], NvdecDecoder | PyavCudaDecoder]]] = [
             (NVDEC, lambda: self._nvdec(source, uri, stream)),
             (PYAV_CUDA, lambda: PyavCudaDecoder(source, uri, stream, self._device)),
         ]
@@ -99,7 +99,8 @@ class CudaOpener:
                 if (source.id, backend) not in self._worked:
                     self._step_down(source.id, backend, str(error))
                 continue
-            self._worked.add((source.id, backend))
+            if decoder.proven:  # else the source ended before a keyframe, and the backend may refuse it yet
+                self._worked.add((source.id, backend))
             return decoder
         if not self._allow_cpu:
             known = [f"{backend}: {reason}" for backend, reason in self.steps.get(source.id, ())]
@@ -120,7 +121,7 @@ class CudaOpener:
             with cupy.cuda.Device(self._device):
                 ring.close()
 
-    def _nvdec(self, source: Source, uri: str, stream: int) -> Decoder:
+    def _nvdec(self, source: Source, uri: str, stream: int) -> NvdecDecoder:
         return NvdecDecoder(source, uri, stream, self._ring(stream, self._slots), self._device, self._needed)
 
     def _uploading(self, decoder: Decoder, stream: int, slots: int) -> Decoder:

@@ -19,7 +19,7 @@ from typing import Any
 
 import cupy
 
-from tiler.decode.base import Needed
+from tiler.decode.base import Needed, close_readers
 from tiler.decode.handover import BLOCKS, Close, Ended, Handover, Job, Logged, Look, Opened, Refused, Seen, Start, Stop
 from tiler.decode.keyframe import RefusedError
 from tiler.decode.nvdec_cuda import NvdecDecoder
@@ -32,6 +32,8 @@ from tiler.types import Frame
 _ALIGNMENT = 512
 _OWN_MAPPING = 2 << 20
 """Smaller allocations share a piece of memory, which is then mapped as a whole."""
+_OUT_OF_MEMORY = 2
+"""cudaErrorMemoryAllocation."""
 _STOP_CHECK_S = 0.05
 _PATIENCE_S = 10.0
 
@@ -98,6 +100,7 @@ class ExportRing:
 
         Raises:
             MemoryError: the device has no room for them, or too many older ones are still in use.
+            RefusedError: it has none for the first ones; the run's process may have set some aside.
         """
         shape = (width, height, sixteen_bit)
         number = 0
@@ -115,7 +118,15 @@ class ExportRing:
                     raise MemoryError(f"pictures of {BLOCKS} older sizes are still in use")
                 self._handover.wait_for_room(_STOP_CHECK_S)
                 self._free_left()
-            self._block = _Block(number, shape, self.slots)
+            try:
+                self._block = _Block(number, shape, self.slots)
+            except cupy.cuda.runtime.CUDARuntimeError as error:  # not the pool's MemoryError: this goes past the pool
+                if error.status != _OUT_OF_MEMORY:
+                    raise
+                if number == 0:
+                    size = f"{self.slots} surfaces of {width}x{height}"
+                    raise RefusedError(f"no room on the GPU for {size}: {error}") from error
+                raise MemoryError(str(error)) from error
         self._handover.map(number)
 
     def acquire(self, stopped: Callable[[], bool]) -> Loan | None:
@@ -260,5 +271,4 @@ def serve(
     except (EOFError, OSError):
         pass  # the run is gone
     finally:
-        for reader in readers.values():
-            reader.close()
+        close_readers(readers.values())

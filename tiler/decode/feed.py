@@ -31,18 +31,21 @@ class Hold:
     """Keeps the picture of a source while it is paused. One thread uses it."""
 
     def __init__(self) -> None:
-        self._kept: Shown | None = None
+        self._kept: Frame | None = None
 
     def apply(self, now: Shown, paused: bool) -> Shown:
-        """What to show: `now`, or while paused what was shown when that began."""
-        if not paused:
-            self._kept = None
+        """What to show: `now`, or while paused what was shown when that began. Each picture is new once."""
+        kept = self._kept
+        if paused and kept is not None:
+            return Shown(kept, False, State.PAUSED)
+        self._kept = now.frame if paused else None
+        if now.frame is None:
             return now
-        kept = self._kept or now
-        if kept.frame is None:
-            return kept
-        self._kept = kept
-        return Shown(kept.frame, False, State.PAUSED)
+        if paused:
+            return Shown(now.frame, now.new, State.PAUSED)
+        if kept is None or kept is now.frame:
+            return now
+        return Shown(now.frame, True, now.state)  # it may have come while paused
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +160,7 @@ class LiveFeed:
     """The frame that came last; never waits.
 
     A live source that is silent for `stale_after_s` is STALE, for `no_signal_after_s`
-    NO_SIGNAL, also when it never came. A file paced in real time is neither: it ends.
+    NO_SIGNAL, also when it has not come since the first tick. A file paced in real time is neither: it ends.
     """
 
     def __init__(
@@ -172,7 +175,7 @@ class LiveFeed:
         self.reader = reader
         self._mosaic = mosaic
         self._clock = clock
-        self._since_s = clock()
+        self._first_s: float | None = None  # of the first tick; the stages after this one may take minutes to build
         self._shown: Frame | None = None
         self._repeated = 0
 
@@ -186,20 +189,22 @@ class LiveFeed:
         new = newest is not None
         if newest is not None:
             self._shown = newest
-        state = self._state()
+        now_s = self._clock()
+        if self._first_s is None:
+            self._first_s = now_s
+        state = self._state(now_s - (self._first_s if self._shown is None else self._shown.arrival_s))
         self._repeated += state == State.LIVE and not new
         if state == State.NO_SIGNAL:
             return Shown(None, False, state)
         return Shown(self._shown, new, state)
 
-    def _state(self) -> State:
+    def _state(self, silent_s: float) -> State:
         if self.reader.finished:
             if self.reader.failure is not None or self._shown is None:
                 return State.NO_SIGNAL
             return State.LIVE if self.reader.endless else State.ENDED
         if not self.reader.remote:
             return State.WAITING if self._shown is None else State.LIVE
-        silent_s = self._clock() - (self._since_s if self._shown is None else self._shown.arrival_s)
         if silent_s >= self._mosaic.no_signal_after_s:
             return State.NO_SIGNAL
         if self._shown is None:

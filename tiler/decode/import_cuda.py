@@ -145,6 +145,10 @@ class ImportedReader(Reader):
         """What a closed source used belongs to the other process."""
 
     def close(self) -> None:
+        """As `stop`: there is no thread to wait for."""
+        self.stop()
+
+    def stop(self) -> None:
         """Take no more pictures; may be called twice."""
         if not self._closed:
             self._closed = True

@@ -26,7 +26,7 @@ from typing import Any, cast
 import av
 import cupy
 
-from tiler.config.models import Source, is_live
+from tiler.config.models import Source, is_live, is_remote
 from tiler.decode.annexb import has_room, put_start_codes
 from tiler.decode.base import Needed
 from tiler.decode.clock import TickClock
@@ -98,6 +98,11 @@ class NvdecDecoder(DemuxedDecoder[NvPicture]):
             cupy.cuda.Device(self._device).use()
         return super().read()
 
+    @property
+    def proven(self) -> bool:
+        """A keyframe came, and NVDEC takes it."""
+        return self._nvdec is not None
+
     def _name(self) -> str:
         nvdec = self._nvdec
         scaled = nvdec is not None and nvdec.size != (nvdec.look.width, nvdec.look.height)
@@ -139,7 +144,7 @@ class NvdecDecoder(DemuxedDecoder[NvPicture]):
             self._retired = None
         if packet is None:
             if self._nvdec is None and self._skipped:
-                raise self._refusal(f"no keyframe in {self._skipped} packets")
+                raise self._without_keyframe(ended=True)
             return [] if self._nvdec is None else self._nvdec.flush()
         self.errors += packet.is_corrupt
         keyframe = packet.is_keyframe
@@ -224,8 +229,13 @@ class NvdecDecoder(DemuxedDecoder[NvPicture]):
     def _skip(self) -> list[NvPicture]:
         self._skipped += 1
         if self._skipped >= MAX_WITHOUT_KEYFRAME:
-            raise self._refusal(f"no keyframe in {self._skipped} packets")
+            raise self._without_keyframe(ended=False)
         return []
+
+    def _without_keyframe(self, *, ended: bool) -> RefusedError | StageError:
+        """None came yet; but a live source that ended may begin with one when it is opened again."""
+        why = f"no keyframe in {self._skipped} packets"
+        return self._failure(f"{why}, then it ended") if ended and is_remote(self._source) else self._refusal(why)
 
     def _refusal(self, why: str) -> RefusedError | StageError:
         """Once a picture has been given out, no other backend can take over."""

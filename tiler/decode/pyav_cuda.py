@@ -18,7 +18,7 @@ import numpy as np
 from av.codec.hwaccel import HWAccel
 from av.video.codeccontext import VideoCodecContext
 
-from tiler.config.models import Source
+from tiler.config.models import Source, is_remote
 from tiler.decode.demuxed import DemuxedDecoder, VideoPacket, said_by
 from tiler.decode.keyframe import (
     MAX_DAMAGED_KEYFRAMES,
@@ -62,6 +62,11 @@ class PyavCudaDecoder(DemuxedDecoder[av.VideoFrame]):
         with cupy.cuda.Device(self._device):
             return super().read()
 
+    @property
+    def proven(self) -> bool:
+        """A keyframe came, and FFmpeg's CUDA decoder takes it."""
+        return self._context is not None
+
     def _name(self) -> str:
         return f"pyav-cuda {self._video.codec.canonical_name}"
 
@@ -84,7 +89,7 @@ class PyavCudaDecoder(DemuxedDecoder[av.VideoFrame]):
         if packet is None or not packet.is_keyframe:
             self._skipped += packet is not None
             if self._skipped >= MAX_WITHOUT_KEYFRAME or (packet is None and self._skipped):
-                raise self._refusal(f"no keyframe in {self._skipped} packets")
+                raise self._without_keyframe(ended=packet is None)
             return []
         return self._begun(packet)
 
@@ -131,6 +136,11 @@ class PyavCudaDecoder(DemuxedDecoder[av.VideoFrame]):
         context.extradata = self._video.codec_context.extradata
         context.thread_count = 1
         return context
+
+    def _without_keyframe(self, *, ended: bool) -> RefusedError | StageError:
+        """None came yet; but a live source that ended may begin with one when it is opened again."""
+        why = f"no keyframe in {self._skipped} packets"
+        return self._failure(f"{why}, then it ended") if ended and is_remote(self._source) else self._refusal(why)
 
     def _refusal(self, why: str) -> RefusedError | StageError:
         """Once a picture has been given out, no other backend can take over."""

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from tiler.config.models import Source, is_live
+from tiler.config.models import Source, is_remote
 from tiler.decode.base import Decoder, Reader, ReaderCounts, StreamInfo, UndecodableError
 from tiler.decode.clock import LiveClock
 from tiler.decode.cpu import DEFAULT_FPS, PyavDecoder
@@ -31,7 +31,10 @@ _REFILL_AT = 2
 """Frames that are left when the thread of a full queue goes on: it is woken once for several of them."""
 _BACKOFF = 1.5
 _LONGEST_WAIT_S = 30.0
+_STEADY_S = 5.0
+"""A live source that has given pictures for so long is back; lost before that, it is in the same outage still."""
 _JOIN_S = 0.9
+"""That `close` waits for the thread, counted from `stop`: readers that are stopped together are given it once."""
 
 
 def open_decoder(source: Source, uri: str, stream: int, threads: int) -> Decoder:
@@ -60,8 +63,9 @@ class SourceReader(Reader):
 
     A file is opened by the constructor, so that a wrong one is reported before the run
     starts; with `late`, by the thread, so that nobody has to wait for it. A live source
-    (see `config.models.is_live`) is opened by the thread, and again whenever it breaks:
-    after `reconnect_s`, then half as long again each time, at most 30 s.
+    (see `config.models.is_remote`) is opened by the thread, and again whenever it breaks:
+    after `reconnect_s`, then half as long again each time, at most 30 s, until it has
+    given pictures for 5 s.
 
     What the attributes say is written by the thread.
     """
@@ -94,7 +98,7 @@ class SourceReader(Reader):
         self.outage: str | None = None
         self.info: StreamInfo | None = None
         self.endless = False
-        self.remote = is_live(source.model_copy(update={"realtime": False}))
+        self.remote = is_remote(source)
         self._live, self._late = live, late
         self._open: Callable[[], Decoder] = lambda: opener(source, uri, stream, threads)
         self._where = mask_uri(uri)
@@ -104,6 +108,7 @@ class SourceReader(Reader):
         self._bug: BaseException | None = None
         self._changed = threading.Condition()
         self._stop = threading.Event()
+        self._patient_until_s = 0.0
         self._thread = threading.Thread(target=self._run, name=f"tiler-decode-{source.id}", daemon=True)
         if not self.remote and not late:
             self._use(self._open())
@@ -140,12 +145,10 @@ class SourceReader(Reader):
         if self._thread.ident is not None:
             self._thread.join()
 
-    def close(self) -> None:
-        """Stop within a second; may be called twice.
-
-        A thread that waits inside FFmpeg for a network is left behind: it ends by itself
-        after at most `timeout_s`.
-        """
+    def stop(self) -> None:
+        """Let the thread end, and whoever waits for a frame go; without waiting."""
+        if not self._stop.is_set():
+            self._patient_until_s = time.monotonic() + _JOIN_S
         self._stop.set()
         with self._changed:
             self._finished = True
@@ -154,8 +157,16 @@ class SourceReader(Reader):
         decoder = self._decoder
         if decoder is not None:
             decoder.close()
+
+    def close(self) -> None:
+        """Stop within a second; may be called twice.
+
+        A thread that waits inside FFmpeg for a network is left behind: it ends by itself
+        after at most `timeout_s`.
+        """
+        self.stop()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
-            self._thread.join(_JOIN_S)
+            self._thread.join(max(0.0, self._patient_until_s - time.monotonic()))
 
     # The consumer's side
 
@@ -244,17 +255,22 @@ class SourceReader(Reader):
         """A live source: as long as the run lasts, through every outage."""
         clock = LiveClock()
         wait_s = self.source.reconnect_s
-        out = False
+        lost = False
         while not self._stop.is_set():
+            first_s: float | None = None
             try:
                 decoder = self._use(self._open())
                 for frame in self._frames_of(decoder):
-                    if out:
-                        out, self.outage = False, None
-                        self.counts.reconnects += self.counts.read > 1  # not when it first came up late
-                        logger.info("stream %s: back (%s)", self.source.id, self._where)
-                    wait_s = self.source.reconnect_s
                     now_s = time.monotonic()
+                    first_s = now_s if first_s is None else first_s
+                    if self.outage is not None:
+                        self.outage = None
+                        self.counts.reconnects += self.counts.read > 1  # not when it first came up late
+                    if now_s - first_s >= _STEADY_S:
+                        wait_s = self.source.reconnect_s
+                        if lost:
+                            lost = False
+                            logger.info("stream %s: back (%s)", self.source.id, self._where)
                     self._put(replace(frame, pts=clock.stamp(frame.pts, now_s), arrival_s=now_s))
                 why = "it ended"
             except UndecodableError as error:
@@ -265,10 +281,10 @@ class SourceReader(Reader):
                 self._decoder.close()
             if self._stop.is_set():
                 return
+            self.counts.errors += self.outage is None
             self.outage = why
-            if not out:
-                out = True
-                self.counts.errors += 1
+            if not lost:
+                lost = True
                 logger.warning(
                     "stream %s: lost (%s), trying again until it is back: %s",
                     self.source.id,

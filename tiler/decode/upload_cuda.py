@@ -68,6 +68,11 @@ class UploadDecoder(Closing):
         return int(getattr(self._decoder, "errors", 0))
 
     @property
+    def lag_s(self) -> float:
+        """Of the other decoder; see `DemuxedDecoder.lag_s`."""
+        return float(getattr(self._decoder, "lag_s", 0.0))
+
+    @property
     def endless(self) -> bool:
         """The picture stays when no more come (an image)."""
         return bool(getattr(self._decoder, "endless", False))

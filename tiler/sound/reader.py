@@ -20,7 +20,7 @@ from av.bitstream import BitStreamFilterContext
 
 from tiler.closing import Closing
 from tiler.config.loader import LoadedConfig
-from tiler.config.models import Source, is_live
+from tiler.config.models import Source, is_remote
 from tiler.decode.demuxed import MAX_ERRORS_IN_A_ROW, said_by
 from tiler.errors import InputError, TilerError, mask_uri
 from tiler.sound.arrival import ArrivalClock
@@ -68,7 +68,7 @@ class Sound(Closing):
         self.stream = [source.id for source in config.sources].index(audio.source)
         self._source: Source = config.sources[self.stream]
         self._uri = loaded.resolve(self._source.uri)
-        self._remote = is_live(self._source.model_copy(update={"realtime": False}))
+        self._remote = is_remote(self._source)
         self._live = config.live
         self._tick = 1 / config.mosaic.fps
         self._codec = audio.codec
