@@ -202,6 +202,15 @@ def live_feed(*, endless: bool = False, remote: bool = True) -> tuple[LiveFeed, 
     return LiveFeed(reader, MosaicConfig(stale_after_s=2, no_signal_after_s=10), clock), reader, clock
 
 
+def test_only_pictures_that_came_while_ticks_were_left_out_are_drops() -> None:
+    """A source that is faster than the mosaic loses none by that: they are skipped, as of a file."""
+    feed, reader, _ = live_feed()
+    for pts, replaced in ((0, 1), (3000, 3), (6000, 5), (15000, 11), (18000, 13)):
+        reader.counts.dropped = replaced
+        feed.at(pts)
+    assert (feed.counts.skipped, feed.counts.dropped) == (7, 6)
+
+
 def test_live_goes_stale_then_dark_and_comes_back() -> None:
     feed, reader, clock = live_feed()
     assert told(feed.at(0)) == (None, False, State.WAITING)

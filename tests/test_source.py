@@ -250,13 +250,20 @@ def waits_of(reader: SourceReader, count: int) -> list[float | None]:
 def test_live_source_that_comes_and_goes_is_asked_less_and_less_often_and_said_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    decoders = [ListDecoder([0]) for _ in range(12)]
-    with caplog.at_level(logging.INFO), reader_of(*decoders, live=True, uri="http://cam/jpg", reconnect_s=1) as reader:
+    decoders = [ListDecoder([0], StageError("decode", "connection reset")) for _ in range(12)]
+    with caplog.at_level(logging.INFO), reader_of(*decoders, live=True, uri="rtsp://cam/main", reconnect_s=1) as reader:
         waits = waits_of(reader, 12)
         assert waits[:4] == [1, 1.5, 2.25, 3.375]
         assert waits[-1] == 30
         assert (reader.counts.read, reader.counts.reconnects, reader.counts.errors) == (12, 11, 12)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_a_snapshot_is_asked_for_as_often_as_the_config_says() -> None:
+    """A server that gives a picture and ends the connection by itself is well."""
+    decoders = [ListDecoder([0]) for _ in range(6)]
+    with reader_of(*decoders, live=True, uri="http://cam/jpg", reconnect_s=2) as reader:
+        assert waits_of(reader, 6) == [2] * 6
 
 
 def test_live_source_is_back_when_it_has_given_pictures_for_some_seconds(
@@ -272,7 +279,8 @@ def test_live_source_is_back_when_it_has_given_pictures_for_some_seconds(
 
     monkeypatch.setattr(source_module, "time", SimpleNamespace(monotonic=lambda: now_s))
     brief, steady = [0], [0, 180_000, 360_000, 540_000]
-    decoders = [SlowDecoder(stamps) for stamps in (brief, brief, steady, brief)]
+    broken = StageError("decode", "connection reset")
+    decoders = [SlowDecoder(stamps, broken) for stamps in (brief, brief, steady, brief)]
     with caplog.at_level(logging.INFO), reader_of(*decoders, live=True, uri="rtsp://cam/main", reconnect_s=1) as reader:
         assert waits_of(reader, 4) == [1, 1.5, 1, 1.5]
     assert [record.message.split(" (")[0] for record in caplog.records] == [

@@ -53,7 +53,9 @@ class HlsOutput(Model):
 
     hls: str = Field(min_length=1, description="folder; the playlist in it is index.m3u8")
     segment_s: float = Field(2.0, ge=1, le=60, description="seconds a segment; it is cut at the next keyframe")
-    keep_count: int = Field(6, ge=0, le=100_000, description="segments in the playlist, and one more on the disk; 0: all")
+    keep_count: int = Field(
+        6, ge=0, le=100_000, description="segments in the playlist, and one more on the disk; 0: all"
+    )
 
 
 class PushOutput(Model):

@@ -54,9 +54,9 @@ class FeedCounts:
 
     Attributes:
         read: frames taken from the decoder.
-        skipped: frames never shown, because a newer one was due at the same tick (offline).
+        skipped: frames never shown, because a newer one was due, or came live, for the same tick.
         repeated: ticks that showed the same frame once more.
-        dropped: frames never shown, because a newer one came before the tick (live).
+        dropped: frames never shown, because a newer one came while the run left ticks out (live).
         reconnects: times that a URL was opened again with success.
         errors: packets and pictures found damaged, and outages.
     """
@@ -177,14 +177,19 @@ class LiveFeed:
         self._clock = clock
         self._first_s: float | None = None  # of the first tick; the stages after this one may take minutes to build
         self._shown: Frame | None = None
-        self._repeated = 0
+        self._pts: int | None = None
+        self._repeated = self._replaced = self._dropped = 0
 
     def at(self, pts: int) -> Shown:
-        """What to show now; `pts` is not looked at (the same call as OfflineFeed's).
+        """What to show now; `pts` only tells whether ticks were left out since the last call.
 
         Raises:
             Exception: whatever the reading thread raised that is not a StageError.
         """
+        replaced = self.reader.counts.dropped
+        if self._pts is not None and (pts - self._pts) * self._mosaic.fps > 3 * CLOCK_HZ / 2:
+            self._dropped += replaced - self._replaced
+        self._pts, self._replaced = pts, replaced
         newest = self.reader.latest()
         new = newest is not None
         if newest is not None:
@@ -224,7 +229,8 @@ class LiveFeed:
     @property
     def counts(self) -> FeedCounts:
         read = self.reader.counts
-        return FeedCounts(read.read, 0, self._repeated, read.dropped, read.reconnects, read.errors)
+        skipped = read.dropped - self._dropped
+        return FeedCounts(read.read, skipped, self._repeated, self._dropped, read.reconnects, read.errors)
 
     def close(self) -> None:
         self.reader.close()

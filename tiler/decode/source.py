@@ -273,6 +273,8 @@ class SourceReader(Reader):
                             logger.info("stream %s: back (%s)", self.source.id, self._where)
                     self._put(replace(frame, pts=clock.stamp(frame.pts, now_s), arrival_s=now_s))
                 why = "it ended"
+                if first_s is not None:  # by itself, after a picture: a snapshot, which is asked for again
+                    wait_s = self.source.reconnect_s
             except UndecodableError as error:
                 raise StageError("decode", str(error), stream=self.source.id) from error
             except (InputError, StageError) as error:

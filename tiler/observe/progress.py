@@ -70,7 +70,7 @@ class Progress:
         latency = "/".join(f"{seen.latency.percentile_ms(percent):.0f}" for percent in (50, 95, 99))
         parts.append(f"tick to packet p50/95/99 {latency} ms")
         parts.append(f"encoder waits p95 {seen.encoder_wait.percentile_ms(95):.1f} ms")
-        parts.append(f"drops {seen.dropped_ticks + sum(stream.report()['dropped'] for stream in seen.streams)}")
+        parts.append(f"drops {seen.dropped_ticks}")
         rows = [output.report() for output in seen.outputs]
         lost = [row for row in rows if row["state"] != "up" and row["error"]]
         if lost:

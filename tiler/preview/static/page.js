@@ -156,7 +156,7 @@ function showSources() {
     find(".state").textContent = source.state.replace("_", " ");
     const age = source.age_ms === null ? "–" : source.age_ms < 10000 ? `${source.age_ms.toFixed(0)} ms` : "old";
     find(".facts").replaceChildren(
-      ...[["rate", `${source.fps.toFixed(1)} fps`], ["age", age], ["drops", `${source.dropped + source.skipped}`],
+      ...[["rate", `${source.fps.toFixed(1)} fps`], ["age", age], ["drops", `${source.dropped}`],
         ["errors", `${source.errors}`], ["reconnects", `${source.reconnects}`], ["tracks", `${source.tracks}`]]
         .map(([name, value]) => { const span = element("span", value); span.prepend(element("small", name)); return span; }));
     find(".facts").title = source.decoder ? `decoder: ${source.decoder}` : "";
