@@ -164,10 +164,10 @@ def test_a_tile_that_loses_its_picture_equals_that_of_the_cpu() -> None:
     config = Config(
         sources=[Source(id="a", uri="x"), Source(id="b", uri="x")], mosaic=MosaicConfig(width=1280, height=360)
     )
-    shown = [
-        TileInput(random_picture(rng, size, stream=i), random_tracks(rng, size, 5), State.LIVE, 30.0)
-        for i, size in enumerate(((640, 360), (1280, 720)))
-    ]
+    shown = []
+    for size in ((640, 360), (1280, 720)):
+        tracks = random_tracks(rng, size, 5)
+        shown.append(TileInput(random_picture(rng, size), tracks, State.LIVE, 30.0, random_history(rng, tracks, 30)))
     twins = [replace(one, frame=to_device(one.frame)) for one in shown if one.frame is not None]
     with CpuCompositor(config, 2, ("person",)) as cpu, CudaCompositor(config, 0, Copies(), ("person",)) as gpu:
         for tick, state in enumerate((State.LIVE, State.NO_SIGNAL, State.LIVE)):
