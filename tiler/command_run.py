@@ -25,6 +25,7 @@ def execute(loaded: Any, *, report: Path | None = None, overwrite: bool = False,
     # would look through them again and again, and hold up a picture each time: it starts after them.
     gc.disable()
     from tiler import stages
+    from tiler.config.files import check_places
     from tiler.config.outputs import FileOutput
     from tiler.observe.progress import Progress
     from tiler.observe.run import RunObserver
@@ -32,8 +33,9 @@ def execute(loaded: Any, *, report: Path | None = None, overwrite: bool = False,
     from tiler.pipeline import Run
 
     files = [Path(loaded.resolve(output.file)) for output in loaded.config.outputs if isinstance(output, FileOutput)]
+    check_places(loaded)  # not only after minutes of compiling
     for path in [*files, *([report] if report is not None else ())]:
-        check_writable(path, overwrite=overwrite)  # not only after minutes of compiling
+        check_writable(path, overwrite=overwrite)
     stages.choose(loaded)  # a device that cannot be used is said before samples are rendered
     with _compiling(loaded.config) as finish_compiling:
         _make_samples(loaded.config)

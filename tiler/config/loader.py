@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -46,7 +47,8 @@ class LoadedConfig:
         """A path relative to the YAML as an absolute one; URLs and devices untouched."""
         if _is_url(uri):
             return uri
-        return str((self.folder / Path(uri.removeprefix("file://")).expanduser()).resolve())
+        # Not `Path.resolve`, which raises where links go round in a circle: whoever opens the file says so.
+        return os.path.realpath(self.folder / Path(uri.removeprefix("file://")).expanduser())
 
     def file_of(self, uri: str) -> Path | None:
         """The file that a source is read from; None for a URL, a device, a sample, and what is not there."""
