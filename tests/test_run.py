@@ -366,6 +366,45 @@ def test_command_line_run_reports_what_it_did(config: Path, tmp_path: Path) -> N
     assert report["versions"]["tiler"]
 
 
+@pytest.mark.parametrize("more", [[], ["--overwrite"]])
+def test_a_run_without_a_picture_says_so_and_claims_no_file(config: Path, more: list[str]) -> None:
+    old = config.parent / "out.mp4"
+    if more:
+        old.write_bytes(b"of an earlier run")
+    begins = [f"--set=sources[{index}].start_s={last}" for index, last in enumerate((0.79, 0.95))]  # after the last
+    result = CliRunner().invoke(main, ["run", str(config), "--set", "detector=none", *begins, *more])
+    assert result.exit_code == 1
+    assert "wrote" not in result.output
+    assert "stream a: decode (a): no picture from 0.79 s on\n" in result.output
+    assert result.output.splitlines()[-1].startswith("no picture: nothing is written; start_s, end_s and duration_s ")
+    assert old.exists() == bool(more)
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["sources[0].start_s=100"], "source a: start_s: the file is over before; it has 0.8 s (got 100)\n"),
+        (["sources[0].start_s=100", "sources[0].loop=true"], "source a: start_s: the file is over before; it has 0.8"),
+        (
+            ["sources[1].uri=sample://duo?seconds=2", "sources[1].start_s=2"],
+            "--set sources[1].start_s: the sample is over before; it has 2.0 s (got 2)\n",
+        ),
+        (["duration_s=0.01"], "duration_s: 0.01 s is shorter than one picture (0.04 s at 25 fps)\n"),
+        (["mosaic.fps=1", "duration_s=0.5"], "duration_s: 0.5 s is shorter than one picture (1 s at 1 fps)\n"),
+    ],
+)
+def test_what_leaves_no_picture_is_refused_where_it_is_known(
+    config: Path, command: str, overrides: list[str], said: str
+) -> None:
+    given = [f"--set={override}" for override in ("detector=none", *overrides)]
+    result = CliRunner().invoke(main, [command, str(config), *given])
+    assert result.exit_code == 2, result.output
+    assert said in result.output
+    assert result.output.count("\n") == 1
+    assert not (config.parent / "out.mp4").exists()
+
+
 def test_a_report_that_the_disk_does_not_take_hides_no_result(config: Path, tmp_path: Path) -> None:
     args = ["run", str(config), "--set", "detector=none", "--duration", "0.4", "--overwrite", "--report", "/dev/full"]
     result = CliRunner().invoke(main, args)

@@ -67,6 +67,8 @@ def execute(loaded: Any, *, report: Path | None = None, overwrite: bool = False,
             _say_result(observer)
         raise
     _say_result(observer)
+    if not observer.frames and not stopped:
+        raise RunError("no picture: nothing is written; start_s, end_s and duration_s must leave something to decode")
     if not reported:
         sys.exit(RunError.exit_code)
     if stopped:
@@ -179,7 +181,7 @@ def _say_result(observer: Any) -> None:
         f"tick to packet p95 {report['end_to_end']['p95_ms']:.0f} ms"
     )
     for row in report["outputs"]:
-        if row["kind"] in ("clip", "preview"):
+        if row["kind"] in ("clip", "preview") or not report["frames"]:
             continue
         lost = f" (left out {row['dropped']} packets)" if row["dropped"] else ""
         lost += f" ({row['error']})" if row["error"] else ""

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -89,11 +90,13 @@ class LoadedConfig:
         A `clip` output stays: it writes only when somebody asks.
 
         Raises:
-            InputError: the duration is none.
+            InputError: the duration is none, or too short for a picture.
         """
         if duration_s is not None and not 0 < duration_s < math.inf:
             raise InputError(f"--duration: seconds, more than 0, are needed (got {duration_s:g})")
         config = self.config
+        if duration_s is not None and (problem := _too_short(duration_s, config.mosaic.fps)) is not None:
+            raise InputError(f"--duration: {problem}")
         sources = [
             source if is_live(source) else source.model_copy(update={"realtime": True, "loop": True})
             for source in config.sources
@@ -250,6 +253,8 @@ def _check(loaded: LoadedConfig, report: _Findings) -> None:
         except LayoutError as error:
             where = tuple(name or int(i) for name, i in _STEP.findall(error.key))
             report.at(where, error.problem)
+    if config.duration_s is not None and (problem := _too_short(config.duration_s, config.mosaic.fps)) is not None:
+        report.at(("duration_s",), problem)
     if config.mosaic.no_signal_after_s <= config.mosaic.stale_after_s:
         report.at(("mosaic", "no_signal_after_s"), f"must be more than stale_after_s ({config.mosaic.stale_after_s:g})")
     if isinstance(config.detector, DetectorConfig) and config.tracker.low_score > config.detector.score:
@@ -279,9 +284,14 @@ def _check_source(loaded: LoadedConfig, index: int, source: Source, report: _Fin
         from tiler.samples import describe
 
         try:
-            describe(source.uri)
+            spec = describe(source.uri)
         except InputError as error:
             report.at(("sources", index, "uri"), str(error))
+            return
+        seconds = float(spec.frames / spec.fps)
+        if source.start_s >= seconds:
+            message = f"the sample is over before; it has {seconds:.1f} s (got {source.start_s:g})"
+            report.at(("sources", index, "start_s"), message)
     elif not _is_url(source.uri) and loaded.file_of(source.uri) is None:
         message = f"there is no such file (got {_short(source.uri)}, in {loaded.folder})"
         report.at(("sources", index, "uri"), message)
@@ -338,6 +348,17 @@ def _check_preview(loaded: LoadedConfig, report: _Findings) -> None:
             f"anybody who reaches {preview.host} could watch and control the run; accepted: 127.0.0.1 (this machine "
             "only), any address with preview.token, or preview.behind_proxy: true if a proxy in front asks who comes",
         )
+
+
+def _too_short(seconds: float, fps: Fraction) -> str | None:
+    """What is wrong with a duration in which there is no picture; None where there is one.
+
+    >>> _too_short(0.01, Fraction(30))
+    '0.01 s is shorter than one picture (0.033 s at 30 fps)'
+    """
+    if round(seconds * fps):
+        return None
+    return f"{seconds:g} s is shorter than one picture ({float(1 / fps):.2g} s at {float(fps):g} fps)"
 
 
 def _is_url(uri: str) -> bool:
