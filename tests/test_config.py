@@ -12,10 +12,11 @@ from click.testing import CliRunner
 from pydantic import BaseModel
 
 from tiler.cli import main
+from tiler.compose.overlay import OverlayBuilder
 from tiler.config.loader import LoadedConfig, load
 from tiler.config.models import Config, Source, Tile
 from tiler.config.outputs import KINDS
-from tiler.errors import ConfigError
+from tiler.errors import ConfigError, InputError
 from tools.write_reference import OUTPUTS
 
 GOOD = "sources: [{id: a, uri: 'sample://plaza'}]\n"
@@ -87,6 +88,16 @@ def findings(folder: Path, text: str, *overrides: str) -> list[str]:
              "(person-nano, person-small) or the path of an .onnx file"],
             id="unknown model",
         ),
+        pytest.param(
+            GOOD + "detector: {classes: [person, dog]}\n",
+            ["2: detector.classes[1]: the detector has no such class; accepted: person (got 'dog')"],
+            id="unknown class",
+        ),
+        pytest.param(
+            "sources:\n  - {id: a, uri: 'sample://duo', slots: {names: [ann], class_name: Person}}\n",
+            ["2: sources[0].slots.class_name: the detector has no such class; did you mean 'person'? (got 'Person')"],
+            id="unknown class of a cast",
+        ),
         pytest.param("a: 1\na: 2\n", ["2: a: the key stands twice"], id="duplicate key"),
         pytest.param("a: &a [*a]", ["1: too large: aliases or nesting without bound"], id="alias of itself"),
         pytest.param(
@@ -137,6 +148,51 @@ def test_paths_start_from_the_folder_of_the_file(tmp_path: Path) -> None:
     loaded: LoadedConfig = load(write(tmp_path, GOOD))
     assert loaded.resolve("../a.mp4") == str(tmp_path.parent / "a.mp4")
     assert loaded.resolve("rtsp://h/x") == "rtsp://h/x"
+
+
+@pytest.mark.parametrize(
+    ("font", "said"),
+    [
+        ("none.ttf", "2: overlay.font: there is no such file (got 'none.ttf', in FOLDER)"),
+        (
+            "c.yaml",
+            "2: overlay.font: cannot read FOLDER/c.yaml (unknown file format); expected a TrueType or OpenType font, "
+            ".ttf or .otf",
+        ),
+    ],
+)
+def test_a_font_that_is_none_is_told(tmp_path: Path, font: str, said: str) -> None:
+    assert findings(tmp_path, GOOD + f"overlay: {{font: {font}}}\n") == [said.replace("FOLDER", str(tmp_path))]
+
+
+def test_a_font_is_looked_for_beside_the_config(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.ttf").write_bytes((repository / "tiler/compose/fonts/DroidSansFallback.ttf").read_bytes())
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    loaded = load(write(tmp_path, GOOD + "overlay: {font: mine.ttf}\n"))
+    assert OverlayBuilder(loaded.config).atlas.layout_text("監").width > 0
+    with pytest.raises(InputError, match="--report: is the font; another name is needed"):
+        loaded.with_outputs(None, None, tmp_path / "mine.ttf")
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ("{file: folder.mp4}", "output FOLDER/folder.mp4: is a folder; a file name is needed\n"),
+        ("{hls: c.yaml}", "output FOLDER/c.yaml/index.m3u8: its folder cannot be made: FOLDER/c.yaml is a file\n"),
+        ("{tracks: closed/t.txt}", "output FOLDER/closed/t.txt: cannot be written: Permission denied\n"),
+    ],
+)
+def test_check_refuses_an_output_that_a_run_cannot_write(closed: Path, output: str, said: str) -> None:
+    folder = closed.parent
+    (folder / "folder.mp4").mkdir()
+    path = write(folder, GOOD + f"outputs: [{output}, {{file: new/o.mp4}}]\n")
+    before = sorted(folder.iterdir())
+    result = CliRunner().invoke(main, ["check", str(path)])
+    assert (result.exit_code, result.output) == (2, said.replace("FOLDER", str(folder)))
+    assert sorted(folder.iterdir()) == before
 
 
 def test_room_for_sources_is_within_what_a_run_can_have(tmp_path: Path) -> None:

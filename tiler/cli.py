@@ -113,10 +113,12 @@ def preview(config: Path, duration: float | None, no_browser: bool, overrides: t
 def check(config: Path, overrides: tuple[str, ...]) -> None:
     """Validate CONFIG and print what it would do, without running it."""
     from tiler import stages
+    from tiler.config.files import check_places
     from tiler.config.loader import load
     from tiler.config.plan import StagePlan, resolve_plan
 
     loaded = load(config, overrides)
+    check_places(loaded)
     choices = [StagePlan(c.stage, f"{c.device}: {c.backend}", c.reason) for c in stages.choose(loaded)]
     plan = resolve_plan(loaded, choices)
     click.echo(plan.render())

@@ -21,6 +21,7 @@ MAX_DEPTH = 32
 Path = tuple[str | int, ...]
 """Where a value stands: ("sources", 2, "uri")."""
 
+_STEP = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)|\[([0-9]{1,3})\]")
 _FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _CONSTRUCTOR = yaml.constructor.SafeConstructor()
@@ -145,6 +146,11 @@ def dotted(path: Path) -> str:
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text
+
+
+def undotted(text: str) -> Path:
+    """The path of `sources[2].uri`; of what is no such name, something that `dotted` makes another text of."""
+    return tuple(name or int(index) for name, index in _STEP.findall(text))
 
 
 def _one_line(error: object) -> str:

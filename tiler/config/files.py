@@ -38,6 +38,22 @@ from tiler.errors import ConfigError, InputError
 if TYPE_CHECKING:
     from tiler.config.loader import LoadedConfig
 
+def read_problem(path: Path) -> str | None:
+    """Why there is no file to read at a path; None where there is one."""
+    try:
+        found = _stat(path)
+    except OSError as error:
+        return f"cannot be looked at: {error.strerror}"
+    except ValueError:  # a NUL in it
+        return "is not a file name"
+    if found is None:
+        return "there is no such file"
+    if stat.S_ISREG(found.st_mode):
+        return None
+    kinds = {stat.S_IFDIR: "folder", stat.S_IFIFO: "named pipe", stat.S_IFSOCK: "socket"}
+    return f"is a {kinds.get(stat.S_IFMT(found.st_mode), 'device')}, not a file"
+
+
 def write_problem(path: Path) -> str | None:
     """Why a file cannot be written, as far as can be seen without a trial; None where nothing speaks against it.
 
@@ -107,8 +123,8 @@ def files_read(loaded: LoadedConfig) -> Files:
     if isinstance(config.detector, DetectorConfig):
         with suppress(InputError):  # said where the model is checked
             files.claim(find_model(config.detector.model, loaded.folder), "the file of the model")
-    if config.overlay.font is not None:
-        files.claim(Path(config.overlay.font), "the font")
+    if config.overlay.font is not None and (font := loaded.file_of(config.overlay.font)) is not None:
+        files.claim(font, "the font")
     return files
 
 
