@@ -144,6 +144,29 @@ def test_bad_overrides_are_user_errors(tmp_path: Path, override: str) -> None:
     assert all("--set" in line for line in caught.value.findings)
 
 
+def test_numbers_with_an_exponent_are_numbers(tmp_path: Path) -> None:
+    loaded = load(write(tmp_path, GOOD + "duration_s: 1e300\nmosaic: {stale_after_s: 5e-1}\n"), ["encoder.gop_s=1e1"])
+    assert (loaded.config.duration_s, loaded.config.mosaic.stale_after_s) == (1e300, 0.5)
+    assert loaded.config.encoder.gop_s == 10
+    assert findings(tmp_path, GOOD + "encoder: {gop_s: 1e9}\n") == [
+        "2: encoder.gop_s: must be less than or equal to 60 (got 1000000000.0)"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        ("0.00001", "--duration: 1e-05 s is shorter than one picture (0.033 s at 30 fps)\n"),
+        ("-1", "--duration: must be greater than 0 (got -1.0)\n"),
+        ("nan", "--duration: must be a finite number (got nan)\n"),
+    ],
+)
+def test_a_wrong_duration_is_told_by_the_option_that_was_typed(tmp_path: Path, seconds: str, said: str) -> None:
+    arguments = ["run", str(write(tmp_path, GOOD)), "-o", str(tmp_path / "o.mp4"), "--duration", seconds]
+    result = CliRunner().invoke(main, arguments)
+    assert (result.exit_code, result.output) == (2, said)
+
+
 def test_paths_start_from_the_folder_of_the_file(tmp_path: Path) -> None:
     loaded: LoadedConfig = load(write(tmp_path, GOOD))
     assert loaded.resolve("../a.mp4") == str(tmp_path.parent / "a.mp4")

@@ -78,10 +78,7 @@ def run(
     from tiler.command_run import execute
     from tiler.config.loader import load
 
-    extra = list(overrides)
-    if duration is not None:
-        extra.append(f"duration_s={duration}")
-    loaded = load(config, extra).with_outputs(output, tracks, report)
+    loaded = load(config, overrides, duration).with_outputs(output, tracks, report)
     if not loaded.config.outputs and loaded.config.preview is None:
         raise InputError(f"{config}: no outputs: add `outputs: [{{file: mosaic.mp4}}]` or give -o FILE")
     execute(loaded, report=report, overwrite=overwrite)

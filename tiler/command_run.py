@@ -117,14 +117,13 @@ def _make_samples(config: Any) -> None:
 
 def _total_ticks(config: Any, feeds: Any) -> int | None:
     """Ticks of the whole run, None when it has no known end."""
-    seconds = config.duration_s
-    if seconds is None:
+    ticks: int | None = config.ticks
+    if ticks is None:
         ending = [f for f in feeds if not f.reader.source.loop and not f.reader.endless]
         lengths = [f.reader.info.duration_s for f in ending if f.reader.info and f.reader.info.duration_s]
         if not lengths or len(lengths) < len(ending):
             return None
-        seconds = max(lengths)
-    ticks: int = round(seconds * config.mosaic.fps)
+        ticks = round(max(lengths) * config.mosaic.fps)
     return ticks
 
 

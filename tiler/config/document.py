@@ -123,7 +123,7 @@ class _Builder:
         if kind in ("timestamp", "value", "merge") or kind not in _PLAIN or (kind in ("int", "float") and ":" in text):
             return text
         if kind == "str":
-            return float(text) if node.style is None and _FLOAT.fullmatch(text) else text
+            return float(text) if not node.style and _FLOAT.fullmatch(text) else text
         try:
             return _CONSTRUCTOR.construct_object(node)
         except (ValueError, OverflowError, KeyError, IndexError, yaml.YAMLError):

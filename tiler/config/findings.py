@@ -10,13 +10,17 @@ from tiler.errors import ConfigError, mask_uri
 
 
 class Findings:
-    """Collects findings in the order of the file."""
+    """Collects findings in the order of the file.
+
+    Attributes:
+        options: of the command line that gave a key another value, by that key: "--set mosaic.fps".
+    """
 
     def __init__(self, path: Path, document: Document) -> None:
         self._path = path
         self._document = document
         self._rows: list[tuple[int, str]] = []
-        self.overridden: dict[yaml_document.Path, str] = {}
+        self.options: dict[yaml_document.Path, str] = {}
 
     def at_line(self, line: int, message: str) -> None:
         self._rows.append((line, f"{self._path}:{line}: {mask_uri(message)}"))
@@ -25,9 +29,9 @@ class Findings:
         """A finding about a key: its line, or that of the nearest mapping around it."""
         text = mask_uri(f"{dotted(where)}: {message}" if where else message)
         for length in range(len(where), 0, -1):
-            if where[:length] in self.overridden:
-                key = self.overridden[where[:length]]
-                self._rows.append((0, f"--set {key}: {text.removeprefix(f'{key}: ')}"))
+            if where[:length] in self.options:
+                option = self.options[where[:length]]
+                self._rows.append((0, f"{option}: {text.removeprefix(f'{dotted(where[:length])}: ')}"))
                 return
         for length in range(len(where), -1, -1):
             if where[:length] in self._document.lines:

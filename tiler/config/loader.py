@@ -86,8 +86,6 @@ class LoadedConfig:
         if duration_s is not None and not 0 < duration_s < math.inf:
             raise InputError(f"--duration: seconds, more than 0, are needed (got {duration_s:g})")
         config = self.config
-        if duration_s is not None and (problem := too_short(duration_s, config.mosaic.fps)) is not None:
-            raise InputError(f"--duration: {problem}")
         sources = [
             source if is_live(source) else source.model_copy(update={"realtime": True, "loop": True})
             for source in config.sources
@@ -99,15 +97,19 @@ class LoadedConfig:
         outputs = [output for output in config.outputs if isinstance(output, ClipOutput)]
         update = {"sources": sources, "encoder": encoder, "outputs": outputs, "duration_s": duration_s,
                   "preview": config.preview or PreviewConfig()}  # fmt: skip
-        return replace(self, config=config.model_copy(update=update))
+        config = config.model_copy(update=update)
+        if (problem := too_short(config)) is not None:
+            raise InputError(f"--duration: {problem}")
+        return replace(self, config=config)
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> LoadedConfig:
+def load(path: Path, overrides: Sequence[str] = (), duration_s: float | None = None) -> LoadedConfig:
     """Read and check a config.
 
     Args:
         path: the YAML file.
         overrides: `key=value` of --set, such as `mosaic.fps=25` or `sources[0].uri=x.mp4`.
+        duration_s: of --duration, in place of the config's.
 
     Raises:
         ConfigError: with every finding, each `FILE:LINE: key: what is accepted (got VALUE)`.
@@ -122,6 +124,9 @@ def load(path: Path, overrides: Sequence[str] = ()) -> LoadedConfig:
         raise ConfigError([f"{path}:1: the config {what}; at least `sources:` is needed"])
     for override in overrides:
         _apply(found, override, report)
+    if duration_s is not None:
+        found.value["duration_s"] = duration_s
+        report.options["duration_s",] = "--duration"
     report.stop()
     try:
         config = Config.model_validate(found.value)
@@ -175,7 +180,7 @@ def _apply(document: Document, override: str, report: Findings) -> None:
             place = place.setdefault(step, [] if isinstance(after, int) else {})
         else:
             raise ConfigError([f"--set {key}: there is no {key!r} in the config"])
-    report.overridden[steps] = key
+    report.options[steps] = f"--set {key}"
 
 
 def _is_url(uri: str) -> bool:

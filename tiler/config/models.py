@@ -8,6 +8,7 @@ and files are looked at by the loader.
 from __future__ import annotations
 
 import ipaddress
+import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -319,6 +320,11 @@ class Config(Model):
     def live(self) -> bool:
         """True when the mosaic follows the wall clock: a camera, a URL or `realtime: true`."""
         return any(is_live(source) for source in self.sources)
+
+    @property
+    def ticks(self) -> int | None:
+        """Pictures of the mosaic within `duration_s`; None when that gives no end."""
+        return None if self.duration_s is None else round(min(self.duration_s * self.mosaic.fps, sys.maxsize))
 
     @property
     def places(self) -> int:

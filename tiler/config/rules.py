@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,7 +55,7 @@ def check(loaded: LoadedConfig, report: Findings) -> None:
             place_tiles(config)
         except LayoutError as error:
             report.at(undotted(error.key), error.problem)
-    if config.duration_s is not None and (problem := too_short(config.duration_s, config.mosaic.fps)) is not None:
+    if (problem := too_short(config)) is not None:
         report.at(("duration_s",), problem)
     if config.mosaic.no_signal_after_s <= config.mosaic.stale_after_s:
         report.at(("mosaic", "no_signal_after_s"), f"must be more than stale_after_s ({config.mosaic.stale_after_s:g})")
@@ -194,12 +193,9 @@ def _check_preview(loaded: LoadedConfig, report: Findings) -> None:
         )
 
 
-def too_short(seconds: float, fps: Fraction) -> str | None:
-    """What is wrong with a duration in which there is no picture; None where there is one.
-
-    >>> too_short(0.01, Fraction(30))
-    '0.01 s is shorter than one picture (0.033 s at 30 fps)'
-    """
-    if round(seconds * fps):
+def too_short(config: Config) -> str | None:
+    """What is wrong with a duration in which there is no picture; None where there is one."""
+    if config.duration_s is None or config.ticks:
         return None
-    return f"{seconds:g} s is shorter than one picture ({float(1 / fps):.2g} s at {float(fps):g} fps)"
+    fps = config.mosaic.fps
+    return f"{config.duration_s:g} s is shorter than one picture ({float(1 / fps):.2g} s at {float(fps):g} fps)"
