@@ -137,6 +137,11 @@ def test_overrides_change_keys_and_their_errors_say_so(tmp_path: Path) -> None:
     assert caught.value.findings[0].startswith("--set mosaic.fps: expected a number of frames per second")
 
 
+def test_an_override_is_taken_whole(tmp_path: Path) -> None:
+    config = load(write(tmp_path, GOOD), ["mosaic.background=#ff0000", "sources[0].label=Gate #2"]).config
+    assert (config.mosaic.background, config.sources[0].label) == ("#ff0000", "Gate #2")
+
+
 @pytest.mark.parametrize("override", ["mosaic", "=3", "sources[9].loop=true", "a..b=1", "mosaic.fps=[", "mosaic.fsp=3"])
 def test_bad_overrides_are_user_errors(tmp_path: Path, override: str) -> None:
     with pytest.raises(ConfigError) as caught:

@@ -23,6 +23,7 @@ Path = tuple[str | int, ...]
 
 _STEP = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)|\[([0-9]{1,3})\]")
 _FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+_COMMENT = re.compile(r"(^|\s)#")
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _CONSTRUCTOR = yaml.constructor.SafeConstructor()
 _PLAIN = ("str", "int", "float", "bool", "null", "timestamp", "value", "merge")
@@ -62,11 +63,16 @@ def parse(text: str) -> Document:
 
 
 def parse_scalar(text: str) -> Any:
-    """The value of `--set key=VALUE`: a YAML scalar, list or mapping on one line.
+    """The value of `--set key=VALUE`: a YAML scalar, list or mapping on one line, without comments.
 
     Raises:
         ValueError: it is not valid YAML.
+
+    >>> parse_scalar("#ff0000"), parse_scalar("Gate #2"), parse_scalar("[1, 2]")
+    ('#ff0000', 'Gate #2', [1, 2])
     """
+    if _COMMENT.search(text) and not text.lstrip().startswith(("[", "{", '"', "'")):
+        return text.strip()
     document = parse(text)
     if document.findings:
         raise ValueError(document.findings[0][1])
