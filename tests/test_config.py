@@ -121,6 +121,26 @@ def test_missing_source_file_is_named_with_its_folder(tmp_path: Path) -> None:
     assert line == f"1: sources[0].uri: there is no such file (got 'nowhere.mp4', in {tmp_path})"
 
 
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("rstp://u:hunter2@cam/1", "nothing opens rstp://; did you mean 'rtsp'? (got 'rstp://u:***@cam/1')"),
+        ("foo://bar", "nothing opens foo://; accepted: rtsp, rtsps, "),
+        ("Htpp://host/a.mp4", "nothing opens htpp://; did you mean 'http'? (got 'htpp://host/a.mp4')"),
+        ("srt://host:9000", "the PyAV wheels have no SRT; let a MediaMTX server take it, and open its rtsp://"),
+    ],
+)
+def test_a_url_that_nothing_opens_is_refused(tmp_path: Path, uri: str, said: str) -> None:
+    (line,) = findings(tmp_path, f"sources: [{{id: a, uri: '{uri}', realtime: true}}]")
+    assert line.startswith(f"1: sources[0].uri: {said}")
+
+
+@pytest.mark.parametrize("uri", ["RTSP://Cam/Main", "Sample://duo", "cache:http://host/A.mp4", "rtmpt://h/live/k"])
+def test_a_url_may_begin_with_any_protocol_in_any_case(tmp_path: Path, uri: str) -> None:
+    scheme, _, rest = uri.partition("://")
+    assert load(write(tmp_path, f"sources: [{{id: a, uri: '{uri}'}}]")).config.sources[0].uri == f"{scheme.lower()}://{rest}"
+
+
 def test_secrets_never_show(tmp_path: Path) -> None:
     text = "sources: [{id: a, uri: 'rtsp://u:hunter2@h/x', start_s: 3}, {id: 'b!', uri: 'rtsp://u:hunter2@h/x'}]"
     assert "hunter2" not in "\n".join(findings(tmp_path, text))

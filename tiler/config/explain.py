@@ -51,7 +51,8 @@ def explain(error: ValidationError, data: Any) -> Iterator[tuple[Path, str]]:
 def nearest(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` or the list of what there is."""
     known = list(known)
-    close = difflib.get_close_matches(word, known, 1, 0.6)
+    close = [one for one in known if sorted(one) == sorted(word)]  # two letters exchanged are the nearest of all
+    close = close or difflib.get_close_matches(word, known, 1, 0.6)
     return f"; did you mean {close[0]!r}?" if close else f"; accepted: {', '.join(known[:30])}"
 
 

@@ -40,6 +40,12 @@ def _off(value: Any) -> Any:
     return "off" if value is False else value
 
 
+def _lower_scheme(uri: str) -> str:
+    """`RTSP://Cam/1` means what `rtsp://Cam/1` means; of FFmpeg and us, some compare letter by letter."""
+    scheme, separator, rest = uri.partition("://")
+    return scheme.lower() + separator + rest if separator else uri
+
+
 Rate = Annotated[Fraction, BeforeValidator(_fraction), PlainSerializer(str)]
 BitRate = Annotated[
     int, BeforeValidator(amount(10**5, 10**9, "expected 100k to 1G bits per second, such as 20M or 800k"))
@@ -81,7 +87,9 @@ class Source(Model):
     """One stream to decode."""
 
     id: Name = Field(description="unique name, used in reports, exports and tiles")
-    uri: str = Field(min_length=1, description="file, image, URL that FFmpeg opens, or sample://NAME")
+    uri: Annotated[str, AfterValidator(_lower_scheme)] = Field(
+        min_length=1, description="file, image, URL that FFmpeg opens, or sample://NAME"
+    )
     label: str | None = Field(None, max_length=64, description="title of the tile; the id when absent")
     loop: bool = Field(False, description="start a file again when it ends")
     start_s: float = Field(0.0, ge=0, description="seconds to skip at the start of a file")
@@ -340,7 +348,6 @@ def is_live(source: Source) -> bool:
     if source.realtime:
         return True
     scheme, separator, rest = source.uri.partition("://")
-    scheme = scheme.lower()
     if not separator or scheme in ("sample", "file"):
         return source.uri.startswith("/dev/")
     if scheme in ("http", "https"):
@@ -357,6 +364,12 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
+SOURCE_SCHEMES = (
+    *("rtsp", "rtsps", "satip", "rtmp", "rtmps", "rtmpt", "rtmpts", "http", "https", "udp", "udplite"),
+    *("tcp", "tls", "dtls", "rtp", "srtp", "sap", "mmsh", "mmst", "ftp", "gopher", "gophers", "unix", "ipfs", "ipns"),
+    *("sample", "file"),
+)
+"""What a source's URL may begin with: FFmpeg's own, as PyAV's wheels have them, and ours."""
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"))
 MEDIA_SUFFIXES = IMAGE_SUFFIXES | {
     *(".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".flv", ".mpg", ".mpeg", ".wmv")

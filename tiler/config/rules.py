@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from tiler.config.document import undotted
 from tiler.config.explain import nearest, unknown_class
 from tiler.config.files import clashes, files_read
 from tiler.config.findings import Findings, short
-from tiler.config.models import MAX_SOURCES, Config, DetectorConfig, Source, is_live, is_loopback
+from tiler.config.models import MAX_SOURCES, SOURCE_SCHEMES, Config, DetectorConfig, Source, is_live, is_loopback
 from tiler.config.outputs import AnyOutput, TracksOutput, kind_of, problem_of, sound_problem
 from tiler.encode.parameters import contradictions
 from tiler.engines.shipped import find_model
@@ -77,6 +78,10 @@ def check(loaded: LoadedConfig, report: Findings) -> None:
 
 
 def _check_source(loaded: LoadedConfig, index: int, source: Source, report: Findings) -> None:
+    named = "format" in source.options  # such as lavfi, to which the URI may mean anything
+    if not named and (problem := _scheme_problem(source.uri)) is not None:  # would be tried for ever, as a camera is
+        report.at(("sources", index, "uri"), f"{problem} (got {short(source.uri)})")
+        return
     if source.end_s is not None and source.end_s <= source.start_s:
         report.at(("sources", index, "end_s"), f"must be more than start_s ({source.start_s:g}) (got {source.end_s:g})")
     if is_live(source.model_copy(update={"realtime": False})):
@@ -98,6 +103,21 @@ def _check_source(loaded: LoadedConfig, index: int, source: Source, report: Find
             report.at(("sources", index, "start_s"), message)
     elif (problem := loaded.read_problem(source.uri)) is not None:
         report.at(("sources", index, "uri"), f"{problem} (got {short(source.uri)}, in {loaded.folder})")
+
+
+def _scheme_problem(uri: str) -> str | None:
+    """What is wrong with how a URL begins; None where FFmpeg knows it.
+
+    >>> _scheme_problem("rstp://cam/1"), _scheme_problem("cache:http://host/a.mp4")
+    ("nothing opens rstp://; did you mean 'rtsp'?", None)
+    """
+    scheme, separator, _ = uri.partition("://")
+    scheme = re.split("[:+]", scheme)[-1]  # FFmpeg's protocols may stand before each other
+    if not separator or scheme in SOURCE_SCHEMES:
+        return None
+    if scheme == "srt":
+        return "the PyAV wheels have no SRT; let a MediaMTX server take it, and open its rtsp://"
+    return f"nothing opens {scheme}://{nearest(scheme, SOURCE_SCHEMES)}"
 
 
 def _check_classes(loaded: LoadedConfig, report: Findings) -> None:
