@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pictures
 import pytest
 import yaml
 from click.testing import CliRunner
+from PIL import Image
 from pydantic import BaseModel
 
 from tiler.cli import main
@@ -119,6 +121,32 @@ def test_tells_what_is_wrong_where_and_what_is_accepted(tmp_path: Path, text: st
 def test_missing_source_file_is_named_with_its_folder(tmp_path: Path) -> None:
     (line,) = findings(tmp_path, "sources: [{id: a, uri: nowhere.mp4}]")
     assert line == f"1: sources[0].uri: there is no such file (got 'nowhere.mp4', in {tmp_path})"
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("folder", "is a folder, not a file"),
+        ("pipe", "is a named pipe, not a file"),
+        ("closed/a.mp4", "cannot be looked at: Permission denied"),
+        ("loop", "cannot be looked at: Too many levels of symbolic links"),
+        ("c.yaml/a.mp4", "there is no such file"),
+    ],
+)
+def test_a_source_that_is_no_file_is_told_what_it_is(closed: Path, uri: str, said: str) -> None:
+    folder = closed.parent
+    (folder / "folder").mkdir()
+    os.mkfifo(folder / "pipe")
+    (folder / "loop").symlink_to("loop")
+    (line,) = findings(folder, f"sources: [{{id: a, uri: {uri}}}]")
+    assert line == f"1: sources[0].uri: {said} (got '{uri}', in {folder})"
+
+
+@pytest.mark.parametrize("key", ["start_s: 1", "end_s: 2", "loop: true"])
+def test_a_picture_has_no_time(tmp_path: Path, key: str) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    (line,) = findings(tmp_path, f"sources: [{{id: a, uri: a.png, {key}}}]")
+    assert line == f"1: sources[0].{key.partition(':')[0]}: a picture has no time, and stays; leave it out"
 
 
 @pytest.mark.parametrize(

@@ -84,10 +84,13 @@ def _check_source(loaded: LoadedConfig, index: int, source: Source, report: Find
         return
     if source.end_s is not None and source.end_s <= source.start_s:
         report.at(("sources", index, "end_s"), f"must be more than start_s ({source.start_s:g}) (got {source.end_s:g})")
-    if is_live(source.model_copy(update={"realtime": False})):
-        for key in ("start_s", "end_s", "loop"):
-            if key in source.model_fields_set and getattr(source, key):
-                report.at(("sources", index, key), "a live source has no start, end or loop")
+    live = is_live(source.model_copy(update={"realtime": False}))
+    timed = [key for key in ("start_s", "end_s", "loop") if key in source.model_fields_set and getattr(source, key)]
+    if timed and (live or _is_picture(source.uri)):
+        why = "a live source has no start, end or loop" if live else "a picture has no time, and stays; leave it out"
+        for key in timed:
+            report.at(("sources", index, key), why)
+    if live:
         return
     if source.uri.startswith("sample://"):
         from tiler.samples import describe
@@ -118,6 +121,12 @@ def _scheme_problem(uri: str) -> str | None:
     if scheme == "srt":
         return "the PyAV wheels have no SRT; let a MediaMTX server take it, and open its rtsp://"
     return f"nothing opens {scheme}://{nearest(scheme, SOURCE_SCHEMES)}"
+
+
+def _is_picture(uri: str) -> bool:
+    from tiler.decode.still import image_file  # which imports FFmpeg
+
+    return image_file(uri) is not None
 
 
 def _check_classes(loaded: LoadedConfig, report: Findings) -> None:
