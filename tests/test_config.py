@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -99,6 +101,21 @@ def findings(folder: Path, text: str, *overrides: str) -> list[str]:
             "sources:\n  - {id: a, uri: 'sample://duo', slots: {names: [ann], class_name: Person}}\n",
             ["2: sources[0].slots.class_name: the detector has no such class; did you mean 'person'? (got 'Person')"],
             id="unknown class of a cast",
+        ),
+        pytest.param(
+            "base: &base {fps: 25}\nmosaic:\n  <<: *base\n",
+            ["3: mosaic.<<: merge keys are not supported; write the keys out"],
+            id="merge key",
+        ),
+        pytest.param(
+            GOOD + "mosaic:\n\tfps: 25\n",
+            ["3: not valid YAML: a tab in the indentation; YAML takes spaces"],
+            id="tab",
+        ),
+        pytest.param(
+            GOOD + "mosaic:\n  fps: 25\n\tgap_px: 4\n",
+            ["4: not valid YAML: a tab in the indentation; YAML takes spaces"],
+            id="tab after spaces",
         ),
         pytest.param("a: 1\na: 2\n", ["2: a: the key stands twice"], id="duplicate key"),
         pytest.param("a: &a [*a]", ["1: too large: aliases or nesting without bound"], id="alias of itself"),
@@ -298,6 +315,13 @@ def test_shipped_configs_are_valid_and_check_prints_their_plan(repository: Path)
     assert "3 more may be added while a live run goes on" in result.output
     result = CliRunner().invoke(main, ["check", str(paths[0]), "--set", "tracker.reid=off"])
     assert "tracker   bytetrack, reid off: by motion alone" in result.output
+
+
+def test_check_prints_its_plan_in_any_encoding(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from tiler.cli import main; main()", "check", str(write(tmp_path, GOOD))]
+    done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "latin-1"}, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"mosaic  3840x2160" in done.stdout
 
 
 def test_check_shows_wide_pixels_as_the_run_draws_them(tmp_path: Path) -> None:

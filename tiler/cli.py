@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import logging
 import os
 import re
@@ -43,6 +44,8 @@ def _tells_errors(command: _Command) -> _Command:
 @click.option("-v", "--verbose", is_flag=True, help="Log what happens, not only what goes wrong.")
 def main(verbose: bool) -> None:
     """Many cameras, one picture, one encoder."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # the layout has lines that not every encoding knows
+        sys.stdout.reconfigure(errors="replace")  # of stderr, Python itself sees to it
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )

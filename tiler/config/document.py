@@ -1,8 +1,8 @@
 """YAML text -> plain values that remember their lines.
 
 Only what a config needs is accepted: mappings with text keys, lists and scalars. YAML 1.1
-surprises are taken out: `1:30` and dates stay text, `1e3` is a number. Duplicate keys, tags
-and runaway aliases are findings, never a crash.
+surprises are taken out: `1:30` and dates stay text, `1e3` is a number. Duplicate keys, merge
+keys, tags and runaway aliases are findings, never a crash.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ Path = tuple[str | int, ...]
 
 _STEP = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)|\[([0-9]{1,3})\]")
 _FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+_TAB = re.compile(r" *\t")
 _COMMENT = re.compile(r"(^|\s)#")
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _CONSTRUCTOR = yaml.constructor.SafeConstructor()
@@ -52,7 +53,9 @@ def parse(text: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        document.findings.append((line, f"not valid YAML: {_one_line(error.problem or error.context or error)}"))
+        tab = _TAB.match(text.splitlines()[line - 1]) if line <= len(text.splitlines()) else None
+        problem = "a tab in the indentation; YAML takes spaces" if tab else error.problem or error.context or error
+        document.findings.append((line, f"not valid YAML: {_one_line(problem)}"))
         return document
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         document.findings.append((1, f"not valid YAML: {_one_line(error)}"))
@@ -112,6 +115,10 @@ class _Builder:
                 self._document.findings.append((line, "a key must be plain text"))
                 continue
             key = key_node.value
+            if key_node.tag.endswith(":merge"):
+                where = dotted((*path, key))
+                self._document.findings.append((line, f"{where}: merge keys are not supported; write the keys out"))
+                continue
             if key in result:
                 self._document.findings.append((line, f"{dotted((*path, key))}: the key stands twice"))
                 continue
