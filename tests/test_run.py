@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
+import termios
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -432,22 +436,54 @@ def test_a_report_that_the_disk_does_not_take_hides_no_error(
     assert "broken on purpose" in result.output.splitlines()[-1]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals_finalise_the_file(config: Path, tmp_path: Path, number: int, code: int) -> None:
+def endless(config: Path) -> list[str]:
+    """The command of a run that goes on until it is told to stop."""
     text = config.read_text() + "duration_s: 60\n"
     config.write_text(text.replace("uri: a.mp4", "uri: a.mp4, loop: true, realtime: true"), encoding="utf-8")
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from tiler.cli import main; main()", "run", str(config), "--set", "detector=none"],
-        stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        text=True,
-    )
+    return [sys.executable, "-c", "from tiler.cli import main; main()", "run", str(config), "--set", "detector=none"]
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=["int", "term", "hup"]
+)
+def test_signals_finalise_the_file(config: Path, number: int, code: int) -> None:
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(endless(config), stderr=subprocess.PIPE, env=environment, text=True)
     assert process.stderr is not None
     assert any("frames" in line for line in process.stderr)  # a line of progress: the run is on
     process.send_signal(number)
     process.communicate(timeout=20)
     assert process.returncode == code
     assert len(decoded(config.parent / "out.mp4")) > 10
+
+
+def test_a_closed_terminal_finalises_the_file(config: Path) -> None:
+    ours, terminal = pty.openpty()
+    process = subprocess.Popen(
+        endless(config), stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )  # fmt: skip
+    os.close(terminal)
+    said = b""
+    while not re.search(rb"mosaic [1-9]\d+", said):  # in the table: the run is on
+        said += os.read(ours, 65536)
+    os.close(ours)
+    assert process.wait(timeout=20) == 129
+    assert len(decoded(config.parent / "out.mp4")) > 10
+
+
+def test_a_run_under_nohup_outlives_its_terminal(config: Path) -> None:
+    process = subprocess.Popen(
+        endless(config), stderr=subprocess.PIPE, env={**os.environ, "PYTHONUNBUFFERED": "1"}, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )  # fmt: skip
+    assert process.stderr is not None
+    assert any("frames" in line for line in process.stderr)
+    process.send_signal(signal.SIGHUP)
+    assert any("frames" in line for line in process.stderr)  # another one: it goes on
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == 143
 
 
 def test_cuda_is_refused_with_the_reason(config: Path) -> None:

@@ -128,19 +128,32 @@ def _total_ticks(config: Any, feeds: Any) -> int | None:
 
 
 class _signals:  # noqa: N801  (a context manager, used like a function)
-    """Ctrl-C and SIGTERM stop the run cleanly; a second one ends it at once. SIGUSR1 saves the clip."""
+    """Ctrl-C, SIGTERM and a closed terminal stop the run cleanly; a second Ctrl-C or SIGTERM ends it at once. SIGUSR1
+    saves the clip."""
 
     def __init__(self, stop: Callable[[], None], got: list[int], save: Callable[[], None]) -> None:
         self._stop, self._got, self._save = stop, got, save
         self._before: dict[int, Any] = {}
+        self._terminal: list[int] = []
 
     def __enter__(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, self._handle)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: the run goes on without a terminal
+            self._terminal = [file.fileno() for file in (sys.stdout, sys.stderr) if file.isatty()]
+            self._before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._handle_hangup)
         self._before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._handle_save)
 
     def _handle_save(self, number: int, frame: FrameType | None) -> None:
         threading.Thread(target=self._save, name="tiler-clip", daemon=True).start()  # a disk must not hold the run up
+
+    def _handle_hangup(self, number: int, frame: FrameType | None) -> None:
+        """The terminal is closed: nobody reads what is said there, and to say it would be an error."""
+        with open(os.devnull, "wb") as nowhere:
+            for terminal in self._terminal:
+                os.dup2(nowhere.fileno(), terminal)
+        if not self._got:  # a shell and the system may both send one
+            self._handle(number, frame)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._got:
