@@ -117,6 +117,11 @@ def findings(folder: Path, text: str, *overrides: str) -> list[str]:
             ["4: not valid YAML: a tab in the indentation; YAML takes spaces"],
             id="tab after spaces",
         ),
+        pytest.param(
+            "a: {\n\tb: 1,\n\tc: ]}\n",
+            ["3: not valid YAML: did not find expected node content"],
+            id="another mistake after a tab that is fine",
+        ),
         pytest.param("a: 1\na: 2\n", ["2: a: the key stands twice"], id="duplicate key"),
         pytest.param("a: &a [*a]", ["1: too large: aliases or nesting without bound"], id="alias of itself"),
         pytest.param(

@@ -23,7 +23,6 @@ Path = tuple[str | int, ...]
 
 _STEP = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)|\[([0-9]{1,3})\]")
 _FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
-_TAB = re.compile(r" *\t")
 _COMMENT = re.compile(r"(^|\s)#")
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _CONSTRUCTOR = yaml.constructor.SafeConstructor()
@@ -53,9 +52,10 @@ def parse(text: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        tab = _TAB.match(text.splitlines()[line - 1]) if line <= len(text.splitlines()) else None
-        problem = "a tab in the indentation; YAML takes spaces" if tab else error.problem or error.context or error
-        document.findings.append((line, f"not valid YAML: {_one_line(problem)}"))
+        problem = _one_line(error.problem or error.context or error)
+        if "a tab character" in problem or (mark is not None and text[mark.index : mark.index + 1] == "\t"):
+            problem = "a tab in the indentation; YAML takes spaces"
+        document.findings.append((line, f"not valid YAML: {problem}"))
         return document
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         document.findings.append((1, f"not valid YAML: {_one_line(error)}"))

@@ -38,6 +38,7 @@ from tiler.errors import ConfigError, InputError
 if TYPE_CHECKING:
     from tiler.config.loader import LoadedConfig
 
+
 def read_problem(path: Path) -> str | None:
     """Why there is no file to read at a path; None where there is one."""
     try:
@@ -69,7 +70,7 @@ def write_problem(path: Path) -> str | None:
         if not folder.is_dir():
             return f"its folder cannot be made: {folder} is a file"
         if not os.access(folder, os.W_OK | os.X_OK):
-            return f"cannot be written: {folder} takes no files"
+            return f"cannot be written: {folder} may not be written to"
     except OSError as error:
         return f"cannot be written: {error.strerror}"
     except ValueError:  # a NUL in it
