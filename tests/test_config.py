@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,13 +12,15 @@ import pictures
 import pytest
 import yaml
 from click.testing import CliRunner
+from PIL import Image
 from pydantic import BaseModel
 
 from tiler.cli import main
+from tiler.compose.overlay import OverlayBuilder
 from tiler.config.loader import LoadedConfig, load
 from tiler.config.models import Config, Source, Tile
 from tiler.config.outputs import KINDS
-from tiler.errors import ConfigError
+from tiler.errors import ConfigError, InputError
 from tools.write_reference import OUTPUTS
 
 GOOD = "sources: [{id: a, uri: 'sample://plaza'}]\n"
@@ -87,6 +92,36 @@ def findings(folder: Path, text: str, *overrides: str) -> list[str]:
              "(person-nano, person-small) or the path of an .onnx file"],
             id="unknown model",
         ),
+        pytest.param(
+            GOOD + "detector: {classes: [person, dog]}\n",
+            ["2: detector.classes[1]: the detector has no such class; accepted: person (got 'dog')"],
+            id="unknown class",
+        ),
+        pytest.param(
+            "sources:\n  - {id: a, uri: 'sample://duo', slots: {names: [ann], class_name: Person}}\n",
+            ["2: sources[0].slots.class_name: the detector has no such class; did you mean 'person'? (got 'Person')"],
+            id="unknown class of a cast",
+        ),
+        pytest.param(
+            "base: &base {fps: 25}\nmosaic:\n  <<: *base\n",
+            ["3: mosaic.<<: merge keys are not supported; write the keys out"],
+            id="merge key",
+        ),
+        pytest.param(
+            GOOD + "mosaic:\n\tfps: 25\n",
+            ["3: not valid YAML: a tab in the indentation; YAML takes spaces"],
+            id="tab",
+        ),
+        pytest.param(
+            GOOD + "mosaic:\n  fps: 25\n\tgap_px: 4\n",
+            ["4: not valid YAML: a tab in the indentation; YAML takes spaces"],
+            id="tab after spaces",
+        ),
+        pytest.param(
+            "a: {\n\tb: 1,\n\tc: ]}\n",
+            ["3: not valid YAML: did not find expected node content"],
+            id="another mistake after a tab that is fine",
+        ),
         pytest.param("a: 1\na: 2\n", ["2: a: the key stands twice"], id="duplicate key"),
         pytest.param("a: &a [*a]", ["1: too large: aliases or nesting without bound"], id="alias of itself"),
         pytest.param(
@@ -110,6 +145,52 @@ def test_missing_source_file_is_named_with_its_folder(tmp_path: Path) -> None:
     assert line == f"1: sources[0].uri: there is no such file (got 'nowhere.mp4', in {tmp_path})"
 
 
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("folder", "is a folder, not a file"),
+        ("pipe", "is a named pipe, not a file"),
+        ("closed/a.mp4", "cannot be looked at: Permission denied"),
+        ("loop", "cannot be looked at: Too many levels of symbolic links"),
+        ("c.yaml/a.mp4", "there is no such file"),
+    ],
+)
+def test_a_source_that_is_no_file_is_told_what_it_is(closed: Path, uri: str, said: str) -> None:
+    folder = closed.parent
+    (folder / "folder").mkdir()
+    os.mkfifo(folder / "pipe")
+    (folder / "loop").symlink_to("loop")
+    (line,) = findings(folder, f"sources: [{{id: a, uri: {uri}}}]")
+    assert line == f"1: sources[0].uri: {said} (got '{uri}', in {folder})"
+
+
+@pytest.mark.parametrize("key", ["start_s: 1", "end_s: 2", "loop: true"])
+def test_a_picture_has_no_time(tmp_path: Path, key: str) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    (line,) = findings(tmp_path, f"sources: [{{id: a, uri: a.png, {key}}}]")
+    assert line == f"1: sources[0].{key.partition(':')[0]}: a picture has no time, and stays; leave it out"
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("rstp://u:hunter2@cam/1", "nothing opens rstp://; did you mean 'rtsp'? (got 'rstp://u:***@cam/1')"),
+        ("foo://bar", "nothing opens foo://; accepted: rtsp, rtsps, "),
+        ("Htpp://host/a.mp4", "nothing opens htpp://; did you mean 'http'? (got 'htpp://host/a.mp4')"),
+        ("srt://host:9000", "the PyAV wheels have no SRT; let a MediaMTX server take it, and open its rtsp://"),
+    ],
+)
+def test_a_url_that_nothing_opens_is_refused(tmp_path: Path, uri: str, said: str) -> None:
+    (line,) = findings(tmp_path, f"sources: [{{id: a, uri: '{uri}', realtime: true}}]")
+    assert line.startswith(f"1: sources[0].uri: {said}")
+
+
+@pytest.mark.parametrize("uri", ["RTSP://Cam/Main", "Sample://duo", "cache:http://host/A.mp4", "rtmpt://h/live/k"])
+def test_a_url_may_begin_with_any_protocol_in_any_case(tmp_path: Path, uri: str) -> None:
+    scheme, _, rest = uri.partition("://")
+    assert load(write(tmp_path, f"sources: [{{id: a, uri: '{uri}'}}]")).config.sources[0].uri == f"{scheme.lower()}://{rest}"
+
+
 def test_secrets_never_show(tmp_path: Path) -> None:
     text = "sources: [{id: a, uri: 'rtsp://u:hunter2@h/x', start_s: 3}, {id: 'b!', uri: 'rtsp://u:hunter2@h/x'}]"
     assert "hunter2" not in "\n".join(findings(tmp_path, text))
@@ -126,6 +207,11 @@ def test_overrides_change_keys_and_their_errors_say_so(tmp_path: Path) -> None:
     assert caught.value.findings[0].startswith("--set mosaic.fps: expected a number of frames per second")
 
 
+def test_an_override_is_taken_whole(tmp_path: Path) -> None:
+    config = load(write(tmp_path, GOOD), ["mosaic.background=#ff0000", "sources[0].label=Gate #2"]).config
+    assert (config.mosaic.background, config.sources[0].label) == ("#ff0000", "Gate #2")
+
+
 @pytest.mark.parametrize("override", ["mosaic", "=3", "sources[9].loop=true", "a..b=1", "mosaic.fps=[", "mosaic.fsp=3"])
 def test_bad_overrides_are_user_errors(tmp_path: Path, override: str) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -133,10 +219,78 @@ def test_bad_overrides_are_user_errors(tmp_path: Path, override: str) -> None:
     assert all("--set" in line for line in caught.value.findings)
 
 
+def test_numbers_with_an_exponent_are_numbers(tmp_path: Path) -> None:
+    loaded = load(write(tmp_path, GOOD + "duration_s: 1e300\nmosaic: {stale_after_s: 5e-1}\n"), ["encoder.gop_s=1e1"])
+    assert (loaded.config.duration_s, loaded.config.mosaic.stale_after_s) == (1e300, 0.5)
+    assert loaded.config.encoder.gop_s == 10
+    assert findings(tmp_path, GOOD + "encoder: {gop_s: 1e9}\n") == [
+        "2: encoder.gop_s: must be less than or equal to 60 (got 1000000000.0)"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        ("0.00001", "--duration: 1e-05 s is shorter than one picture (0.033 s at 30 fps)\n"),
+        ("-1", "--duration: must be greater than 0 (got -1.0)\n"),
+        ("nan", "--duration: must be a finite number (got nan)\n"),
+    ],
+)
+def test_a_wrong_duration_is_told_by_the_option_that_was_typed(tmp_path: Path, seconds: str, said: str) -> None:
+    arguments = ["run", str(write(tmp_path, GOOD)), "-o", str(tmp_path / "o.mp4"), "--duration", seconds]
+    result = CliRunner().invoke(main, arguments)
+    assert (result.exit_code, result.output) == (2, said)
+
+
 def test_paths_start_from_the_folder_of_the_file(tmp_path: Path) -> None:
     loaded: LoadedConfig = load(write(tmp_path, GOOD))
     assert loaded.resolve("../a.mp4") == str(tmp_path.parent / "a.mp4")
     assert loaded.resolve("rtsp://h/x") == "rtsp://h/x"
+
+
+@pytest.mark.parametrize(
+    ("font", "said"),
+    [
+        ("none.ttf", "2: overlay.font: there is no such file (got 'none.ttf', in FOLDER)"),
+        (
+            "c.yaml",
+            "2: overlay.font: cannot read FOLDER/c.yaml (unknown file format); expected a TrueType or OpenType font, "
+            ".ttf or .otf",
+        ),
+    ],
+)
+def test_a_font_that_is_none_is_told(tmp_path: Path, font: str, said: str) -> None:
+    assert findings(tmp_path, GOOD + f"overlay: {{font: {font}}}\n") == [said.replace("FOLDER", str(tmp_path))]
+
+
+def test_a_font_is_looked_for_beside_the_config(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.ttf").write_bytes((repository / "tiler/compose/fonts/DroidSansFallback.ttf").read_bytes())
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    loaded = load(write(tmp_path, GOOD + "overlay: {font: mine.ttf}\n"))
+    assert OverlayBuilder(loaded.config).atlas.layout_text("監").width > 0
+    with pytest.raises(InputError, match="--report: is the font; another name is needed"):
+        loaded.with_outputs(None, None, tmp_path / "mine.ttf")
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ("{file: folder.mp4}", "output FOLDER/folder.mp4: is a folder; a file name is needed\n"),
+        ("{hls: c.yaml}", "output FOLDER/c.yaml/index.m3u8: its folder cannot be made: FOLDER/c.yaml is a file\n"),
+        ("{tracks: closed/t.txt}", "output FOLDER/closed/t.txt: cannot be written: Permission denied\n"),
+    ],
+)
+def test_check_refuses_an_output_that_a_run_cannot_write(closed: Path, output: str, said: str) -> None:
+    folder = closed.parent
+    (folder / "folder.mp4").mkdir()
+    path = write(folder, GOOD + f"outputs: [{output}, {{file: new/o.mp4}}]\n")
+    before = sorted(folder.iterdir())
+    result = CliRunner().invoke(main, ["check", str(path)])
+    assert (result.exit_code, result.output) == (2, said.replace("FOLDER", str(folder)))
+    assert sorted(folder.iterdir()) == before
 
 
 def test_room_for_sources_is_within_what_a_run_can_have(tmp_path: Path) -> None:
@@ -166,6 +320,13 @@ def test_shipped_configs_are_valid_and_check_prints_their_plan(repository: Path)
     assert "3 more may be added while a live run goes on" in result.output
     result = CliRunner().invoke(main, ["check", str(paths[0]), "--set", "tracker.reid=off"])
     assert "tracker   bytetrack, reid off: by motion alone" in result.output
+
+
+def test_check_prints_its_plan_in_any_encoding(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from tiler.cli import main; main()", "check", str(write(tmp_path, GOOD))]
+    done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "latin-1"}, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"mosaic  3840x2160" in done.stdout
 
 
 def test_check_shows_wide_pixels_as_the_run_draws_them(tmp_path: Path) -> None:

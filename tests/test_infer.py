@@ -170,7 +170,7 @@ def test_weak_detections_reach_down_to_min_score(tmp_path: Path) -> None:
 
 def test_unknown_class_is_refused_with_a_hint(tmp_path: Path) -> None:
     path = write_model(tmp_path / "m.onnx", yolox_head(80))
-    message = r"no class 'persn'; did you mean 'person'\? \(accepted: person, bicycle"
+    message = r"detector.classes: the detector has no such class; did you mean 'person'\? \(got 'persn'\)"
     with pytest.raises(InputError, match=message):
         detect(path, whole(1), classes=["persn"])
 

@@ -15,10 +15,12 @@ from pathlib import Path
 import av
 import pictures
 import pytest
+from click.testing import CliRunner
 from consumers import free_port
 from recordings import FPS, counted, hevc_stream, playable, stream
 
 from tiler import stages
+from tiler.cli import main
 from tiler.config.loader import load
 from tiler.config.models import MosaicConfig
 from tiler.config.outputs import ClipOutput, FileOutput, HlsOutput, SegmentsOutput
@@ -428,3 +430,39 @@ def test_rows_of_files_beside_each_other_have_a_list_each_once_one_names_its_own
         loaded.with_outputs(None, tmp_path / "cam.jsonl")
     with pytest.raises(InputError, match=r"--report: is the index of outputs\[1\]; another name is needed"):
         loaded.with_outputs(None, None, tmp_path / "mkv.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("closed/x", "cannot be written: Permission denied\n"),
+        ("x" * 300, "cannot be written: File name too long\n"),
+        ("loop/x", "cannot be written: Too many levels of symbolic links\n"),
+    ],
+    ids=["a folder that may not be entered", "a long name", "links in a circle"],
+)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-o", "PLACE.mp4"],
+        ["-o", "o.mp4", "--report", "PLACE.json"],
+        ["-o", "o.mp4", "--tracks", "PLACE.txt"],
+        ["--set", "outputs=[{hls: PLACE}]"],
+        ["--set", "outputs=[{segments: 'PLACE-{index}.mp4'}]"],
+        ["--set", "outputs=[{clip: 'PLACE-{index}.mp4'}]"],
+    ],
+    ids=["-o", "--report", "--tracks", "hls", "segments", "clip"],
+)
+def test_a_place_that_takes_no_file_is_said_before_anything_is_opened(
+    closed: Path, config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, arguments: list[str], place: str,
+    said: str,
+) -> None:
+    monkeypatch.delattr(stages, "build")
+    path = config("  - {file: a.mkv}\n")
+    monkeypatch.chdir(path.parent)
+    (path.parent / "loop").symlink_to("loop")
+    result = CliRunner().invoke(main, ["run", "c.yaml", *(part.replace("PLACE", place) for part in arguments)])
+    assert result.exit_code == 2, result.exception
+    assert result.output.startswith("output ")
+    assert result.output.endswith(said)
+    assert result.output.count("\n") == 1

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
+import termios
 import threading
 import time
 from dataclasses import replace
@@ -397,6 +401,45 @@ def test_command_line_run_reports_what_it_did(config: Path, tmp_path: Path) -> N
     assert report["versions"]["tiler"]
 
 
+@pytest.mark.parametrize("more", [[], ["--overwrite"]])
+def test_a_run_without_a_picture_says_so_and_claims_no_file(config: Path, more: list[str]) -> None:
+    old = config.parent / "out.mp4"
+    if more:
+        old.write_bytes(b"of an earlier run")
+    begins = [f"--set=sources[{index}].start_s={last}" for index, last in enumerate((0.79, 0.95))]  # after the last
+    result = CliRunner().invoke(main, ["run", str(config), "--set", "detector=none", *begins, *more])
+    assert result.exit_code == 1
+    assert "wrote" not in result.output
+    assert "stream a: decode (a): no picture from 0.79 s on\n" in result.output
+    assert result.output.splitlines()[-1].startswith("no picture: nothing is written; start_s, end_s and duration_s ")
+    assert old.exists() == bool(more)
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["sources[0].start_s=100"], "source a: start_s: the file is over before; it has 0.8 s (got 100)\n"),
+        (["sources[0].start_s=100", "sources[0].loop=true"], "source a: start_s: the file is over before; it has 0.8"),
+        (
+            ["sources[1].uri=sample://duo?seconds=2", "sources[1].start_s=2"],
+            "--set sources[1].start_s: the sample is over before; it has 2.0 s (got 2)\n",
+        ),
+        (["duration_s=0.01"], "duration_s: 0.01 s is shorter than one picture (0.04 s at 25 fps)\n"),
+        (["mosaic.fps=1", "duration_s=0.5"], "duration_s: 0.5 s is shorter than one picture (1 s at 1 fps)\n"),
+    ],
+)
+def test_what_leaves_no_picture_is_refused_where_it_is_known(
+    config: Path, command: str, overrides: list[str], said: str
+) -> None:
+    given = [f"--set={override}" for override in ("detector=none", *overrides)]
+    result = CliRunner().invoke(main, [command, str(config), *given])
+    assert result.exit_code == 2, result.output
+    assert said in result.output
+    assert result.output.count("\n") == 1
+    assert not (config.parent / "out.mp4").exists()
+
+
 def test_a_report_that_the_disk_does_not_take_hides_no_result(config: Path, tmp_path: Path) -> None:
     args = ["run", str(config), "--set", "detector=none", "--duration", "0.4", "--overwrite", "--report", "/dev/full"]
     result = CliRunner().invoke(main, args)
@@ -424,22 +467,54 @@ def test_a_report_that_the_disk_does_not_take_hides_no_error(
     assert "broken on purpose" in result.output.splitlines()[-1]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals_finalise_the_file(config: Path, tmp_path: Path, number: int, code: int) -> None:
+def endless(config: Path) -> list[str]:
+    """The command of a run that goes on until it is told to stop."""
     text = config.read_text() + "duration_s: 60\n"
     config.write_text(text.replace("uri: a.mp4", "uri: a.mp4, loop: true, realtime: true"), encoding="utf-8")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tiler", "run", str(config), "--set", "detector=none"],
-        stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        text=True,
-    )
+    return [sys.executable, "-m", "tiler", "run", str(config), "--set", "detector=none"]
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=["int", "term", "hup"]
+)
+def test_signals_finalise_the_file(config: Path, number: int, code: int) -> None:
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(endless(config), stderr=subprocess.PIPE, env=environment, text=True)
     assert process.stderr is not None
     assert any("frames" in line for line in process.stderr)  # a line of progress: the run is on
     process.send_signal(number)
     process.communicate(timeout=20)
     assert process.returncode == code
     assert len(decoded(config.parent / "out.mp4")) > 10
+
+
+def test_a_closed_terminal_finalises_the_file(config: Path) -> None:
+    ours, terminal = pty.openpty()
+    process = subprocess.Popen(
+        endless(config), stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )  # fmt: skip
+    os.close(terminal)
+    said = b""
+    while not re.search(rb"mosaic [1-9]\d+", said):  # in the table: the run is on
+        said += os.read(ours, 65536)
+    os.close(ours)
+    assert process.wait(timeout=20) == 129
+    assert len(decoded(config.parent / "out.mp4")) > 10
+
+
+def test_a_run_under_nohup_outlives_its_terminal(config: Path) -> None:
+    process = subprocess.Popen(
+        endless(config), stderr=subprocess.PIPE, env={**os.environ, "PYTHONUNBUFFERED": "1"}, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )  # fmt: skip
+    assert process.stderr is not None
+    assert any("frames" in line for line in process.stderr)
+    process.send_signal(signal.SIGHUP)
+    assert any("frames" in line for line in process.stderr)  # another one: it goes on
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == 143
 
 
 def test_cuda_is_refused_with_the_reason(config: Path) -> None:

@@ -197,3 +197,9 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("TILER_CACHE", str(blocker))
     with pytest.raises(InputError, match=r"cannot write the sample to .*file.samples.*set TILER_CACHE"):
         samples.resolve(TINY)
+
+
+def test_a_cache_that_may_not_be_entered_is_named(closed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TILER_CACHE", str(closed))
+    with pytest.raises(InputError, match=r"cannot write the sample to .*closed.samples: Permission denied; set TILER_"):
+        samples.resolve(TINY)

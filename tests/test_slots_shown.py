@@ -166,7 +166,7 @@ def test_a_run_names_its_cast_in_export_and_report(clips: Path) -> None:  # noqa
 
 
 def test_a_run_refuses_a_class_that_the_detector_does_not_know(clips: Path) -> None:  # noqa: F811
-    with pytest.raises(InputError, match=r"slots.class_name: 'horse'; the detector's classes: person"):
+    with pytest.raises(InputError, match=r"slots.class_name: the detector has no such class; accepted: person"):
         run_with(clips, "{names: [one], class_name: horse}")
 
 

@@ -166,6 +166,22 @@ def test_an_output_that_exists_is_kept_unless_told_otherwise(tmp_path: Path) -> 
     assert len(rows(output)) == 10
 
 
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("closed/out.txt", "Permission denied"),
+        ("x" * 300 + ".txt", "File name too long"),
+        ("loop/out.txt", "Too many levels of symbolic links"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_told(closed: Path, place: str, said: str) -> None:
+    (closed.parent / "loop").symlink_to("loop")
+    output = closed.parent / place
+    result = track(write(closed.parent, two_people(5)), output)
+    assert result.exit_code == 2
+    assert result.output == f"output {output}: cannot be written: {said}\n"
+
+
 def test_the_output_is_mot_text_and_not_the_input(tmp_path: Path) -> None:
     path = write(tmp_path, two_people(5))
     assert "ends in .txt" in track(path, tmp_path / "out.jsonl").output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import logging
 import os
 import re
@@ -43,6 +44,8 @@ def _tells_errors(command: _Command) -> _Command:
 @click.option("-v", "--verbose", is_flag=True, help="Log what happens, not only what goes wrong.")
 def main(verbose: bool) -> None:
     """Many cameras, one picture, one encoder."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # the layout has lines that not every encoding knows
+        sys.stdout.reconfigure(errors="replace")  # of stderr, Python itself sees to it
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
@@ -78,10 +81,7 @@ def run(
     from tiler.command_run import execute
     from tiler.config.loader import load
 
-    extra = list(overrides)
-    if duration is not None:
-        extra.append(f"duration_s={duration}")
-    loaded = load(config, extra).with_outputs(output, tracks, report)
+    loaded = load(config, overrides, duration).with_outputs(output, tracks, report)
     if not loaded.config.outputs and loaded.config.preview is None:
         raise InputError(f"{config}: no outputs: add `outputs: [{{file: mosaic.mp4}}]` or give -o FILE")
     execute(loaded, report=report, overwrite=overwrite)
@@ -113,10 +113,12 @@ def preview(config: Path, duration: float | None, no_browser: bool, overrides: t
 def check(config: Path, overrides: tuple[str, ...]) -> None:
     """Validate CONFIG and print what it would do, without running it."""
     from tiler import stages
+    from tiler.config.files import check_places
     from tiler.config.loader import load
     from tiler.config.plan import StagePlan, resolve_plan
 
     loaded = load(config, overrides)
+    check_places(loaded)
     choices = [StagePlan(c.stage, f"{c.device}: {c.backend}", c.reason) for c in stages.choose(loaded)]
     plan = resolve_plan(loaded, choices)
     click.echo(plan.render())

@@ -25,6 +25,7 @@ def execute(loaded: Any, *, report: Path | None = None, overwrite: bool = False,
     # would look through them again and again, and hold up a picture each time: it starts after them.
     gc.disable()
     from tiler import stages
+    from tiler.config.files import check_places
     from tiler.config.outputs import FileOutput
     from tiler.observe.progress import Progress
     from tiler.observe.run import RunObserver
@@ -32,8 +33,9 @@ def execute(loaded: Any, *, report: Path | None = None, overwrite: bool = False,
     from tiler.pipeline import Run
 
     files = [Path(loaded.resolve(output.file)) for output in loaded.config.outputs if isinstance(output, FileOutput)]
+    check_places(loaded)  # not only after minutes of compiling
     for path in [*files, *([report] if report is not None else ())]:
-        check_writable(path, overwrite=overwrite)  # not only after minutes of compiling
+        check_writable(path, overwrite=overwrite)
     stages.choose(loaded)  # a device that cannot be used is said before samples are rendered
     with _compiling(loaded.config) as finish_compiling:
         _make_samples(loaded.config)
@@ -65,6 +67,8 @@ def execute(loaded: Any, *, report: Path | None = None, overwrite: bool = False,
             _say_result(observer)
         raise
     _say_result(observer)
+    if not observer.frames and not stopped:
+        raise RunError("no picture: nothing is written; start_s, end_s and duration_s must leave something to decode")
     if not reported:
         sys.exit(RunError.exit_code)
     if stopped:
@@ -113,31 +117,43 @@ def _make_samples(config: Any) -> None:
 
 def _total_ticks(config: Any, feeds: Any) -> int | None:
     """Ticks of the whole run, None when it has no known end."""
-    seconds = config.duration_s
-    if seconds is None:
+    ticks: int | None = config.ticks
+    if ticks is None:
         ending = [f for f in feeds if not f.reader.source.loop and not f.reader.endless]
         lengths = [f.reader.info.duration_s for f in ending if f.reader.info and f.reader.info.duration_s]
         if not lengths or len(lengths) < len(ending):
             return None
-        seconds = max(lengths)
-    ticks: int = round(seconds * config.mosaic.fps)
+        ticks = round(max(lengths) * config.mosaic.fps)
     return ticks
 
 
 class _signals:  # noqa: N801  (a context manager, used like a function)
-    """Ctrl-C and SIGTERM stop the run cleanly; a second one ends it at once. SIGUSR1 saves the clip."""
+    """Ctrl-C, SIGTERM and a closed terminal stop the run cleanly; a second Ctrl-C or SIGTERM ends it at once. SIGUSR1
+    saves the clip."""
 
     def __init__(self, stop: Callable[[], None], got: list[int], save: Callable[[], None]) -> None:
         self._stop, self._got, self._save = stop, got, save
         self._before: dict[int, Any] = {}
+        self._terminal: list[int] = []
 
     def __enter__(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, self._handle)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: the run goes on without a terminal
+            self._terminal = [file.fileno() for file in (sys.stdout, sys.stderr) if file.isatty()]
+            self._before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._handle_hangup)
         self._before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._handle_save)
 
     def _handle_save(self, number: int, frame: FrameType | None) -> None:
         threading.Thread(target=self._save, name="tiler-clip", daemon=True).start()  # a disk must not hold the run up
+
+    def _handle_hangup(self, number: int, frame: FrameType | None) -> None:
+        """The terminal is closed: nobody reads what is said there, and to say it would be an error."""
+        with open(os.devnull, "wb") as nowhere:
+            for terminal in self._terminal:
+                os.dup2(nowhere.fileno(), terminal)
+        if not self._got:  # a shell and the system may both send one
+            self._handle(number, frame)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._got:
@@ -177,7 +193,7 @@ def _say_result(observer: Any) -> None:
         f"tick to packet p95 {report['end_to_end']['p95_ms']:.0f} ms"
     )
     for row in report["outputs"]:
-        if row["kind"] in ("clip", "preview"):
+        if row["kind"] in ("clip", "preview") or not report["frames"]:
             continue
         lost = f" (left out {row['dropped']} packets)" if row["dropped"] else ""
         lost += f" ({row['error']})" if row["error"] else ""

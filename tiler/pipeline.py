@@ -154,7 +154,7 @@ class Run:
         """The mosaic's clock: every tick with what each source shows then."""
         first = self._workers[0]  # which asks for them
         config, live = self._config, self._config.live
-        last = None if config.duration_s is None else round(config.duration_s * config.mosaic.fps)
+        last = config.ticks
         tick = CLOCK_HZ / config.mosaic.fps
         for feed in self._stages.feeds:
             feed.reader.start()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -17,12 +18,12 @@ from tiler.closing import Closing
 from tiler.compose.base import Compositor
 from tiler.config.loader import LoadedConfig
 from tiler.config.models import Config, DetectorConfig, Source
-from tiler.decode.base import Reader, close_readers
+from tiler.decode.base import Decoder, Reader, close_readers
 from tiler.decode.feed import LiveFeed, OfflineFeed
 from tiler.decode.source import Opener, SourceReader, open_decoder
 from tiler.encode.base import Encoder
 from tiler.encode.parameters import check_libx264
-from tiler.errors import InputError
+from tiler.errors import InputError, StageError
 from tiler.infer.base import Detector
 from tiler.observe.copies import Copies
 from tiler.preprocess.base import Preprocessor
@@ -119,6 +120,29 @@ def _check_cpu(config: Config, stage: Literal["decode", "infer", "encode"], back
         )
 
 
+def begins_in_time(opener: Opener) -> Opener:
+    """The same opener, but a file that is over before its `start_s` is refused, where its length is known."""
+
+    def opened(source: Source, uri: str, stream: int, threads: int) -> Decoder:
+        decoder = opener(source, uri, stream, threads)
+        if not source.start_s or decoder.info.duration_s != 0:
+            return decoder
+        first = None
+        with suppress(StageError):
+            first = decoder.read()
+        if first is not None:  # it is longer than it says
+            decoder.restart()
+            return decoder
+        decoder.close()
+        with opener(source.model_copy(update={"start_s": 0.0}), uri, stream, threads) as whole:
+            length_s = whole.info.duration_s or 0.0
+        raise InputError(
+            f"source {source.id}: start_s: the file is over before; it has {length_s:.1f} s (got {source.start_s:g})"
+        )
+
+    return opened
+
+
 class Entrance:
     """Where sources come in and go out: opens their feeds, each with a share of the threads."""
 
@@ -133,7 +157,7 @@ class Entrance:
             forget: frees what `opener` keeps for a place.
         """
         self._loaded = loaded
-        self._opener = opener
+        self._opener = begins_in_time(opener)
         self._forget = forget
         # One thread a stream is enough when there are several; a lone one may use them all.
         self._threads = max(1, threads // loaded.config.places)

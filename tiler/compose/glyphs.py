@@ -78,7 +78,7 @@ class Atlas:
         self.version = 0
         self._fonts = [*([str(font)] if font is not None else []), *(_bundled(name) for name in FONTS)]
         if font is not None:
-            _coverage(str(font))
+            check_font(font)
         self._faces: dict[tuple[str, int], ImageFont.FreeTypeFont] = {}
         self._glyphs: dict[tuple[str, int], Glyph] = {}
         self._texts: OrderedDict[tuple[str, int], TextRun] = OrderedDict()
@@ -187,6 +187,15 @@ def _tofu(height_px: int) -> tuple[UInt8, int, int, float]:
     box = np.full((h, w), 255, np.uint8)
     box[line:-line, line:-line] = 0
     return box, line, -h, w + 2.0 * line
+
+
+def check_font(font: Path) -> None:
+    """See that text can be drawn with a font.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    _coverage(str(font))
 
 
 def _bundled(name: str) -> str:

@@ -1,8 +1,8 @@
 """YAML text -> plain values that remember their lines.
 
 Only what a config needs is accepted: mappings with text keys, lists and scalars. YAML 1.1
-surprises are taken out: `1:30` and dates stay text, `1e3` is a number. Duplicate keys, tags
-and runaway aliases are findings, never a crash.
+surprises are taken out: `1:30` and dates stay text, `1e3` is a number. Duplicate keys, merge
+keys, tags and runaway aliases are findings, never a crash.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ MAX_DEPTH = 32
 Path = tuple[str | int, ...]
 """Where a value stands: ("sources", 2, "uri")."""
 
+_STEP = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)|\[([0-9]{1,3})\]")
 _FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+_COMMENT = re.compile(r"(^|\s)#")
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _CONSTRUCTOR = yaml.constructor.SafeConstructor()
 _PLAIN = ("str", "int", "float", "bool", "null", "timestamp", "value", "merge")
@@ -50,7 +52,10 @@ def parse(text: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        document.findings.append((line, f"not valid YAML: {_one_line(error.problem or error.context or error)}"))
+        problem = _one_line(error.problem or error.context or error)
+        if "a tab character" in problem or (mark is not None and text[mark.index : mark.index + 1] == "\t"):
+            problem = "a tab in the indentation; YAML takes spaces"
+        document.findings.append((line, f"not valid YAML: {problem}"))
         return document
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         document.findings.append((1, f"not valid YAML: {_one_line(error)}"))
@@ -61,11 +66,16 @@ def parse(text: str) -> Document:
 
 
 def parse_scalar(text: str) -> Any:
-    """The value of `--set key=VALUE`: a YAML scalar, list or mapping on one line.
+    """The value of `--set key=VALUE`: a YAML scalar, list or mapping on one line, without comments.
 
     Raises:
         ValueError: it is not valid YAML.
+
+    >>> parse_scalar("#ff0000"), parse_scalar("Gate #2"), parse_scalar("[1, 2]")
+    ('#ff0000', 'Gate #2', [1, 2])
     """
+    if _COMMENT.search(text) and not text.lstrip().startswith(("[", "{", '"', "'")):
+        return text.strip()
     document = parse(text)
     if document.findings:
         raise ValueError(document.findings[0][1])
@@ -105,6 +115,10 @@ class _Builder:
                 self._document.findings.append((line, "a key must be plain text"))
                 continue
             key = key_node.value
+            if key_node.tag.endswith(":merge"):
+                where = dotted((*path, key))
+                self._document.findings.append((line, f"{where}: merge keys are not supported; write the keys out"))
+                continue
             if key in result:
                 self._document.findings.append((line, f"{dotted((*path, key))}: the key stands twice"))
                 continue
@@ -122,7 +136,7 @@ class _Builder:
         if kind in ("timestamp", "value", "merge") or kind not in _PLAIN or (kind in ("int", "float") and ":" in text):
             return text
         if kind == "str":
-            return float(text) if node.style is None and _FLOAT.fullmatch(text) else text
+            return float(text) if not node.style and _FLOAT.fullmatch(text) else text
         try:
             return _CONSTRUCTOR.construct_object(node)
         except (ValueError, OverflowError, KeyError, IndexError, yaml.YAMLError):
@@ -145,6 +159,11 @@ def dotted(path: Path) -> str:
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text
+
+
+def undotted(text: str) -> Path:
+    """The path of `sources[2].uri`; of what is no such name, something that `dotted` makes another text of."""
+    return tuple(name or int(index) for name, index in _STEP.findall(text))
 
 
 def _one_line(error: object) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -51,8 +51,18 @@ def explain(error: ValidationError, data: Any) -> Iterator[tuple[Path, str]]:
 def nearest(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` or the list of what there is."""
     known = list(known)
-    close = difflib.get_close_matches(word, known, 1, 0.6)
+    close = [one for one in known if sorted(one) == sorted(word)]  # two letters exchanged are the nearest of all
+    close = close or difflib.get_close_matches(word, known, 1, 0.6)
     return f"; did you mean {close[0]!r}?" if close else f"; accepted: {', '.join(known[:30])}"
+
+
+def unknown_class(name: str, known: Sequence[str]) -> str | None:
+    """What is wrong with the name of a class that is to be found; None where the detector knows it.
+
+    >>> unknown_class("preson", ("person", "car"))
+    "the detector has no such class; did you mean 'person'? (got 'preson')"
+    """
+    return None if name in known else f"the detector has no such class{nearest(name, known)} (got {name!r})"
 
 
 def _place(loc: tuple[int | str, ...], data: Any) -> tuple[Path, list[str]]:

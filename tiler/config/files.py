@@ -20,6 +20,7 @@ from tiler.config.outputs import (
     HLS_HEADER,
     HLS_PLAYLIST,
     AnyOutput,
+    ClipOutput,
     HlsOutput,
     PipeOutput,
     PushOutput,
@@ -32,10 +33,58 @@ from tiler.config.outputs import (
     tracks_file,
 )
 from tiler.engines.shipped import find_model
-from tiler.errors import InputError
+from tiler.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from tiler.config.loader import LoadedConfig
+
+
+def read_problem(path: Path) -> str | None:
+    """Why there is no file to read at a path; None where there is one."""
+    try:
+        found = _stat(path)
+    except OSError as error:
+        return f"cannot be looked at: {error.strerror}"
+    except ValueError:  # a NUL in it
+        return "is not a file name"
+    if found is None:
+        return "there is no such file"
+    if stat.S_ISREG(found.st_mode):
+        return None
+    kinds = {stat.S_IFDIR: "folder", stat.S_IFIFO: "named pipe", stat.S_IFSOCK: "socket"}
+    return f"is a {kinds.get(stat.S_IFMT(found.st_mode), 'device')}, not a file"
+
+
+def write_problem(path: Path) -> str | None:
+    """Why a file cannot be written, as far as can be seen without a trial; None where nothing speaks against it.
+
+    Nothing is made: neither the file nor its folder, which may be missing.
+    """
+    try:
+        found = _stat(path)
+        if found is not None and stat.S_ISDIR(found.st_mode):
+            return "is a folder; a file name is needed"
+        if found is not None:
+            return None if os.access(path, os.W_OK) else "cannot be written: Permission denied"
+        folder = next(parent for parent in path.absolute().parents if _stat(parent) is not None)
+        if not folder.is_dir():
+            return f"its folder cannot be made: {folder} is a file"
+        if not os.access(folder, os.W_OK | os.X_OK):
+            return f"cannot be written: {folder} may not be written to"
+    except OSError as error:
+        return f"cannot be written: {error.strerror}"
+    except ValueError:  # a NUL in it
+        return "cannot be written: not a file name"
+    return None
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    """None of what is not there, also because a file stands where a folder should."""
+    try:
+        return path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
 
 _Mark = str | tuple[int, int]
 """A path with links followed, or device and inode of a file; the text of what is no file."""
@@ -75,8 +124,8 @@ def files_read(loaded: LoadedConfig) -> Files:
     if isinstance(config.detector, DetectorConfig):
         with suppress(InputError):  # said where the model is checked
             files.claim(find_model(config.detector.model, loaded.folder), "the file of the model")
-    if config.overlay.font is not None:
-        files.claim(Path(config.overlay.font), "the font")
+    if config.overlay.font is not None and (font := loaded.file_of(config.overlay.font)) is not None:
+        files.claim(font, "the font")
     return files
 
 
@@ -101,6 +150,36 @@ def clashes(loaded: LoadedConfig, files: Files, outputs: Mapping[Where, AnyOutpu
             if problem is not None:
                 yield where, one.key, f"{one.called}{problem}{one.advice}"
                 break
+
+
+def check_places(loaded: LoadedConfig) -> None:
+    """See that the outputs can be written to where they go, as far as can be seen without a trial; nothing is made.
+
+    Raises:
+        ConfigError: with each that cannot.
+    """
+    every = [_place_problem(loaded, output) for output in loaded.config.outputs]
+    found = [f"output {place}: {problem}" for place, problem in filter(None, every)]
+    if found:
+        raise ConfigError(found)
+
+
+def _place_problem(loaded: LoadedConfig, output: AnyOutput) -> tuple[Path, str] | None:
+    """The first of its files that cannot be written, and why."""
+    for place in (one.place for one in _written(loaded, output, kind_of(output))):
+        if isinstance(place, str):
+            continue
+        problem = write_problem(place)
+        if problem is None and isinstance(output, (SegmentsOutput, ClipOutput)):  # which look for names in use
+            problem = _list_problem(place.parent)
+        if problem is not None:
+            return place, problem
+    return None
+
+
+def _list_problem(folder: Path) -> str | None:
+    listed = not folder.exists() or os.access(folder, os.R_OK)
+    return None if listed else f"cannot be written: what is in {folder} may not be read"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ and files are looked at by the loader.
 from __future__ import annotations
 
 import ipaddress
+import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -37,6 +38,12 @@ def _fraction(value: Any) -> Fraction:
 def _off(value: Any) -> Any:
     """YAML reads `off` as false."""
     return "off" if value is False else value
+
+
+def _lower_scheme(uri: str) -> str:
+    """`RTSP://Cam/1` means what `rtsp://Cam/1` means; of FFmpeg and us, some compare letter by letter."""
+    scheme, separator, rest = uri.partition("://")
+    return scheme.lower() + separator + rest if separator else uri
 
 
 Rate = Annotated[Fraction, BeforeValidator(_fraction), PlainSerializer(str)]
@@ -80,7 +87,9 @@ class Source(Model):
     """One stream to decode."""
 
     id: Name = Field(description="unique name, used in reports, exports and tiles")
-    uri: str = Field(min_length=1, description="file, image, URL that FFmpeg opens, or sample://NAME")
+    uri: Annotated[str, AfterValidator(_lower_scheme)] = Field(
+        min_length=1, description="file, image, URL that FFmpeg opens, or sample://NAME"
+    )
     label: str | None = Field(None, max_length=64, description="title of the tile; the id when absent")
     loop: bool = Field(False, description="start a file again when it ends")
     start_s: float = Field(0.0, ge=0, description="seconds to skip at the start of a file")
@@ -321,6 +330,11 @@ class Config(Model):
         return any(is_live(source) for source in self.sources)
 
     @property
+    def ticks(self) -> int | None:
+        """Pictures of the mosaic within `duration_s`; None when that gives no end."""
+        return None if self.duration_s is None else round(min(self.duration_s * self.mosaic.fps, sys.maxsize))
+
+    @property
     def places(self) -> int:
         """Sources that a run of this config has room for: its own and the spare ones."""
         return len(self.sources) + (self.preview.spare_sources if self.preview is not None else 0)
@@ -337,7 +351,6 @@ def is_remote(source: Source) -> bool:
     http(s) is live unless the path ends like a media file.
     """
     scheme, separator, rest = source.uri.partition("://")
-    scheme = scheme.lower()
     if not separator or scheme in ("sample", "file"):
         return source.uri.startswith("/dev/")
     if scheme in ("http", "https"):
@@ -354,6 +367,12 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
+SOURCE_SCHEMES = (
+    *("rtsp", "rtsps", "satip", "rtmp", "rtmps", "rtmpt", "rtmpts", "http", "https", "udp", "udplite"),
+    *("tcp", "tls", "dtls", "rtp", "srtp", "sap", "mmsh", "mmst", "ftp", "gopher", "gophers", "unix", "ipfs", "ipns"),
+    *("sample", "file"),
+)
+"""What a source's URL may begin with: FFmpeg's own, as PyAV's wheels have them, and ours."""
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"))
 MEDIA_SUFFIXES = IMAGE_SUFFIXES | {
     *(".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".flv", ".mpg", ".mpeg", ".wmv")

@@ -181,8 +181,9 @@ def _look(loaded: LoadedConfig, index: int) -> SourcePlan:
     if is_remote(source):
         return SourcePlan(source, shown, None, None, None, "live")
     from tiler.decode.source import open_decoder
+    from tiler.stages import begins_in_time
 
-    with open_decoder(source, loaded.resolve(source.uri), index, 1) as decoder:
+    with begins_in_time(open_decoder)(source, loaded.resolve(source.uri), index, 1) as decoder:
         info, first = decoder.info, None
         with suppress(StageError):  # a run shows what there is of a broken file
             first = decoder.read()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-
 import numpy as np
 
+from tiler.config.explain import unknown_class
 from tiler.config.models import DetectorConfig
 from tiler.engines.registry import ModelSpec
 from tiler.errors import InputError
@@ -74,11 +73,6 @@ def wanted_classes(model: ModelSpec, config: DetectorConfig) -> np.ndarray:
     if config.classes is None:
         return np.ones(len(names), np.bool_)
     for name in config.classes:
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
-            raise InputError(
-                f"detector.classes: model {model.name} has no class {name!r}{hint} (accepted: {shown})"
-            )
+        if (problem := unknown_class(name, names)) is not None:
+            raise InputError(f"detector.classes: {problem}")
     return np.array([name in config.classes for name in names])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tiler.config.files import write_problem
 from tiler.config.models import MosaicConfig
 from tiler.config.outputs import FileOutput, sound_problem
 from tiler.errors import InputError
@@ -60,16 +61,16 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
     Raises:
         InputError: the file exists or cannot be written, or its folder cannot be made.
     """
-    if path.is_dir():
-        raise InputError(f"output {path}: is a folder; a file name is needed")
+    if (problem := write_problem(path)) is not None:
+        raise InputError(f"output {path}: {problem}")
     if path.exists() and not overwrite:
         raise InputError(f"output {path}: exists already; give --overwrite to replace it, or another name with -o")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"output {path}: its folder cannot be made: {error.strerror}") from error
-    existed = path.exists()
     try:
+        existed = path.exists()
         with path.open("ab"):
             pass
         if not existed:

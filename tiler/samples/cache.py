@@ -161,7 +161,7 @@ def resolve(uri: str, progress: Progress | None = None) -> Sample:
     Safe to call from several threads and processes at once.
 
     Raises:
-        InputError: a bad URI (see `describe`), or the cache cannot be written.
+        InputError: a bad URI (see `describe`), or the cache cannot be read or written.
     """
     spec = describe(uri)
     key = f"{spec.name}|{spec.width}x{spec.height}|{spec.fps}|{spec.frames}|{spec.codec}|{spec.seed}"
@@ -169,9 +169,9 @@ def resolve(uri: str, progress: Progress | None = None) -> Sample:
     stem = f"{spec.name}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     folder = cache_folder()
     sample = Sample(folder / f"{stem}.mp4", folder / f"{stem}.txt")
-    if sample.path.is_file() and sample.ground_truth.is_file():
-        return sample
     try:
+        if sample.path.is_file() and sample.ground_truth.is_file():
+            return sample
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{stem}-", dir=folder) as scratch:
             video, truth = Path(scratch) / "video.mp4", Path(scratch) / "truth.txt"

@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 from pydantic import ValidationError
 
+from tiler.config.explain import unknown_class
 from tiler.config.models import SlotsConfig
 from tiler.errors import InputError
 from tiler.track.cast import Cast
@@ -49,9 +50,8 @@ class Slots:
         self.names = tuple(config.names)
         self._class_id: int | None = None
         if config.class_name is not None:
-            if config.class_name not in class_names:
-                known = ", ".join(class_names) or "none"
-                raise InputError(f"slots.class_name: {config.class_name!r}; the detector's classes: {known}")
+            if (problem := unknown_class(config.class_name, class_names)) is not None:
+                raise InputError(f"slots.class_name: {problem}")
             self._class_id = list(class_names).index(config.class_name)
         count = len(self.names)
         self._mode = Cast(count) if config.mode == "person" else Sides(count, config.hysteresis, config.dwell_s)
