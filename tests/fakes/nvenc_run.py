@@ -29,7 +29,7 @@ from tiler.stages import Choice, Stages  # noqa: E402
 from tiler.types import Mosaic, Packet  # noqa: E402
 from tools.nvenc_emulator import watched  # noqa: E402
 
-_build = stages.build
+_build, _choose = stages.build, stages.choose
 
 
 class Lifted:
@@ -67,10 +67,19 @@ class Lifted:
         self._encoder.close()
 
 
+def _on_cpu(loaded: LoadedConfig) -> LoadedConfig:
+    """A config whose encoder the CPU takes, whatever is to encode."""
+    return replace(loaded, config=loaded.config.model_copy(update={"encoder": EncoderConfig()}))
+
+
+def choose(loaded: LoadedConfig) -> tuple[Choice, ...]:
+    return _choose(_on_cpu(loaded))
+
+
 def build(loaded: LoadedConfig, **more: Any) -> Stages:
     """The CPU's stages with a CUDA encoder, opened as a run on CUDA opens it: last."""
     config = loaded.config
-    built = _build(replace(loaded, config=config.model_copy(update={"encoder": EncoderConfig()})), **more)
+    built = _build(_on_cpu(loaded), **more)
     built.encoder.close()
     try:
         encoder, name, reason = open_cuda_encoder(config.mosaic, config.encoder, 1, 0, built.copies)
@@ -94,5 +103,5 @@ class _Closed:
 
 if __name__ == "__main__":
     ctypes.CDLL("libcuda.so.1").cuda_host_streams(_length, _run)
-    stages.build = build
+    stages.build, stages.choose = build, choose
     watched.main()
