@@ -260,8 +260,8 @@ def engine_verify(engine_or_model: str) -> None:
                 old.append(error)
     if len(old) == len(paths):
         raise old[-1]
-    for error in old:
-        click.echo(f"--  version  {error}")
+    for other in old:
+        click.echo(f"--  version  {other}")
 
 
 def _current_device(name: str) -> Any:
