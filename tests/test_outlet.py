@@ -262,6 +262,26 @@ def test_attempts_grow_rarer_and_an_outlet_that_never_connected_failed() -> None
     assert outlet.failed
 
 
+def test_a_run_that_ends_before_a_push_is_connected_sent_nothing_and_says_so() -> None:
+    asked, gate = threading.Event(), threading.Event()
+
+    def connect(sample: Packet) -> Fake:
+        asked.set()
+        gate.wait()
+        return Fake()
+
+    outlet = Outlet("push", "a", None, NEWEST, reopen=connect)
+    for tick in range(6):
+        outlet.put(packet(tick))
+    wait(asked.is_set)
+    assert not outlet.failed  # it may come yet
+    outlet.finish()
+    gate.set()
+    outlet.close()
+    assert outlet.failed
+    assert outlet.error == "the run ended before a packet could go out"
+
+
 def test_one_outlet_in_trouble_does_not_hold_up_the_others() -> None:
     good, hangs, turns = Fake(), Hangs(), threading.Semaphore(0)
     outlets = [

@@ -197,7 +197,10 @@ def _say_result(observer: Any) -> None:
             continue
         lost = f" (left out {row['dropped']} packets)" if row["dropped"] else ""
         lost += f" ({row['error']})" if row["error"] else ""
-        click.echo(f"{'sent to' if row['kind'] in ('push', 'pipe') else 'wrote'} {row['name']}{lost}")
+        done = "sent to" if row["kind"] in ("push", "pipe") else "wrote"
+        if row["kind"] == "push" and not row["packets"]:
+            done = "nothing was sent to"
+        click.echo(f"{done} {row['name']}{lost}")
     if report["cpu_fallback"]:
         reasons = {report["stages"][stage]["reason"] for stage in report["cpu_fallback"]}
         click.echo(f"on the CPU: {', '.join(report['cpu_fallback'])} ({'; '.join(sorted(reasons))})")

@@ -286,6 +286,8 @@ class Outlet:
         held_s = self._held_s()
         if self._error is None and not self._stopped and held_s >= self._limits.stall_s:
             return f"has taken nothing for {held_s:.0f} s"
+        if self._error is None and self._in_vain:
+            return "the run ended before a packet could go out"
         return self._error
 
     @property
@@ -295,8 +297,12 @@ class Outlet:
 
     @property
     def failed(self) -> bool:
-        """Whether it ended by an error, or never got a packet out because of one."""
-        return self._failed or (self._error is not None and self._packets == 0)
+        """Whether it ended by an error, or never got a packet out because of one, or of a run that was too short."""
+        return self._failed or self._in_vain or (self._error is not None and self._packets == 0)
+
+    @property
+    def _in_vain(self) -> bool:
+        return self._reopen is not None and self._ended and self._packets == 0 and self._dropped > 0
 
     def report(self) -> dict[str, Any]:
         """Its state and counts as plain data, for the report and progress."""
