@@ -227,6 +227,8 @@ def test_a_file_that_exists_is_not_replaced_by_who_is_added(tmp_path: Path, serv
         assert [row.source.id for row in now.observer.streams] == NAMES
         now.add("purple", f"{server}/purple.mp4")
     assert (tmp_path / "t.yellow.txt").read_text() == "precious"
+    (row,) = now.observer.report()["outputs"]
+    assert row["name"] == str(tmp_path / "t.ID.txt")  # there is no t.txt
 
 
 def test_a_run_that_has_ended_takes_nobody(tmp_path: Path, server: str) -> None:

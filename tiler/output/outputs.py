@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tiler.closing import Closing
 from tiler.config.loader import LoadedConfig
-from tiler.config.outputs import FileOutput, TracksOutput
+from tiler.config.outputs import FileOutput, TracksOutput, tracks_file
 from tiler.errors import InputError, StageError
 from tiler.output.clip import Preroll
 from tiler.output.open import open_outlet
@@ -62,7 +62,7 @@ class Outputs(Closing):
                     text = open_tracks(
                         path, streams, class_names, slots=slots, more=config.places > len(streams), overwrite=overwrite
                     )
-                    self._tracks.append(TracksOutlet(text, str(path)))
+                    self._tracks.append(TracksOutlet(text, str(tracks_file(path, "ID", alone=config.places == 1))))
                     opened.callback(self._tracks[-1].close)
                     continue
                 outlet, writer = open_outlet(
