@@ -151,3 +151,9 @@ def random_frame(
     half = ((height + 1) // 2, (width + 1) // 2)
     y, u, v = (random_plane(rng, shape, layout) for shape in ((height, width), half, half))
     return Frame(0, 0, y, u, v, **fields)  # type: ignore[arg-type]
+
+
+def decoded(path: Path) -> np.ndarray:
+    """Every picture of a file, as PyAV lays its planes out."""
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray() for frame in container.decode(video=0)])
