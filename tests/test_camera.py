@@ -12,9 +12,8 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from pictures import decoded
 from test_config import findings, write
-from test_run import config as clips  # noqa: F401  a fixture
-from test_run import decoded
 from test_slots_shown import run_with
 
 from tiler.cli import main
@@ -25,6 +24,8 @@ from tiler.config.models import Config
 from tiler.decode_size import DecodeSizes
 from tiler.track.camera import SPEED, Camera
 from tiler.types import CLOCK_HZ, Crop, Frame, State, TileInput, Tracks
+
+pytest_plugins = ("fakes.run_fixtures",)
 
 SIZE = (640, 360)
 STEP = CLOCK_HZ // 25
@@ -223,7 +224,7 @@ def test_a_source_is_decoded_large_enough_for_the_view() -> None:
 # A run, and the config
 
 
-def test_a_run_ends_up_on_the_person(clips: Path) -> None:  # noqa: F811
+def test_a_run_ends_up_on_the_person(clips: Path) -> None:
     plain = "duration_s: 3\noverlay: {boxes: false, labels: false, trails: false, titles: false, fps: false}\n"
 
     def played(tile: str) -> np.ndarray:

@@ -13,7 +13,6 @@ from click.testing import CliRunner
 from test_config import findings, write
 from test_overlay import build, config, only, rendered, shown
 from test_run import build as build_run
-from test_run import config as clips  # noqa: F401  a fixture
 from test_track_command import rows, track, two_people
 from test_track_command import write as write_detections
 from test_tracks_output import CLASSES, PICTURE, SIZE
@@ -29,6 +28,8 @@ from tiler.output.tracks import open_tracks
 from tiler.pipeline import Run
 from tiler.stages import choose
 from tiler.types import Tracks
+
+pytest_plugins = ("fakes.run_fixtures",)
 
 SOURCE = "sources:\n  - id: a\n    uri: 'sample://plaza'\n    slots: "
 
@@ -135,7 +136,7 @@ def test_tracks_refuse_slots_of_another_length() -> None:
     assert Tracks.empty().slot.shape == (0,)
 
 
-def run_with(clips: Path, slots: str, more: str = "") -> dict[str, Any]:  # noqa: F811
+def run_with(clips: Path, slots: str, more: str = "") -> dict[str, Any]:
     """The report of a run of which the first source has these slots, and whose config has more lines."""
     _, built, _ = build_run(clips)
     path = clips.with_name("cast.yaml")
@@ -154,7 +155,7 @@ def run_with(clips: Path, slots: str, more: str = "") -> dict[str, Any]:  # noqa
     return observer.report()
 
 
-def test_a_run_names_its_cast_in_export_and_report(clips: Path) -> None:  # noqa: F811
+def test_a_run_names_its_cast_in_export_and_report(clips: Path) -> None:
     report = run_with(clips, "{names: [one, two]}")
     lines = [json.loads(line) for line in (clips.parent / "out.jsonl").read_text("utf-8").splitlines()]
     named_rows = [row for line in lines if line["stream"] == "a" for row in line["tracks"] if row["slot"]]
@@ -165,7 +166,7 @@ def test_a_run_names_its_cast_in_export_and_report(clips: Path) -> None:  # noqa
     assert "slots" not in b
 
 
-def test_a_run_refuses_a_class_that_the_detector_does_not_know(clips: Path) -> None:  # noqa: F811
+def test_a_run_refuses_a_class_that_the_detector_does_not_know(clips: Path) -> None:
     with pytest.raises(InputError, match=r"slots.class_name: the detector has no such class; accepted: person"):
         run_with(clips, "{names: [one], class_name: horse}")
 

@@ -11,7 +11,14 @@ FRAMES = 20
 
 
 @pytest.fixture
+def clips(config: Path) -> Path:
+    """The same, for tests that have something else by that name."""
+    return config
+
+
+@pytest.fixture
 def config(tmp_path: Path) -> Path:
+    """A config of 20 numbered pictures of `a` and 10 of `b`, which are written beside it."""
     pictures.write(tmp_path / "a.mp4", FRAMES, rate=25)
     pictures.write(tmp_path / "b.mp4", FRAMES // 2, rate=10, size=(96, 160))
     path = tmp_path / "c.yaml"
