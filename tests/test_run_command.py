@@ -167,7 +167,7 @@ def endless(config: Path) -> list[str]:
     """The command of a run that goes on until it is told to stop."""
     text = config.read_text() + "duration_s: 60\n"
     config.write_text(text.replace("uri: a.mp4", "uri: a.mp4, loop: true, realtime: true"), encoding="utf-8")
-    return [sys.executable, "-m", "tiler", "run", str(config), "--set", "detector=none"]
+    return [sys.executable, "-c", "from tiler.cli import main; main()", "run", str(config), "--set", "detector=none"]
 
 
 @pytest.mark.parametrize(
