@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,12 @@ import pytest
 from click.testing import CliRunner
 from engine_parts import HERE, nano
 
+from tests.fakes.tensorrt_cupy import Stream
+from tiler import cuda
 from tiler.cli import main
 from tiler.engines import build
 from tiler.engines.build import Target, ensure_engine
+from tiler.engines.registry import load_model
 from tiler.engines.tensorrt import TensorRT
 
 pytest_plugins = ("fakes.engine_fixtures",)
@@ -67,6 +71,21 @@ def test_an_engine_of_the_gpu_that_is_here_is_loaded(install: Callable[..., Any]
         "ok  load     images fp16 [-1, 3, 384, 640], head fp16 [-1, 5040, 5]"
     )
     assert "it is for compute capability 8.9, this GPU has 9.0" in build.verify_engine(path, Target(90))[-1]
+
+
+def test_a_run_takes_the_engine_that_the_command_built(
+    install: Callable[..., Any], on_gpu: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a model that comes with tiler, in FP16, and without the package that converts others."""
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.setattr(cuda, "problem", lambda index=0: None)
+    trt = install("tensorrt")
+    built = CliRunner().invoke(main, ["engine", "build", "person-nano", "--max-batch", "4"])
+    assert built.exit_code == 0, built.output
+    builds = len(trt.calls.configs)
+    model, stream = load_model("person-nano", Path.cwd()), Stream(non_blocking=True)
+    network, reason = on_gpu.network.open_network(model, 4, 0, stream)
+    assert (network.name, reason, len(trt.calls.configs)) == ("TensorRT 10.16 FP16", "first choice", builds)
 
 
 REFUSED: dict[str, tuple[tuple[str, ...], str]] = {

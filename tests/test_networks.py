@@ -11,17 +11,14 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
-from click.testing import CliRunner
 from engine_parts import ANCHORS, HERE, KINDS, SIZE, flavour, nano, small_model
 from onnx import TensorProto
 
 from tests.fakes.ort_fake import make_onnxruntime
 from tests.fakes.tensorrt_cupy import Stream, array
-from tiler import cuda
-from tiler.cli import main
 from tiler.engines import store
 from tiler.engines.build import ensure_engine
-from tiler.engines.registry import ModelSpec, load_model
+from tiler.engines.registry import ModelSpec
 from tiler.engines.shipped import SHIPPED
 from tiler.engines.tensorrt import TensorRT, UnusableError
 from tiler.errors import InputError, StageError
@@ -372,20 +369,6 @@ def test_a_model_in_fp32_runs_in_fp16_where_it_can(
     images, head = pictures(4, dtype=np.float32)
     network.run(images, head, stream)
     np.testing.assert_allclose(head.host[:, 0, 0], sums(4))
-
-
-def test_a_run_takes_the_engine_that_the_command_built(
-    install: Callable[..., Any], on_gpu: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of a model that comes with tiler, in FP16, and without the package that converts others."""
-    monkeypatch.setitem(sys.modules, "onnx", None)
-    monkeypatch.setattr(cuda, "problem", lambda index=0: None)
-    trt = install("tensorrt")
-    built = CliRunner().invoke(main, ["engine", "build", "person-nano", "--max-batch", "4"])
-    assert built.exit_code == 0, built.output
-    builds = len(trt.calls.configs)
-    network, reason = on_gpu.network.open_network(load_model("person-nano", Path.cwd()), 4, 0, new_stream())
-    assert (network.name, reason, len(trt.calls.configs)) == ("TensorRT 10.16 FP16", "first choice", builds)
 
 
 def test_where_nothing_works_every_refusal_is_named(install: Callable[..., Any], on_gpu: Any, fake_ort: Any) -> None:

@@ -87,6 +87,7 @@ class VideoPackets:
         """
         self._source, self._container, self._video = source, container, video
         self._timeout_s = source.timeout_s if is_live(source) and container.read_timeout is not None else None
+        self._ticks_s = {stream.index: float(exact(stream.time_base) or 0) for stream in container.streams}
         self._times_s: dict[int, float] = {}
         self._ahead_s: dict[int, float] = {}
 
@@ -128,7 +129,8 @@ class VideoPackets:
         """Keep account of how far each stream went, whatever its timestamps begin with and go back to."""
         if packet.dts is None:
             return
-        index, time_s = packet.stream_index, packet.dts * float(exact(packet.time_base) or 0)
+        index = packet.stream_index
+        time_s = packet.dts * self._ticks_s.get(index, 0.0)
         last_s = self._times_s.get(index)
         self._times_s[index] = time_s
         step_s = 0.0 if last_s is None else max(0.0, time_s - last_s)

@@ -178,6 +178,7 @@ class LiveFeed:
         self._first_s: float | None = None  # of the first tick; the stages after this one may take minutes to build
         self._shown: Frame | None = None
         self._pts: int | None = None
+        self._gap = round(3 * CLOCK_HZ / (2 * mosaic.fps))  # more than a tick, less than two
         self._repeated = self._replaced = self._dropped = 0
 
     def at(self, pts: int) -> Shown:
@@ -187,7 +188,7 @@ class LiveFeed:
             Exception: whatever the reading thread raised that is not a StageError.
         """
         replaced = self.reader.counts.dropped
-        if self._pts is not None and (pts - self._pts) * self._mosaic.fps > 3 * CLOCK_HZ / 2:
+        if self._pts is not None and pts - self._pts > self._gap:
             self._dropped += replaced - self._replaced
         self._pts, self._replaced = pts, replaced
         newest = self.reader.latest()
