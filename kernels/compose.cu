@@ -4,20 +4,16 @@
 // integer but for the coverage of a LINE; compiled without contraction, so that it rounds alike. Where
 // this file does the same in floats, what comes out is the same whole number: see MAGIC.
 //
-// Two kernels, launched one after the other on one stream:
+// A thread has 8 x 2 luma samples and their 4 chroma pairs, which it keeps in registers from the background to the last
+// picture; a warp covers a bin of 64 x 8 and works for itself alone. What it has to draw is listed for it beforehand, by
+// compose_plan.py: the primitives that touch its bin, in drawing order.
 //
-//   bin_rows   a few threads per primitive mark it in the bins that it touches, which are what a warp covers
-//   compose    one thread per 8 x 2 luma samples and their 4 chroma pairs, kept in registers from the
-//              background to the last picture; a warp covers 64 x 8 and works for itself alone
+// Most warps lie within one picture that is copied or halved, and look for nothing else. The others take the tiles that
+// reach them one after the other, and from the list what lies under and over each one's picture.
 //
-// A tile has a grid of bins over its reach, and a bin has a bit for each of the tile's primitives: 64 to a word, the
-// lowest first. The bins of a row of the grid lie side by side, its rows one after the other, the tiles' grids as well.
-// compose clears what it reads, so all words are 0 before and after the two; every bin is some warp's.
-//
-// A warp looks for the tiles that reach it, draws them in order, and of each the primitives that are marked in its bin.
-// These are small beside 64 x 8, so for them the samples go to shared memory, and from there, 16 x 8 of them at a time,
-// back to registers: a lane has 2 x 2, with their chroma, while one primitive after the other is drawn over them. What
-// can be said of a primitive beforehand, one lane says for each.
+// Primitives are small beside 64 x 8, so for them the samples go to shared memory, and from there, 16 x 8 of them at a
+// time, back to registers: a lane has 2 x 2, with their chroma, while one primitive after the other is drawn over them.
+// What can be said of a primitive beforehand, one lane says for each.
 // Nothing waits for another warp. Strides are in bytes. The mosaic's pitch is its width.
 
 // Flags of a Tile.
@@ -40,26 +36,19 @@
 #define FRAME 1
 #define LINE 2
 #define GLYPH 3
+#define SIDES 4   // of a FRAME, where nothing of its upper and lower edge is and no clip cuts it
 
-#define THREADS 128        // of compose: few, since a block keeps its place until the busiest of its warps has ended
-#define BIN_THREADS 128    // of bin_rows
-#define SHARE 8            // its lanes that mark one primitive; 1, 2, 4 .. 32
-#define LARGE (8 * SHARE)  // bins that they mark at most: the rest are for the whole warp
-#define WARPS_ACROSS 2
-#define BLOCK_WIDTH (64 * WARPS_ACROSS)
-#define BLOCK_HEIGHT (8 * THREADS / 32 / WARPS_ACROSS)
+#define EDGE 0x00808010u   // the colour of a frame's dark edges
 
-#define BITS 64      // primitives to a word of a mask
-#define CHUNK (32 * BITS)   // primitives whose marks a warp has before it at once, a word a lane
-#define FOUND 32     // primitives that a warp lists and makes ready at once, one a lane
-#define PARTS 4      // of a warp's samples, 16 x 8 each: 2 x 2 a lane
-#define PITCH 40     // quads from strip to strip in shared memory: a strip on, the same quad is in another bank
-
-#define MIN_BLOCKS (1024 / THREADS)   // blocks that a multiprocessor shall hold: leaves a thread 64 registers
+#define THREADS 128    // four warps, of 2 x 2 bins; few, since a block keeps its place until the busiest has ended
+#define MIN_BLOCKS 8   // that a multiprocessor shall hold: leaves a thread 64 registers
+#define READY 32       // primitives that a warp makes ready at once, one a lane
+#define PARTS 4        // of a warp's samples, 16 x 8 each: 2 x 2 a lane
+#define PITCH 40       // quads from strip to strip in shared memory: a strip on, the same quad is in another bank
+#define BESIDE 8       // rows of memory before and behind the atlas: BESIDE_ATLAS of compose_table.py
 
 typedef unsigned char u8;
 typedef long long i64;
-typedef unsigned long long u64;
 
 #define LANES 0x00ff00ffu   // the bits of two samples in a register
 
@@ -68,12 +57,21 @@ struct __align__(16) Row {
     unsigned colour;        // luma, cb, cr, alpha: one byte each, luma lowest
     int x0, y0, x1;
     int y1;
-    unsigned ab;            // a: 16 bits, b: 14 bits, kind: 2 bits
+    unsigned shape;         // LINE: width, 16 bits; FRAME: width, 14, alpha of its edges, 8; GLYPH: x, 10, y, 12;
+                            // from bit 22 on: rows of its stroke before it, 5; kind, 2 (the highest)
     short clip_x0, clip_y0, clip_x1, clip_y1;
+
+    __device__ __forceinline__ unsigned kind() const { return shape >> 30; }
+    __device__ __forceinline__ int after() const { return shape >> 22 & 31; }
+    __device__ __forceinline__ int line_width() const { return shape & 0xffff; }
+    __device__ __forceinline__ int frame_width() const { return shape & 0x3fff; }
+    __device__ __forceinline__ int edge_alpha() const { return shape >> 14 & 255; }
+    __device__ __forceinline__ int atlas_x() const { return shape & 0x3ff; }
+    __device__ __forceinline__ int atlas_y() const { return shape >> 10 & 0xfff; }
 };
 
 // Half-open.
-struct Box {
+struct __align__(16) Box {
     int x0, y0, x1, y1;
 };
 
@@ -81,13 +79,23 @@ struct __align__(8) Corners {
     short x0, y0, x1, y1;
 };
 
+// A rectangle of bins, the x of a bin in the lower half and its y in the upper: the first, and the last with the highest
+// bit of each half set. Below 0x8000 both.
+struct __align__(8) Bins {
+    unsigned first, last;
+
+    __device__ __forceinline__ bool holds(unsigned bin) const
+    {
+        return !(~((bin | 0x80008000u) - first & last - bin) & 0x80008000u);   // no half has borrowed from its highest bit
+    }
+};
+
 // A tile as it travels: see pack_tiles of compose_table.py.
 struct __align__(16) Tile {
-    Corners reach;                // outside of it the tile draws nothing; within the mosaic; empty if it draws nothing
+    Bins met, whole;              // those in which it draws anything, and in which there is nothing but its picture, read
+                                  // in whole words
     Corners box;                  // the visible part of the picture, on even samples
-    int masks, across, words;     // of its bins: where that of the mosaic's first samples would be, how many to a row
-                                  // of its grid, and the words of each
-    int first, over, count;       // its first primitive; of its own: the first after the picture, how many
+    int over, end;                // of all primitives: its first after the picture, and the first that is not its own
     int flags;
     int left_end;                 // HALF: the mosaic's x at which the picture's first sample is shown
     const u8 *luma, *chroma;      // QUICK_: the sample that would lie on the mosaic's first
@@ -95,35 +103,14 @@ struct __align__(16) Tile {
     int opacity, colour;          // 0..255; row of `colours`, -1 for none
     i64 planes[9];                // for y, u, v: address of the first sample, bytes to the next row and to the next sample
     int axes[4];                  // where luma x, luma y, chroma x, chroma y begin in `tables`
-
-    // The first word of the bin at a place in the mosaic.
-    __device__ __forceinline__ u64* bin(u64* all, int x, int y) const
-    {
-        return all + (masks + ((y >> 3) * across + (x >> 6)) * words);
-    }
 };
-
-// From compute capability 9.0 on compose begins while bin_rows still runs, and waits before it reads a mark.
-__device__ __forceinline__ void let_compose_begin()
-{
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;");
-#endif
-}
-
-__device__ __forceinline__ void wait_for_marks()
-{
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
 
 // What a primitive may touch.
 __device__ __forceinline__ Box touched(const Row& row)
 {
     Box box = {row.x0, row.y0, row.x1, row.y1};
-    if (row.ab >> 30 == LINE) {
-        int reach = (int)(row.ab & 0xffff) / 2 + 16;
+    if (row.kind() == LINE) {
+        int reach = row.line_width() / 2 + 16;
         box = Box{min(row.x0, row.x1) - reach >> 4, min(row.y0, row.y1) - reach >> 4,
                   (max(row.x0, row.x1) + reach >> 4) + 1, (max(row.y0, row.y1) + reach >> 4) + 1};
     }
@@ -131,84 +118,52 @@ __device__ __forceinline__ Box touched(const Row& row)
                min(box.y1, (int)row.clip_y1)};
 }
 
-// The part of that which it leaves alone: the inside of a FRAME.
-__device__ __forceinline__ Box hole(const Row& row)
-{
-    int a = row.ab & 0xffff;
-    if (row.ab >> 30 != FRAME) return Box{1, 1, 0, 0};
-    return Box{row.x0 + a, row.y0 + a, row.x1 - a, row.y1 - a};
-}
+// A LINE, see Note [Blending]: the weight at a distance of 0, were it not clamped, how it falls with the square of the
+// distance, and alpha. Float, in the order of `_line_row` of primitives_cpu.py.
+struct __align__(16) Line {
+    float ax, ay, nx, ny, length, most, fall, alpha;
 
-// The bins that a primitive touches: of `total` from (x0, y0) on, `wide` to a row, those outside of `hole`.
-struct Marks {
-    int x0, y0, wide, total;
-    Box hole;
-    int across, words;   // of the tile
-    u64 bit;
-    u64* at;             // the word of the mosaic's first bin
-
-    // Mark every step-th bin of [first, end).
-    __device__ __forceinline__ void mark(int first, int step, int end) const
+    __device__ __forceinline__ float weight(float px, float py, float along_y) const
     {
-        if (first >= end) return;
-        int down = step / wide, right = step - down * wide;
-        int y = first / wide, x = first - y * wide;
-#pragma unroll 1
-        for (int k = first; k < end; k += step) {
-            int column = x0 + x, row = y0 + y;
-            bool hollow = column >= hole.x0 && column < hole.x1 && row >= hole.y0 && row < hole.y1;
-            if (!hollow) atomicOr(at + (row * across + column) * words, bit);
-            x += right, y += down;
-            if (x >= wide) x -= wide, ++y;
-        }
+        float along = fminf(fmaxf(fmaf(px, nx, along_y), 0.0f), length);
+        float ex = fmaf(-along, nx, px), ey = fmaf(-along, ny, py);
+        return fminf(fmaf(fmaf(ey, ey, ex * ex), -fall, most), alpha);
     }
 };
 
-__device__ __forceinline__ Marks marks_of(const Row& row, const Tile& tile, int n, u64* masks)
+__device__ __forceinline__ Line line_of(const Row& row)
 {
-    Box box = touched(row), inner = hole(row);
-    Corners reach = tile.reach;
-    Marks out;
-    out.x0 = max(box.x0, (int)reach.x0) >> 6, out.y0 = max(box.y0, (int)reach.y0) >> 3;
-    out.wide = max((min(box.x1, (int)reach.x1) + 63 >> 6) - out.x0, 0);
-    out.total = out.wide * max((min(box.y1, (int)reach.y1) + 7 >> 3) - out.y0, 0);
-    if (box.x0 >= box.x1 || box.y0 >= box.y1 || !(row.colour >> 24)) out.total = 0;
-    out.hole = Box{inner.x0 + 63 >> 6, inner.y0 + 7 >> 3, inner.x1 >> 6, inner.y1 >> 3};
-    out.across = tile.across, out.words = tile.words;
-    out.bit = 1ull << n % BITS, out.at = masks + tile.masks + n / BITS;
-    return out;
+    float dx = (float)(row.x1 - row.x0) * 0.0625f, dy = (float)(row.y1 - row.y0) * 0.0625f;
+    float width = (float)row.line_width() * 0.0625f, alpha = (float)(row.colour >> 24);
+    float length = sqrtf(fmaf(dx, dx, dy * dy)), share = length > 0.0f ? 1.0f / length : 0.0f;
+    float fall = alpha / fmaxf(width, 1.0f), edge = 0.5f * width + 0.5f;
+    return Line{(float)row.x0 * 0.0625f, (float)row.y0 * 0.0625f, dx * share, dy * share, length, edge * edge * fall, fall,
+                alpha};
 }
 
-// SHARE lanes per primitive; those of all tiles lie one after the other, in the order of the tiles. The boxes of all
-// people of a tile do as well, so that a lane to each would leave all the work to a few warps.
-extern "C" __global__ void __launch_bounds__(BIN_THREADS)
-bin_rows(const Row* rows, int count, const Tile* tiles, int tile_count, u64* masks)
-{
-    __shared__ Marks large[BIN_THREADS / SHARE];
-    let_compose_begin();
-    int lane = threadIdx.x & 31, group = threadIdx.x / SHARE, n = blockIdx.x * (BIN_THREADS / SHARE) + group;
-    Row row = n < count ? rows[n] : Row{};
-    int warps_first = n - lane / SHARE, tile = 0;
-    for (int first = 0; first < tile_count; first += 32) {
-        int own = first + lane;
-        bool before = own < tile_count && tiles[own].first + tiles[own].count <= warps_first;
-        tile += __popc(__ballot_sync(~0u, before));
-    }
-    Marks marks;
-    marks.total = 0;
-    if (n < count) {
-        while (tiles[tile].first + tiles[tile].count <= n) ++tile;
-        marks = marks_of(row, tiles[tile], n - tiles[tile].first, masks);
-        marks.mark(lane % SHARE, SHARE, min(marks.total, LARGE));
-        if (marks.total > LARGE && lane % SHARE == 0) large[group] = marks;
-    }
-    unsigned lanes = __ballot_sync(~0u, marks.total > LARGE && lane % SHARE == 0);
-    __syncwarp();   // what the lanes have written is there for all
-    for (; lanes; lanes &= lanes - 1) {
-        const Marks& shared = large[(threadIdx.x - lane + __ffs(lanes) - 1) / SHARE];
-        shared.mark(LARGE + lane, 32, shared.total);
-    }
-}
+// A FRAME: its rectangle; its line's width, and of that where what is not edge begins and how wide it is; alpha of the
+// edges.
+struct __align__(16) Ring {
+    int x0, y0, x1, y1;
+    int width, first, wide;
+    float edge;
+};
+
+union Detail {
+    Line line;
+    Ring ring;
+    int texel;   // of a GLYPH: from the first byte of the atlas' memory to what would lie on the mosaic's first sample
+};
+
+// A primitive as a warp draws it.
+struct __align__(16) Ready {
+    unsigned kind_rows;    // kind, 8 bits; then a bit for each row of the warp's samples that it touches; of a LINE, each
+                           // that its clip holds
+    unsigned left, right;  // the same for the columns, in halves
+    unsigned colour;
+
+    __device__ __forceinline__ unsigned kind() const { return kind_rows & 255; }
+};
 
 // The samples of one thread, a byte each: two rows of luma, and u and v by turns.
 struct Cell {
@@ -274,45 +229,6 @@ __device__ __forceinline__ float magic(unsigned word, int byte)
     return __uint_as_float(__byte_perm(word, 0x4b400000u, 0x7650 | byte));
 }
 
-// The square root as IEEE 754 rounds it, of 2^-100 and more: what sqrtf does there, without its way out for the rest,
-// which would keep the compiler from working at two roots at once.
-__device__ __forceinline__ float root(float v)
-{
-    float y = rsqrtf(v), s = v * y;
-    return fmaf(fmaf(-s, s, v), 0.5f * y, s);
-}
-
-// Coverage of a LINE at luma samples, 0..255: float, in the order of _line_row of primitives_cpu.py.
-struct __align__(16) Line {
-    float ax, ay, dx, dy, scale, edge;
-
-    __device__ __forceinline__ float coverage(float px, float py) const
-    {
-        float along = fminf(fmaxf((px * dx + py * dy) * scale, 0.0f), 1.0f);
-        float ex = px - along * dx, ey = py - along * dy;
-        float distance = root(fmaxf(ex * ex + ey * ey, 1e-20f));   // less would leave `edge`, 1/2 or more, as it is too
-        float inside = fminf(fmaxf(edge - distance, 0.0f), 1.0f);
-        return __fadd_rd(inside * 255.0f + 0.5f, MAGIC) - MAGIC;
-    }
-};
-
-__device__ __forceinline__ Line line_of(const Row& row)
-{
-    float dx = (float)(row.x1 - row.x0) * 0.0625f, dy = (float)(row.y1 - row.y0) * 0.0625f;
-    float length = dx * dx + dy * dy;
-    return Line{(float)row.x0 * 0.0625f, (float)row.y0 * 0.0625f, dx, dy, length > 0.0f ? 1.0f / length : 0.0f,
-                (float)(row.ab & 0xffff) * 0.0625f * 0.5f + 0.5f};
-}
-
-// A primitive as a warp draws it, counted from the warp's first sample. Bounds are x0, y0, x1, y1, a byte each.
-struct __align__(16) Ready {
-    unsigned kind, bounds, colour;
-    union {
-        unsigned hole;   // FRAME: the bounds of what is left alone
-        int texel;       // GLYPH: from the atlas' first byte to that of the warp's first sample
-    };
-};
-
 // A lane's part of the 16 x 8 samples that are drawn over at once: 2 x 2 luma samples and their chroma, each MAGIC more
 // than it is. The lowest byte of such a float is the sample.
 struct Quad {
@@ -324,13 +240,17 @@ struct Desk {
     union {                         // a picture and primitives are never drawn at once
         Fresh fresh;
         struct {
-            Ready ready[FOUND];
-            Line lines[FOUND];
+            Ready ready[READY];
+            Detail details[READY];
         };
     };
     uint2 quads[4][PITCH];          // 2 x 2 luma samples, then u and v in the lower half: a byte each
-    unsigned short found[FOUND];
 };
+
+// One for each warp of a block.
+__shared__ Desk desks[THREADS / 32];
+
+__device__ __forceinline__ Desk& own_desk() { return desks[threadIdx.x >> 5]; }
 
 // A lane's own samples to shared memory, and back: 8 x 2 of the warp's 64 x 8.
 __device__ __forceinline__ void put(uint2 (*quads)[PITCH], const Cell& cell)
@@ -438,13 +358,13 @@ __device__ __forceinline__ void sample_chroma(Fresh& fresh, const Tile& tile, co
 __device__ __forceinline__ void read_luma(Cell& out, const Tile& tile, int x, int y)
 {
     int row = tile.luma_row;
-    const u8* at = tile.luma + ((i64)y * row + x);
+    const u8* at = tile.luma + (y * row + x);
     out.y[0] = __ldg((const uint2*)at), out.y[1] = __ldg((const uint2*)(at + row));
 }
 
 __device__ __forceinline__ void read_chroma(Cell& out, const Tile& tile, int x, int y)
 {
-    out.uv = __ldg((const uint2*)(tile.chroma + ((i64)(y >> 1) * tile.chroma_row + x)));
+    out.uv = __ldg((const uint2*)(tile.chroma + ((y >> 1) * tile.chroma_row + x)));
 }
 
 __device__ __forceinline__ Cell read_cell(const Tile& tile, int x, int y)
@@ -463,7 +383,7 @@ struct Raw {
 __device__ __forceinline__ void read_half_luma(Raw& out, const Tile& tile, int x, int y)
 {
     int row = tile.luma_row;
-    const u8* at = tile.luma + (2 * (i64)y * row + 2 * x);
+    const u8* at = tile.luma + 2 * (y * row + x);
 #pragma unroll
     for (int k = 0; k < 4; ++k) out.luma[k] = __ldg((const uint4*)(at + k * row));
 }
@@ -471,7 +391,7 @@ __device__ __forceinline__ void read_half_luma(Raw& out, const Tile& tile, int x
 __device__ __forceinline__ void read_half_chroma(Raw& out, const Tile& tile, int x, int y)
 {
     int row = tile.chroma_row, back = x == tile.left_end ? 0 : 2;   // the sample before the first is the first
-    const u8* at = tile.chroma + ((i64)y * row + 2 * x);
+    const u8* at = tile.chroma + (y * row + 2 * x);
 #pragma unroll
     for (int k = 0; k < 2; ++k, at += row) {
         out.chroma[k] = __ldg((const uint4*)at);
@@ -488,18 +408,24 @@ __device__ __forceinline__ Raw read_half(const Tile& tile, int x, int y)
 
 // 2:1. Luma is the mean of 2 x 2. Chroma is left-sited on both sides: across, its samples count 1, 4 and 3
 // eighths, which is what the tables say.
+// A sample of 2 x 2, in the second byte: 64 times their sum, rounded.
+__device__ __forceinline__ unsigned quarter(unsigned above, unsigned below, int pair)
+{
+    return __dp4a(__byte_perm(above, below, pair ? 0x7632 : 0x5410), 0x40404040u, 128u);
+}
+
+__device__ __forceinline__ unsigned halved_word(unsigned above0, unsigned above1, unsigned below0, unsigned below1)
+{
+    unsigned low = __byte_perm(quarter(above0, below0, 0), quarter(above0, below0, 1), 0x0051);
+    return __byte_perm(low, __byte_perm(quarter(above1, below1, 0), quarter(above1, below1, 1), 0x0051), 0x5410);
+}
+
 __device__ __forceinline__ void halve_luma(Cell& out, const Raw& raw)
 {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
         uint4 a = raw.luma[2 * r], b = raw.luma[2 * r + 1];
-        unsigned above[4] = {a.x, a.y, a.z, a.w}, below[4] = {b.x, b.y, b.z, b.w}, four[4];
-#pragma unroll
-        for (int k = 0; k < 4; ++k) {
-            unsigned sum = (above[k] & LANES) + (above[k] >> 8 & LANES) + (below[k] & LANES) + (below[k] >> 8 & LANES);
-            four[k] = sum + 0x00020002u >> 2 & LANES;
-        }
-        out.y[r] = gathered(four);
+        out.y[r] = make_uint2(halved_word(a.x, a.y, b.x, b.y), halved_word(a.z, a.w, b.z, b.w));
     }
 }
 
@@ -511,7 +437,7 @@ __device__ __forceinline__ void halve_chroma(Cell& out, const Raw& raw)
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
         unsigned middle = low_pair(above[k]) + low_pair(below[k]), next = high_pair(above[k]) + high_pair(below[k]);
-        four[k] = last + 4 * middle + 3 * next + 0x00080008u >> 4 & LANES;
+        four[k] = last + 4 * middle + 3 * next + 0x00080008u >> 4;
         last = next;
     }
     out.uv = gathered(four);
@@ -524,21 +450,17 @@ __device__ __forceinline__ Cell halved(const Raw& raw)
     return out;
 }
 
-// Note [Compose] for one thread's samples, of any picture; x and y are the mosaic's.
-__device__ __forceinline__ void draw_picture(Cell& cell, Desk& desk, const Tile& tile, const int* tables,
-                                             const int* colours, int x, int y)
+// Note [Compose] for one thread's samples in shared memory, of any picture; x and y are the mosaic's.
+__device__ __noinline__ void draw_picture(const Tile& tile, const int* tables, const int* colours, int x, int y)
 {
+    Desk& desk = own_desk();
     Corners box = tile.box;   // even
     int flags = tile.flags, left = box.x0, right = box.x1, lane = threadIdx.x & 31;
     if (!(flags & PICTURE) || y < box.y0 || y >= box.y1 || x + 8 <= left || x >= right) return;
     bool inner = x >= left && x + 8 <= right, luma = inner && flags & QUICK_LUMA, chroma = inner && flags & QUICK_CHROMA;
-    Cell fresh;
-    if (!luma || !chroma) {   // takes many registers: what else is there leaves them meanwhile
-        put(desk.quads, cell);
-        if (!luma) sample_luma(desk.fresh, tile, tables, x - left, y - box.y0, right - left);
-        if (!chroma) sample_chroma(desk.fresh, tile, tables, (x - left) / 2, (y - box.y0) >> 1, (right - left) / 2);
-        take(cell, desk.quads);
-    }
+    Cell fresh, cell;
+    if (!luma) sample_luma(desk.fresh, tile, tables, x - left, y - box.y0, right - left);
+    if (!chroma) sample_chroma(desk.fresh, tile, tables, (x - left) / 2, (y - box.y0) >> 1, (right - left) / 2);
     Raw raw;
     if (!luma) {
         fresh.y[0] = *(const uint2*)desk.fresh.y[0][lane], fresh.y[1] = *(const uint2*)desk.fresh.y[1][lane];
@@ -555,6 +477,7 @@ __device__ __forceinline__ void draw_picture(Cell& cell, Desk& desk, const Tile&
         read_chroma(fresh, tile, x, y);
     }
 
+    take(cell, desk.quads);
     unsigned opacity = tile.opacity;
     int colour = tile.colour;
     Wide wide = widened(fresh), old = widened(cell);
@@ -578,162 +501,306 @@ __device__ __forceinline__ void draw_picture(Cell& cell, Desk& desk, const Tile&
         old.y[1][i] = mix(old.y[1][i], wide.y[1][i], opacity);
         old.uv[i] = mix(old.uv[i], wide.uv[i], opacity);
     }
-    cell = narrowed(old);
+    put(desk.quads, narrowed(old));
 }
 
-__device__ __forceinline__ int within(int v, int end) { return min(max(v, 0), end); }
+// Bits from the n-th on: all for n <= 0, none for n >= 32.
+__device__ __forceinline__ unsigned from_bit(int n) { return __funnelshift_lc(0, ~0u, max(n, 0)); }
 
-// A box within the warp's region as four bytes, whose end is never before its beginning.
-__device__ __forceinline__ unsigned packed(Box box, int left, int top)
-{
-    int x0 = within(box.x0 - left, 64), y0 = within(box.y0 - top, 8);
-    int x1 = within(box.x1 - left, 64), y1 = within(box.y1 - top, 8);
-    return x0 | y0 << 8 | max(x0, x1) << 16 | max(y0, y1) << 24;
-}
+// A bit for each column of a warp's samples, in halves, that lies in [x0, x1).
+struct Columns {
+    unsigned left, right;
 
-__device__ __forceinline__ Box unpacked(unsigned bounds)
-{
-    return Box{(int)(bounds & 255), (int)(bounds >> 8 & 255), (int)(bounds >> 16 & 255), (int)(bounds >> 24)};
-}
-
-// Make a primitive ready; a bit for each part of the warp's samples in which it draws anything.
-__device__ __forceinline__ unsigned prepare(Ready& out, Line& line, const Row& row, int atlas_pitch, int left, int top)
-{
-    unsigned kind = row.ab >> 30;
-    int a = row.ab & 0xffff, b = row.ab >> 16 & 0x3fff;
-    out.kind = kind, out.bounds = packed(touched(row), left, top), out.colour = row.colour;
-    Box box = unpacked(out.bounds), inner = Box{0, 0, 0, 0};
-    if (kind == LINE) {
-        line = line_of(row);
-    } else if (kind == GLYPH) {
-        out.texel = (top - row.y0 + b) * atlas_pitch + a + left - row.x0;
-    } else if (kind == FRAME) {
-        out.hole = packed(hole(row), left, top);
-        inner = unpacked(out.hole);
+    __device__ __forceinline__ Columns(int x0, int x1)
+        : left(from_bit(x0) & ~from_bit(x1)), right(from_bit(x0 - 32) & ~from_bit(x1 - 32))
+    {
     }
-    if (box.x0 >= box.x1 || box.y0 >= box.y1) return 0;
-    unsigned parts = (2 << (box.x1 - 1 >> 4)) - (1 << (box.x0 >> 4));
-    int first = inner.x0 + 15 >> 4, last = inner.x1 >> 4;
-    if (inner.y0 <= box.y0 && box.y1 <= inner.y1 && first < last) parts &= ~((1u << last) - (1u << first));
-    return parts;
-}
-
-// Whether v lies in [begin, end).
-__device__ __forceinline__ bool inside(int v, int begin, int end) { return (unsigned)(v - begin) < (unsigned)(end - begin); }
-
-// How much of a lane's luma samples a primitive covers, times alpha: the c of Note [Blending].
-struct Stroke {
-    float c[2][2];
 };
 
-// x and y: the lane's first sample, counted from the warp's; (middle_x, middle_y): its middle, in the mosaic.
-__device__ __forceinline__ Stroke weigh(const Ready& ready, const Line& shared_line, const u8* atlas, int atlas_pitch, int x,
-                                        int y, float middle_x, float middle_y)
+__device__ __forceinline__ unsigned rows_of(int y0, int y1) { return from_bit(y0) & ~from_bit(y1) & 255; }
+
+// Make a primitive ready; the columns in which it draws anything.
+__device__ __forceinline__ Columns prepare(Ready& out, Detail& detail, const Row& row, int atlas_pitch, int left, int top)
 {
-    Box box = unpacked(ready.bounds);
-    bool across[2] = {inside(x, box.x0, box.x1), inside(x + 1, box.x0, box.x1)};
-    bool down[2] = {inside(y, box.y0, box.y1), inside(y + 1, box.y0, box.y1)};
-    float alpha = magic(ready.colour, 3) - MAGIC;
-    Stroke out;
-    if (ready.kind <= FRAME) {
-#pragma unroll
-        for (int r = 0; r < 2; ++r) {
-#pragma unroll
-            for (int i = 0; i < 2; ++i) out.c[r][i] = across[i] & down[r] ? alpha : 0.0f;
-        }
-        if (ready.kind == FILL) return out;
-        Box hole = unpacked(ready.hole);
-        bool hollow[2] = {inside(x, hole.x0, hole.x1), inside(x + 1, hole.x0, hole.x1)};
-        bool low[2] = {inside(y, hole.y0, hole.y1), inside(y + 1, hole.y0, hole.y1)};
-#pragma unroll
-        for (int r = 0; r < 2; ++r) {
-#pragma unroll
-            for (int i = 0; i < 2; ++i) {
-                if (hollow[i] & low[r]) out.c[r][i] = 0.0f;
-            }
-        }
-        return out;
-    }
-    if (ready.kind == GLYPH) {
-        const u8* at = atlas + (ready.texel + y * atlas_pitch + x);
-#pragma unroll
-        for (int r = 0; r < 2; ++r) {
-#pragma unroll
-            for (int i = 0; i < 2; ++i) {
-                unsigned texel = 0;
-                if (across[i] & down[r]) texel = __ldg(at + r * atlas_pitch + i);
-                out.c[r][i] = __uint_as_float(texel | 0x4b400000u) - MAGIC;
-            }
-        }
-    } else {
-        Line line = shared_line;
-        float px[2] = {middle_x - line.ax, middle_x + 1.0f - line.ax};
-        float py[2] = {middle_y - line.ay, middle_y + 1.0f - line.ay};
-#pragma unroll
-        for (int r = 0; r < 2; ++r) {
-#pragma unroll
-            for (int i = 0; i < 2; ++i) {
-                float covered = line.coverage(px[i], py[r]);
-                out.c[r][i] = across[i] & down[r] ? covered : 0.0f;
-            }
+    unsigned kind = row.kind();
+    Box box = touched(row);
+    Columns columns(box.x0 - left, box.x1 - left), within = columns;
+    unsigned rows = rows_of(box.y0 - top, box.y1 - top);
+    if (kind == LINE) {
+        within = Columns(row.clip_x0 - left, row.clip_x1 - left), rows = rows_of(row.clip_y0 - top, row.clip_y1 - top);
+        detail.line = line_of(row);
+    } else if (kind == GLYPH) {
+        detail.texel = (row.atlas_y() + BESIDE - row.y0) * atlas_pitch + row.atlas_x() - row.x0;
+    } else if (kind == FRAME) {
+        int width = row.frame_width(), edge = row.edge_alpha();
+        detail.ring = Ring{row.x0, row.y0, row.x1, row.y1,
+                           width, edge ? 1 : 0, edge ? max(width - 2, 0) : width, (float)edge};
+        if (row.y0 + width <= top && top + 8 <= row.y1 - width && rows == 255) {
+            Columns hole(row.x0 + width - left, row.x1 - width - left);
+            columns.left &= ~hole.left, columns.right &= ~hole.right;
+            if (box.x0 == row.x0 && box.x1 == row.x1) kind = SIDES;
         }
     }
-    float share = alpha * (1.0f / 255);
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-#pragma unroll
-        for (int i = 0; i < 2; ++i) out.c[r][i] = fmaf(out.c[r][i], share, MAGIC) - MAGIC;
+    out = Ready{kind | rows << 8, within.left, within.right, row.colour};
+    return columns;
+}
+
+// What a warp has made ready: the first has the highest bit, which is found at once.
+struct Batch {
+    unsigned left, right;   // the columns of the lane's own primitive, in halves
+    unsigned begins;        // which begin a stroke
+};
+
+// Make the first primitives of a list ready, a lane each: `count`, or READY if there are more. Then the last stroke, to
+// which more may belong, is left for the next time, and `count` is without it.
+__device__ __forceinline__ Batch make_ready(Desk& desk, const int* list, int& count, const Row* rows, int atlas_pitch,
+                                             int left, int top)
+{
+    int lane = threadIdx.x & 31, own = 31 - lane, began = -1;
+    Batch out = {};
+    if (own < count) {
+        int n = list[own];
+        Row row = rows[n];
+        began = n - row.after();
+        Columns columns = prepare(desk.ready[lane], desk.details[lane], row, atlas_pitch, left, top);
+        out.left = columns.left, out.right = columns.right;
+    }
+    int before = __shfl_down_sync(~0u, began, 1);
+    out.begins = __ballot_sync(~0u, own == 0 || began != before);
+    if (count > READY) {
+        count = 32 - __ffs(out.begins);   // where the last stroke begins; none is longer than READY
+        if (!count) count = READY;
+        if (own >= count) out.left = out.right = 0;
     }
     return out;
 }
+
+// What a lane draws over: its samples, of which the first is (x, y) in the mosaic.
+struct Spot {
+    Quad quad;
+    int x, y;
+    int part, column, row;   // of the warp's samples; of the part's
+
+    // The bits for the half in which the part lies.
+    __device__ __forceinline__ unsigned columns_of(const Ready& ready) const { return part & 2 ? ready.right : ready.left; }
+
+    // Which of the samples a primitive touches.
+    struct Touched {
+        bool across[2], down[2];
+    };
+
+    __device__ __forceinline__ Touched touched(const Ready& ready) const
+    {
+        unsigned columns = columns_of(ready) >> column, rows = ready.kind_rows >> row;
+        return Touched{{(columns & 1) != 0, (columns & 2) != 0}, {(rows & 1) != 0, (rows & 2) != 0}};
+    }
+};
 
 // Towards `value`, both MAGIC more than they are. (old * (255 - c) + value * c + 127) / 255, rounded down, is
 // old + (value - old) * c / 255, rounded to the nearest: there are no ties, and what floats lose is far less than 1 / 510.
 __device__ __forceinline__ void mix(float& old, float value, float share) { old = fmaf(share, value - old, old); }
 
-__device__ __forceinline__ void blend(Quad& quad, const Stroke& stroke, unsigned colour)
+// The c of Note [Blending] at a lane's luma samples.
+struct Weights {
+    float c[2][2];
+
+};
+
+// The share of a chroma sample: `sum` is 2 more than that of its four c.
+__device__ __forceinline__ float mean_share(float sum) { return (__fmaf_rd(sum, 0.25f, MAGIC) - MAGIC) * (1.0f / 255); }
+
+__device__ __forceinline__ void blend(Quad& quad, const Weights& weights, unsigned colour)
 {
     float luma = magic(colour, 0), sum = 2.0f;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-            mix(quad.y[r][i], luma, stroke.c[r][i] * (1.0f / 255));
-            sum += stroke.c[r][i];
+            mix(quad.y[r][i], luma, weights.c[r][i] * (1.0f / 255));
+            sum += weights.c[r][i];
         }
     }
-    float share = (__fmaf_rd(sum, 0.25f, MAGIC) - MAGIC) * (1.0f / 255);
+    float share = mean_share(sum);
     mix(quad.u, magic(colour, 1), share), mix(quad.v, magic(colour, 2), share);
 }
 
-// Draw the listed primitives, at most FOUND and counted from `rows`, over the warp's samples in shared memory, in order:
-// for each part of these, all that touch it.
-__device__ __forceinline__ void draw_found(Desk& desk, int count, const Row* rows, const u8* atlas, int atlas_pitch,
-                                           int left, int top)
+__device__ __forceinline__ float alpha_of(const Ready& ready) { return magic(ready.colour, 3) - MAGIC; }
+
+__device__ __forceinline__ void draw_fill(Spot& spot, const Ready& ready)
 {
-    int lane = threadIdx.x & 31, own = 31 - lane;   // the first has the highest bit, which is found at once
-    unsigned parts = 0;
-    if (own < count) {
-        parts = prepare(desk.ready[lane], desk.lines[lane], rows[desk.found[own]], atlas_pitch, left, top);
+    float alpha = alpha_of(ready);
+    if ((spot.columns_of(ready) >> (spot.part & 1) * 16 & 0xffff) == 0xffff && ready.kind_rows >> 8 == 255) {
+        float share = alpha * (1.0f / 255), luma = magic(ready.colour, 0);
+        Quad& quad = spot.quad;
+        mix(quad.y[0][0], luma, share), mix(quad.y[0][1], luma, share);
+        mix(quad.y[1][0], luma, share), mix(quad.y[1][1], luma, share);
+        mix(quad.u, magic(ready.colour, 1), share), mix(quad.v, magic(ready.colour, 2), share);
+        return;
     }
-    __syncwarp();
+    Spot::Touched in = spot.touched(ready);
+    float left = in.across[0] ? alpha : 0.0f, right = in.across[1] ? alpha : 0.0f;
+    blend(spot.quad, Weights{{{in.down[0] ? left : 0.0f, in.down[0] ? right : 0.0f},
+                              {in.down[1] ? left : 0.0f, in.down[1] ? right : 0.0f}}}, ready.colour);
+}
+
+// Where a sample lies in a frame, by how deep in its rectangle.
+struct Depth {
+    bool line, edge;
+
+    __device__ __forceinline__ Depth(const Ring& ring, int deep)
+    {
+        line = (unsigned)(deep - ring.first) < (unsigned)ring.wide, edge = (unsigned)deep < (unsigned)ring.width & !line;
+    }
+};
+
+// The chroma of a frame: its edges first, then what is between them. Sums as `mean_share` takes them.
+__device__ __forceinline__ void blend_frame(Quad& quad, unsigned colour, float edges, float lines)
+{
+    float share = mean_share(edges);
+    mix(quad.u, magic(EDGE, 1), share), mix(quad.v, magic(EDGE, 2), share);
+    share = mean_share(lines);
+    mix(quad.u, magic(colour, 1), share), mix(quad.v, magic(colour, 2), share);
+}
+
+// Where rows do not matter.
+__device__ __forceinline__ void draw_sides(Spot& spot, const Ready& ready, const Ring& ring)
+{
+    float alpha = alpha_of(ready), edge = ring.edge, share = alpha * (1.0f / 255), edge_share = edge * (1.0f / 255);
+    float luma = magic(ready.colour, 0), dark = magic(EDGE, 0), lines = 2.0f, edges = 2.0f;
+    int from_left = spot.x - ring.x0, to_right = ring.x1 - 1 - spot.x;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+        Depth depth(ring, min(from_left + i, to_right - i));
+        float own = depth.line ? share : depth.edge ? edge_share : 0.0f, value = depth.line ? luma : dark;
+        mix(spot.quad.y[0][i], value, own), mix(spot.quad.y[1][i], value, own);
+        if (depth.line) lines += alpha + alpha;
+        if (depth.edge) edges += edge + edge;
+    }
+    blend_frame(spot.quad, ready.colour, edges, lines);
+}
+
+__device__ __forceinline__ void draw_frame(Spot& spot, const Ready& ready, const Ring& ring)
+{
+    Spot::Touched in = spot.touched(ready);
+    float alpha = alpha_of(ready), lines = 2.0f, edges = 2.0f;
+    int from_left = spot.x - ring.x0, to_right = ring.x1 - 1 - spot.x;
+    int from_top = spot.y - ring.y0, to_bottom = ring.y1 - 1 - spot.y;
+    int deep_x[2] = {in.across[0] ? min(from_left, to_right) : -1, in.across[1] ? min(from_left + 1, to_right - 1) : -1};
+    int deep_y[2] = {in.down[0] ? min(from_top, to_bottom) : -1, in.down[1] ? min(from_top + 1, to_bottom - 1) : -1};
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+            Depth depth(ring, min(deep_x[i], deep_y[r]));
+            float line = depth.line ? alpha : 0.0f, edge = depth.edge ? ring.edge : 0.0f;
+            mix(spot.quad.y[r][i], magic(depth.line ? ready.colour : EDGE, 0), (line + edge) * (1.0f / 255));
+            lines += line, edges += edge;
+        }
+    }
+    blend_frame(spot.quad, ready.colour, edges, lines);
+}
+
+// The rows of a stroke are numbered by the bits of `stroke`; `ready` is one of them. `atlas` is the memory that begins
+// BESIDE rows before the atlas, and ends as many behind it: all of it may be read.
+__device__ __forceinline__ void draw_glyphs(Spot& spot, const Ready& ready, const Desk& desk, unsigned stroke,
+                                            const u8* atlas, int atlas_pitch)
+{
+    int most[2][2] = {};
+    int own = spot.y * atlas_pitch + spot.x;
+#pragma unroll 2
+    do {
+        int n = __ffs(stroke) - 1;
+        const u8 *upper = atlas + (unsigned)(own + desk.details[n].texel), *lower = upper + (unsigned)atlas_pitch;
+        int texels[2][2] = {{__ldg(upper), __ldg(upper + 1)}, {__ldg(lower), __ldg(lower + 1)}};
+        const Ready& glyph = desk.ready[n];
+        unsigned columns = spot.columns_of(glyph) >> spot.column, rows = glyph.kind_rows >> spot.row;
+        unsigned in[2] = {rows & 1 ? columns : 0, rows & 2 ? columns : 0};
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+                most[r][i] = max(most[r][i], in[r] & 1 << i ? texels[r][i] : 0);
+            }
+        }
+        stroke &= stroke - 1;
+    } while (stroke);
+    Weights weights;
+    float share = alpha_of(ready) * (1.0f / 255);
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) weights.c[r][i] = fmaf((float)most[r][i], share, MAGIC) - MAGIC;
+    }
+    blend(spot.quad, weights, ready.colour);
+}
+
+__device__ __forceinline__ void draw_lines(Spot& spot, const Ready& ready, const Desk& desk, unsigned stroke)
+{
+    Weights weights = {};
+    float middle_x = (float)spot.x + 0.5f, middle_y = (float)spot.y + 0.5f;
 #pragma unroll 1
-    for (int part = 0; part < PARTS; ++part) {
-        unsigned those = __ballot_sync(~0u, parts >> part & 1);
+    do {
+        Line line = desk.details[__ffs(stroke) - 1].line;
+        float px[2] = {middle_x - line.ax, middle_x + 1.0f - line.ax};
+        float py[2] = {middle_y - line.ay, middle_y + 1.0f - line.ay};
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+            float along_y = py[r] * line.ny;
+#pragma unroll
+            for (int i = 0; i < 2; ++i) weights.c[r][i] = fmaxf(weights.c[r][i], line.weight(px[i], py[r], along_y));
+        }
+        stroke &= stroke - 1;
+    } while (stroke);
+    Spot::Touched in = spot.touched(ready);
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) weights.c[r][i] = (in.across[i] & in.down[r] ? weights.c[r][i] : 0.0f) + MAGIC - MAGIC;
+    }
+    blend(spot.quad, weights, ready.colour);
+}
+
+// Draw what is ready over the warp's samples in shared memory, in order: for each part of these, all that touch it.
+__device__ __forceinline__ void draw_ready(Desk& desk, Batch batch, const u8* atlas, int atlas_pitch, int left, int top)
+{
+    int lane = threadIdx.x & 31;
+    uint2* at = &desk.quads[lane >> 3][lane & 7];
+    Spot spot;
+    spot.x = left + (lane & 7) * 2, spot.y = top + (lane >> 3) * 2, spot.row = 8 + (lane >> 3) * 2;
+#pragma unroll 1
+    for (int part = 0; part < PARTS; ++part, at += 8, spot.x += 16) {
+        unsigned those = __ballot_sync(~0u, batch.left & 0xffff);
+        batch.left = __funnelshift_r(batch.left, batch.right, 16), batch.right >>= 16;
         if (!those) continue;
-        uint2* at = &desk.quads[lane >> 3][part * 8 + (lane & 7)];
+        spot.part = part, spot.column = (part & 1) * 16 + (lane & 7) * 2;
         uint2 samples = *at;
-        Quad quad = {{{magic(samples.x, 0), magic(samples.x, 1)}, {magic(samples.x, 2), magic(samples.x, 3)}},
-                     magic(samples.y, 0), magic(samples.y, 1)};
-        int x = part * 16 + (lane & 7) * 2, y = (lane >> 3) * 2;
-        float middle_x = (float)(left + x) + 0.5f, middle_y = (float)(top + y) + 0.5f;
+        spot.quad = Quad{{{magic(samples.x, 0), magic(samples.x, 1)}, {magic(samples.x, 2), magic(samples.x, 3)}},
+                         magic(samples.y, 0), magic(samples.y, 1)};
 #pragma unroll 1
         do {
             int n = 31 - __clz(those);
-            those ^= 1u << n;
             Ready ready = desk.ready[n];
-            blend(quad, weigh(ready, desk.lines[n], atlas, atlas_pitch, x, y, middle_x, middle_y), ready.colour);
+            unsigned kind = ready.kind();
+            those ^= 1u << n;
+            if (kind == FILL) {
+                draw_fill(spot, ready);
+            } else if (kind == SIDES) {
+                draw_sides(spot, ready, desk.details[n].ring);
+            } else if (kind == FRAME) {
+                draw_frame(spot, ready, desk.details[n].ring);
+            } else {
+                // The rest of its stroke: those before the next one's beginning.
+                unsigned later = batch.begins & (1u << n) - 1, rest = those;
+                if (later) rest &= ~((2u << 31 - __clz(later)) - 1);
+                those ^= rest, rest |= 1u << n;
+                if (kind == LINE) {
+                    draw_lines(spot, ready, desk, rest);
+                } else {
+                    draw_glyphs(spot, ready, desk, rest, atlas, atlas_pitch);
+                }
+            }
         } while (those);
+        const Quad& quad = spot.quad;
         unsigned upper = __byte_perm(__float_as_uint(quad.y[0][0]), __float_as_uint(quad.y[0][1]), 0x0040);
         unsigned lower = __byte_perm(__float_as_uint(quad.y[1][0]), __float_as_uint(quad.y[1][1]), 0x0040);
         unsigned chroma = __byte_perm(__float_as_uint(quad.u), __float_as_uint(quad.v), 0x0040);
@@ -742,109 +809,40 @@ __device__ __forceinline__ void draw_found(Desk& desk, int count, const Row* row
     __syncwarp();   // whoever has the samples next reads them from other lanes
 }
 
-// The lowest n bits, of an n that may be outside of 0 .. 64.
-__device__ __forceinline__ u64 lowest(int n) { return n >= BITS ? ~0ull : n <= 0 ? 0 : (1ull << n) - 1; }
-
-// Draw those of a tile's primitives that lie under its picture or over it and are marked in the warp's bin, in order.
-// Every lane of the warp takes part; it covers 64 x 8 from (left, top). marks: word `lane` of the bin. What lies over
-// the picture comes last, and clears the bin.
-__device__ __forceinline__ void draw_marked(Cell& cell, Desk& desk, const Tile& tile, bool over, u64* masks, u64 marks,
-                                            const Row* rows, const u8* atlas, int atlas_pitch, int left, int top)
+// Draw a list of primitives over the warp's samples in shared memory, in order. Every lane of the warp takes part.
+__device__ __noinline__ void draw_list(const int* list, int count, const Row* rows, const u8* atlas, int atlas_pitch,
+                                       int left, int top)
 {
-    int lane = threadIdx.x & 31, between = tile.over, end = over ? tile.count : between;
-    u64* bin = tile.bin(masks, left, top);
-    rows += tile.first;
-    put(desk.quads, cell);
+    Desk& desk = own_desk();
 #pragma unroll 1
-    for (int first = 0; first < end; first += CHUNK) {
-        int n = first + lane * BITS;   // this lane's lowest bit
-        if (first) marks = n < end ? bin[n / BITS] : 0;
-        if (over && marks) bin[n / BITS] = 0;
-        if (between) marks &= over ? ~lowest(between - n) : lowest(between - n);
-        int at = __popcll(marks);
-#pragma unroll
-        for (int step = 1; step < 32; step *= 2) {
-            int before = __shfl_up_sync(~0u, at, step);
-            if (lane >= step) at += before;
-        }
-        int total = __shfl_sync(~0u, at, 31);
-        at -= __popcll(marks);
-#pragma unroll 1
-        for (int base = 0; base < total; base += FOUND) {
-#pragma unroll 1
-            for (; marks && at < base + FOUND; marks &= marks - 1, ++at) {
-                desk.found[at - base] = lane * BITS + __ffsll(marks) - 1;
-            }
-            __syncwarp();
-            draw_found(desk, min(total - base, FOUND), rows + first, atlas, atlas_pitch, left, top);
-        }
+    while (count) {
+        int drawn = count;
+        Batch batch = make_ready(desk, list, drawn, rows, atlas_pitch, left, top);
+        __syncwarp();
+        draw_ready(desk, batch, atlas, atlas_pitch, left, top);
+        list += drawn, count -= drawn;
     }
-    __syncwarp();
-    take(cell, desk.quads);
 }
 
-// Word `lane` of the marks of a warp's bin.
-__device__ __forceinline__ u64 marks_in(const Tile& tile, u64* masks, int left, int top)
+// How many primitives at the head of a list come before one, the numbers of the listed being in order.
+__device__ __forceinline__ int listed_before(const int* list, int count, int end)
 {
-    int lane = threadIdx.x & 31;
-    wait_for_marks();
-    return lane < tile.words ? tile.bin(masks, left, top)[lane] : 0;
+    int lane = threadIdx.x & 31, n = 0;
+#pragma unroll 1
+    while (n < count) {
+        int before = __popc(__ballot_sync(~0u, n + lane < count && list[n + lane] < end));
+        n += before;
+        if (before < 32) break;
+    }
+    return n;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
-compose(u8* nv12, int width, int height, unsigned background, const Tile* tiles, int tile_count, const int* tables,
-        const Row* rows, u64* masks, const u8* atlas, int atlas_pitch, const int* colours)
+// A lane's samples to the mosaic.
+__device__ __forceinline__ void store(u8* nv12, int width, int height, const Cell& cell, int x, int y)
 {
-    __shared__ Desk desks[THREADS / 32];
-    int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
-    int left = blockIdx.x * BLOCK_WIDTH + warp % WARPS_ACROSS * 64;
-    int top = blockIdx.y * BLOCK_HEIGHT + warp / WARPS_ACROSS * 8;
-    if (left >= width || top >= height) return;   // the whole warp
-    int x = left + (lane & 7) * 8, y = top + (lane >> 3) * 2;
-    Desk& desk = desks[warp];
-    unsigned luma = __byte_perm(background, 0, 0x0000), chroma = __byte_perm(background, 0, 0x2121);
-    Cell cell = {{make_uint2(luma, luma), make_uint2(luma, luma)}, make_uint2(chroma, chroma)};
-
-    for (int first = 0; first < tile_count; first += 32) {
-        bool met = false;
-        if (first + lane < tile_count) {
-            Corners reach = tiles[first + lane].reach;
-            met = (reach.x0 < left + 64) & (reach.x1 > left) & (reach.y0 < top + 8) & (reach.y1 > top);
-        }
-        unsigned met_tiles = __ballot_sync(~0u, met);
-#pragma unroll 1
-        for (; met_tiles; met_tiles &= met_tiles - 1) {
-            const Tile& tile = tiles[first + __ffs(met_tiles) - 1];
-            Corners box = tile.box;
-            int flags = tile.flags;
-            u64 marks;
-            if ((flags & OPAQUE) && box.x0 <= left && left + 64 <= box.x1 && box.y0 <= top && top + 8 <= box.y1) {
-                // Nothing is left of what lies below, which saves most warps most of the work.
-                if (flags & HALF) {
-                    Raw raw = read_half(tile, x, y);
-                    marks = marks_in(tile, masks, left, top);
-                    cell = halved(raw);
-                } else {
-                    cell = read_cell(tile, x, y);
-                    marks = marks_in(tile, masks, left, top);
-                }
-            } else {
-                int under = tile.over;
-                marks = marks_in(tile, masks, left, top);
-                if (under && (under > CHUNK || __ballot_sync(~0u, (marks & lowest(under - lane * BITS)) != 0))) {
-                    draw_marked(cell, desk, tile, false, masks, marks, rows, atlas, atlas_pitch, left, top);
-                }
-                draw_picture(cell, desk, tile, tables, colours, x, y);
-            }
-            if (tile.words > 32 || __ballot_sync(~0u, marks != 0)) {
-                draw_marked(cell, desk, tile, true, masks, marks, rows, atlas, atlas_pitch, left, top);
-            }
-        }
-    }
-
     if (y >= height || x >= width) return;
-    u8* upper = nv12 + ((i64)y * width + x);
-    u8* below = nv12 + ((i64)(height + (y >> 1)) * width + x);
+    u8* upper = nv12 + (y * width + x);
+    u8* below = nv12 + ((height + (y >> 1)) * width + x);
     if ((width & 7) == 0) {
         *(uint2*)upper = cell.y[0], *(uint2*)(upper + width) = cell.y[1], *(uint2*)below = cell.uv;
         return;
@@ -858,4 +856,115 @@ compose(u8* nv12, int width, int height, unsigned background, const Tile* tiles,
         upper[width + i] = wide.y[1][i / 2] >> shift;
         below[i] = wide.uv[i / 2] >> shift;
     }
+}
+
+// All that a warp may meet: any tiles, one over the other, whatever their pictures are, from the background on.
+__device__ __noinline__ void compose_any(u8* nv12, int width, int height, unsigned background, const Tile* tiles,
+                                         int tile_count, const int* tables, const Row* rows, const int* list, int count,
+                                         const u8* atlas, int atlas_pitch, const int* colours, int left, int top)
+{
+    int lane = threadIdx.x & 31, x = left + (lane & 7) * 8, y = top + (lane >> 3) * 2;
+    Desk& desk = own_desk();
+    unsigned luma = __byte_perm(background, 0, 0x0000), chroma = __byte_perm(background, 0, 0x2121);
+    put(desk.quads, Cell{{make_uint2(luma, luma), make_uint2(luma, luma)}, make_uint2(chroma, chroma)});
+    __syncwarp();
+    unsigned bin = left / 64 | top / 8 << 16;
+    for (int first = 0; first < tile_count; first += 32) {
+        unsigned met = __ballot_sync(~0u, first + lane < tile_count && tiles[first + lane].met.holds(bin));
+#pragma unroll 1
+        for (; met; met &= met - 1) {
+            const Tile& tile = tiles[first + __ffs(met) - 1];
+            int ends[2] = {tile.over, tile.end};
+#pragma unroll 1
+            for (int k = 0; k < 2; ++k) {
+                int own = listed_before(list, count, ends[k]);
+                draw_list(list, own, rows, atlas, atlas_pitch, left, top);
+                list += own, count -= own;
+                if (!k) draw_picture(tile, tables, colours, x, y);
+                __syncwarp();
+            }
+        }
+    }
+    Cell cell;
+    take(cell, desk.quads);
+    store(nv12, width, height, cell, x, y);
+}
+
+// The tile that is alone in a bin, whose `whole` holds it: 1 more than its number, or 0.
+__device__ __forceinline__ int alone_in(unsigned bin, const Tile* tiles, int tile_count)
+{
+    int lane = threadIdx.x & 31, count = 0, only = 0;
+#pragma unroll 1
+    for (int first = 0; first < tile_count; first += 32) {
+        bool meets = false, holds = false;
+        if (first + lane < tile_count) {
+            Bins met = tiles[first + lane].met, whole = tiles[first + lane].whole;
+            meets = met.holds(bin), holds = whole.holds(bin);
+        }
+        unsigned met = __ballot_sync(~0u, meets), held = __ballot_sync(~0u, holds);
+        if (met) count += __popc(met), only = met == held ? first + __ffs(met) : 0;
+    }
+    return count == 1 ? only : 0;
+}
+
+// plan: for each block where it draws, in blocks: x, 8 bits (the lowest), and y, 10; then the tile that is alone there,
+// whose `whole` holds it all: 1 more than its number, or 0.
+// heads: for `drawn` blocks from `lead` on, where the lists of their four bins begin, which follow one another, and how
+// long each is, a byte each. Where one is longer than a byte says, all are 255, and there, before the lists, is for each
+// where it begins, from there on, and how long it is.
+extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
+compose(u8* nv12, int width, int height, unsigned background, const unsigned* plan, int lead, int drawn, const uint2* heads,
+        const int* lists, const Tile* tiles, int tile_count, const int* tables, const Row* rows, const u8* atlas,
+        int atlas_pitch, const int* colours)
+{
+    unsigned place = plan[blockIdx.x], rank = blockIdx.x - lead;
+    int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, only = place >> 18, count = 0;
+    int left = (place & 255) * 128 + warp % 2 * 64, top = (place >> 8 & 1023) * 16 + warp / 2 * 8;
+    if (left >= width || top >= height) return;   // the whole warp
+    const int* list = lists;
+    if (rank < (unsigned)drawn) {
+        uint2 head = heads[rank];
+        list += head.x;
+        if (head.y != ~0u) {
+            count = head.y >> warp * 8 & 255;
+            list += __dp4a(head.y & (1u << warp * 8) - 1, 0x01010101u, 0u);
+        } else {
+            count = list[warp * 2 + 1], list += list[warp * 2];
+        }
+    }
+    if (!only) {   // tiles may meet within the block, but not in this bin
+        only = alone_in(left / 64 | top / 8 << 16, tiles, tile_count);
+        int hidden = only ? listed_before(list, count, tiles[only - 1].over) : 0;
+        list += hidden, count -= hidden;
+    }
+    if (!only || width & 7) {
+        compose_any(nv12, width, height, background, tiles, tile_count, tables, rows, list, count, atlas, atlas_pitch,
+                    colours, left, top);
+        return;
+    }
+    const Tile& tile = tiles[only - 1];
+    int x = left + (lane & 7) * 8, y = top + (lane >> 3) * 2;
+    // Within one picture, of which nothing is to be computed or little: so it is for most warps of most mosaics.
+    Raw raw;
+    Cell cell;
+    bool half = tile.flags & HALF;
+    if (half) {
+        raw = read_half(tile, x, y);
+    } else {
+        cell = read_cell(tile, x, y);
+    }
+    // What is listed is made ready while the picture is on its way.
+    Desk& desk = desks[warp];
+    int ready = count;
+    Batch batch;
+    if (count) batch = make_ready(desk, list, ready, rows, atlas_pitch, left, top);
+    if (half) cell = halved(raw);
+    if (count) {
+        put(desk.quads, cell);
+        __syncwarp();
+        draw_ready(desk, batch, atlas, atlas_pitch, left, top);
+        if (count > ready) draw_list(list + ready, count - ready, rows, atlas, atlas_pitch, left, top);
+        take(cell, desk.quads);
+    }
+    store(nv12, width, height, cell, x, y);
 }

@@ -1,4 +1,4 @@
-"""Compose on CUDA: the launches of `compose.cu`. The maths is Note [Compose] of `compose_cpu.py`."""
+"""Compose on CUDA: the launch of `compose.cu`. The maths is Note [Compose] of `compose_cpu.py`."""
 
 from __future__ import annotations
 
@@ -9,30 +9,25 @@ import numpy as np
 from tiler.kernels.enqueue_cuda import Launch
 from tiler.kernels.module_cuda import kernel
 
-_BIN_THREADS, _THREADS = 128, 128
-_BIN_ROWS = 16
-"""Primitives that a block of threads marks."""
-_BLOCK = (128, 16)
-"""Mosaic samples that a block of threads covers."""
+_THREADS = 128
 
 
 def prepare() -> None:
-    """Compile the kernels for the current device now, not with the first mosaic."""
-    for function in ("bin_rows", "compose"):
-        kernel("compose", function)
+    """Compile the kernel for the current device now, not with the first mosaic."""
+    kernel("compose", "compose")
 
 
 class Compose:
-    """The two launches that draw a whole mosaic, for one set of arrays on the device; the second begins early."""
+    """The launch that draws a whole mosaic, for one set of arrays on the device."""
 
     def __init__(
         self,
         nv12: Any,
         background: tuple[int, int, int],
+        plan: Any,
         tiles: Any,
         tables: Any,
         rows: Any,
-        masks: Any,
         atlas: Any,
         colours: Any,
     ) -> None:
@@ -40,38 +35,35 @@ class Compose:
         Args:
             nv12: (H * 3 / 2, W) uint8, C-contiguous, H and W even; every byte is written.
             background: Y, Cb, Cr behind everything.
+            plan: (blocks,) uint32, as `Plan.blocks`.
             tiles: (n, TILE_WORDS) int64, in drawing order, on an address divisible by 16.
             tables: the packed axes of all tiles, int32.
             rows: (m, ROW_WORDS) int32, the primitives.
-            masks: as many int64 as `pack_tiles` says, or more; all 0, and left so.
-            atlas: (h, w) uint8 coverage of glyphs.
+            atlas: (BESIDE_ATLAS + h + BESIDE_ATLAS, w) uint8 coverage of glyphs.
             colours: (6, 10) int32, COLOURS of compose_cpu.py.
         """
-        self.arrays = nv12, tiles, tables, rows, masks, atlas
+        self.arrays = nv12, plan, tiles, tables, rows, atlas
         width, height = nv12.shape[1], nv12.shape[0] * 2 // 3
         shade = np.uint32(background[0] | background[1] << 8 | background[2] << 16)
-        self._grid = -(-width // _BLOCK[0]), -(-height // _BLOCK[1])
-        self._bin = Launch(
-            kernel("compose", "bin_rows"), (_BIN_THREADS,), (rows, np.int32(0), tiles, np.int32(0), masks)
-        )
-        self._draw = Launch(
+        zero = np.int32(0)
+        self._launch = Launch(
             kernel("compose", "compose"), (_THREADS,),
-            (nv12, np.int32(width), np.int32(height), shade, tiles, np.int32(0), tables, rows, masks, atlas,
-             np.int32(atlas.shape[1]), colours),
+            (nv12, np.int32(width), np.int32(height), shade, plan, zero, zero, rows, rows, tiles, zero, tables, rows,
+             atlas, np.int32(atlas.shape[1]), colours),
         )  # fmt: skip
 
     def made_of(self, *arrays: Any) -> bool:
-        """Whether it is for these: nv12, tiles, tables, rows, masks, atlas."""
+        """Whether it is for these: nv12, plan, tiles, tables, rows, atlas."""
         return all(one is other for one, other in zip(self.arrays, arrays, strict=True))
 
-    def __call__(self, row_count: int, tile_count: int) -> None:
-        """Draw the first tiles with all their primitives, on the current stream: mark these in the bins that they
-        touch, then draw what is marked."""
-        self._draw.put(5, tile_count)
-        if not row_count:
-            self._draw(*self._grid)
-            return
-        self._bin.put(1, row_count)  # `count` and `tile_count` of compose.cu
-        self._bin.put(3, tile_count)
-        self._bin(-(-row_count // _BIN_ROWS))
-        self._draw(*self._grid, early=True)
+    def __call__(self, blocks: int, lead: int, drawn: int, heads: int, lists: int, tile_count: int) -> None:
+        """Draw the first tiles with all their primitives, on the current stream.
+
+        Args:
+            blocks, lead, drawn: of the `Plan`.
+            heads, lists: addresses of these on the device; that of the heads is divisible by 8.
+            tile_count: how many of the tiles.
+        """
+        for index, value in ((5, lead), (6, drawn), (7, heads), (8, lists), (10, tile_count)):
+            self._launch.put(index, value)
+        self._launch(blocks)

@@ -1,6 +1,6 @@
 """The compositor's scaling and colour, slow and obvious, in float64: what "correct" means.
 
-Used by tests only. The kernels stay within one code value of it; see `kernels/scaling.py`
+Used by tests only. The kernels differ by how their steps round; see `kernels/scaling.py`
 for the definition of each scaler and Note [Colour] in `kernels/color.py`.
 """
 

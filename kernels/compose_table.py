@@ -1,4 +1,4 @@
-"""What `compose.cu` takes: the table of tiles, primitives as they travel, and where their marks lie."""
+"""What `compose.cu` takes: the table of tiles, and primitives as they travel."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numba import njit
 from tiler.kernels.color import is_identity
 from tiler.kernels.plane_cuda import address
 from tiler.kernels.primitives import (
+    AFTER,
     ALPHA,
     CB,
     CLIP_X0,
@@ -26,7 +27,9 @@ from tiler.kernels.primitives import (
     Y1,
     A,
     B,
+    Kind,
 )
+from tiler.kernels.primitives_cpu import touched
 from tiler.kernels.scaling import FIRST_SAMPLE, HEADER, TAPS, Geometry, N
 from tiler.types import Frame, Int32
 
@@ -48,15 +51,15 @@ UNDER, OVER, END = 28, 29, 30
 TILE_COLUMNS = 31
 MODE_TABLES, MODE_COPY, MODE_HALF, PAIRS = 0, 1, 2, 4
 
-TILE_WORDS = 22
+TILE_WORDS = 20
 """int64 words of a tile as it travels."""
 _PICTURE, _QUICK_LUMA, _QUICK_CHROMA, _HALF, _PAIRS, _OPAQUE = 1, 2, 4, 8, 16, 32
 ROW_WORDS = 8
 """int32 words of a primitive as it travels."""
-_BIN = (64, 8)
+BESIDE_ATLAS = 8
+"""Rows before and behind the atlas on the device, which are read and not used."""
+BIN = (64, 8)
 """Mosaic samples of a bin: what a warp covers."""
-_BITS = 64
-"""Primitives to a word of a mask."""
 
 Int64 = npt.NDArray[np.int64]
 
@@ -65,15 +68,22 @@ Int64 = npt.NDArray[np.int64]
 def pack_rows(rows: Int32, out: Int32) -> None:
     """Primitives (n, COLUMNS) int32 -> (n, ROW_WORDS) int32, as `struct Row` of compose.cu.
 
-    Widths and atlas coordinates must be below 65536 and 16384, clips within int16: mosaics of at
-    most 8192 pixels a side keep to both.
+    Clips must be within int16: mosaics of at most 8192 pixels a side keep to that. A width beyond 65535 (LINE) or
+    16383 (FRAME) is cut off; an atlas is at most 1024 x 4096.
     """
     for i in range(rows.shape[0]):
         row, packed = rows[i], out[i]
         alpha = min(max(row[ALPHA], 0), 255)
         packed[0] = row[LUMA] | row[CB] << 8 | row[CR] << 16 | alpha << 24
         packed[1], packed[2], packed[3], packed[4] = row[X0], row[Y0], row[X1], row[Y1]
-        packed[5] = row[A] | row[B] << 16 | row[KIND] << 30
+        kind, shape = row[KIND], np.int32(0)
+        if kind == Kind.LINE:
+            shape = np.int32(min(int(row[A]), 0xFFFF))
+        elif kind == Kind.FRAME:
+            shape = np.int32(min(int(row[A]), 0x3FFF) | min(max(int(row[B]), 0), 255) << 14)
+        elif kind == Kind.GLYPH:
+            shape = row[A] | row[B] << 10
+        packed[5] = shape | row[AFTER] << 22 | kind << 30
         packed[6] = row[CLIP_X0] & 0xFFFF | row[CLIP_Y0] << 16
         packed[7] = row[CLIP_X1] & 0xFFFF | row[CLIP_Y1] << 16
 
@@ -190,43 +200,50 @@ def pack_picture(row: Int64, planes: Planes, mode: Mode) -> None:
 
 
 @njit(cache=True)
-def pack_tiles(table: Int64, out: Int64) -> int:
+def pack_tiles(table: Int64, rows: Int32, out: Int64) -> None:
     """The tiles (n, TILE_COLUMNS) -> (n, TILE_WORDS) int64, as `struct Tile` of compose.cu.
 
-    A tile's primitives begin where those of the one before end. Coordinates are below 32768. Of a tile without a
-    picture, the columns of its last one are not used.
-
-    Returns:
-        int64 words of the masks, of which each tile has its own.
+    A tile's primitives, of `rows`, begin where those of the one before end. Coordinates are below 32768. Of a tile
+    without a picture, the columns of its last one are not used, and it reaches no further than its primitives.
     """
-    words = 0
     for i in range(table.shape[0]):
         tile, packed = table[i], out[i]
-        count = tile[END] - tile[UNDER]
         x0, y0, x1, y1 = tile[REACH], tile[REACH + 1], tile[REACH + 2], tile[REACH + 3]
-        if tile[PLANES] == 0 and count == 0:
-            x0 = y0 = x1 = y1 = 0
-        across, down = (x1 + _BIN[0] - 1) // _BIN[0] - x0 // _BIN[0], (y1 + _BIN[1] - 1) // _BIN[1] - y0 // _BIN[1]
-        bin_words = (count + _BITS - 1) // _BITS
-        masks = words - (y0 // _BIN[1] * across + x0 // _BIN[0]) * bin_words
-        words += across * down * bin_words
+        if tile[PLANES] == 0:
+            x0, y0, x1, y1 = _drawn_on(rows[tile[UNDER] : tile[END]], x0, y0, x1, y1)
 
         left, top = tile[BOX], tile[BOX + 1]
+        right, bottom = left + tile[BOX + 2], top + tile[BOX + 3]
         half = np.int64(tile[MODE] & ~PAIRS == MODE_HALF)
         x, y, chroma_x, chroma_y = tile[ORIGIN], tile[ORIGIN + 1], tile[ORIGIN + 2], tile[ORIGIN + 3]
         luma = tile[PLANES] + (y - (top << half)) * tile[PLANES + 1] + x - (left << half)
         chroma = tile[PLANES + 3] + (chroma_y - (top // 2 << half)) * tile[PLANES + 4] + 2 * chroma_x - (left << half)
+        flags = _flags(tile, luma, chroma)
 
-        packed[0] = _corners(x0, y0, x1, y1)
-        packed[1] = _corners(left, top, left + tile[BOX + 2], top + tile[BOX + 3])
-        packed[2], packed[3] = _pair(masks, across), _pair(bin_words, tile[UNDER])
-        packed[4] = _pair(tile[OVER] - tile[UNDER], count)
-        packed[5], packed[6], packed[7] = _pair(_flags(tile, luma, chroma), left - chroma_x), luma, chroma
-        packed[8], packed[9] = _pair(tile[PLANES + 1], tile[PLANES + 4]), _pair(tile[OPACITY], tile[COLOUR])
+        packed[0] = _bins(x0 // BIN[0], y0 // BIN[1], -(-x1 // BIN[0]), -(-y1 // BIN[1]))
+        packed[1] = _bins(0, 0, 0, 0)
+        if flags & _OPAQUE:
+            packed[1] = _bins(
+                -(-max(left, 0) // BIN[0]), -(-max(top, 0) // BIN[1]), max(right, 0) // BIN[0], max(bottom, 0) // BIN[1]
+            )
+        packed[2], packed[3] = _corners(left, top, right, bottom), _pair(tile[OVER], tile[END])
+        packed[4], packed[5], packed[6] = _pair(flags, left - chroma_x), luma, chroma
+        packed[7], packed[8] = _pair(tile[PLANES + 1], tile[PLANES + 4]), _pair(tile[OPACITY], tile[COLOUR])
         for k in range(9):
-            packed[10 + k] = tile[PLANES + k]
-        packed[19], packed[20] = _pair(tile[TABLE], tile[TABLE + 1]), _pair(tile[TABLE + 2], tile[TABLE + 3])
-    return words
+            packed[9 + k] = tile[PLANES + k]
+        packed[18], packed[19] = _pair(tile[TABLE], tile[TABLE + 1]), _pair(tile[TABLE + 2], tile[TABLE + 3])
+
+
+@njit(cache=True)
+def _drawn_on(rows, x0, y0, x1, y1):  # type: ignore[no-untyped-def]
+    """The part of a rectangle that primitives touch; zeros for none."""
+    left, top, right, bottom = x1, y1, x0, y0
+    for n in range(rows.shape[0]):
+        box = touched(rows[n], y0, y1, x1)
+        if box[0] < box[2] and box[1] < box[3] and rows[n, ALPHA] > 0:
+            left, top = min(left, max(box[0], x0)), min(top, box[1])
+            right, bottom = max(right, box[2]), max(bottom, box[3])
+    return (left, top, right, bottom) if left < right and top < bottom else (0, 0, 0, 0)
 
 
 @njit(cache=True)
@@ -252,6 +269,14 @@ def _flags(tile, luma, chroma):  # type: ignore[no-untyped-def]
 def _pair(low, high):  # type: ignore[no-untyped-def]
     """Two int32 in an int64."""
     return low & 0xFFFFFFFF | high << 32
+
+
+@njit(cache=True)
+def _bins(x0, y0, x1, y1):  # type: ignore[no-untyped-def]
+    """Half-open, as `struct Bins` of compose.cu."""
+    if x0 >= x1 or y0 >= y1:
+        return _pair(0x7FFF7FFF, 0x80008000)
+    return _pair(x0 | y0 << 16, (x1 - 1 | y1 - 1 << 16) | 0x80008000)
 
 
 @njit(cache=True)

@@ -73,7 +73,7 @@ class Launch:
     It keeps no array alive: whoever launches it does.
     """
 
-    __slots__ = ("_config", "_early", "_kernel", "_pointers", "_values")
+    __slots__ = ("_block", "_kernel", "_pointers", "_shared", "_values")
 
     def __init__(self, kernel: Any, block: tuple[int, ...], arguments: Iterable[Any], shared: int = 0) -> None:
         """
@@ -88,53 +88,23 @@ class Launch:
             kinds[type(one)](one) if type(one) in kinds else ctypes.c_void_p(one.data.ptr) for one in arguments
         ]
         self._pointers = (ctypes.c_void_p * len(self._values))(*map(ctypes.addressof, self._values))
-        self._kernel, self._early = kernel.kernel.ptr, _capability() >= 90
-        self._config = _Config(1, 1, 1, *(*block, 1, 1)[:3], shared, None, ctypes.pointer(_EARLY), 0)
+        self._kernel, self._block, self._shared = kernel.kernel.ptr, (*block, 1, 1)[:3], shared
 
     def put(self, index: int, value: int) -> None:
         """Change an argument for the launches to come: a scalar, or an address."""
         self._values[index].value = value
 
-    def __call__(self, across: int, down: int = 1, deep: int = 1, *, early: bool = False) -> None:
+    def __call__(self, across: int, down: int = 1, deep: int = 1) -> None:
         """Launch so many blocks on CuPy's current stream.
-
-        Args:
-            early: the kernel may begin while the one before it on the stream still runs, which says from when on, and
-                waits itself for the end of that: griddepcontrol of PTX. Below compute capability 9.0 it waits as ever.
 
         Raises:
             RuntimeError: the driver refuses.
         """
-        config = self._config
-        config.across, config.down, config.deep = across, down, deep
-        config.stream, config.attribute_count = _current_stream().ptr, early and self._early
-        _check(_driver().cuLaunchKernelEx(ctypes.byref(config), self._kernel, self._pointers, None), "cuLaunchKernelEx")
-
-
-class _Attribute(ctypes.Structure):
-    """CUlaunchAttribute."""
-
-    _fields_ = (("id", ctypes.c_int), ("padding", ctypes.c_int), ("value", ctypes.c_int), ("rest", ctypes.c_char * 60))
-
-
-class _Config(ctypes.Structure):
-    """CUlaunchConfig."""
-
-    _fields_ = (
-        *((name, ctypes.c_uint) for name in ("across", "down", "deep", "block_x", "block_y", "block_z", "shared")),
-        ("stream", ctypes.c_void_p), ("attributes", ctypes.POINTER(_Attribute)), ("attribute_count", ctypes.c_uint),
-    )  # fmt: skip
-
-
-_EARLY = _Attribute(6, 0, 1)
-"""CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION: on."""
-
-
-def _capability() -> int:
-    """The compute capability of CuPy's current device, times ten."""
-    import cupy
-
-    return int(cupy.cuda.Device().compute_capability)
+        stream = _current_stream().ptr
+        result = _driver().cuLaunchKernel(
+            self._kernel, across, down, deep, *self._block, self._shared, stream, self._pointers, None
+        )
+        _check(result, "cuLaunchKernel")
 
 
 def launch_graph(graph: Any, stream: Any) -> None:
@@ -170,7 +140,7 @@ def _driver() -> Any:
     driver.cuEventQuery.argtypes = (handle,)
     driver.cuMemcpyAsync.argtypes = (ctypes.c_uint64, ctypes.c_uint64, ctypes.c_size_t, handle)
     driver.cuEventRecord.argtypes = (handle, handle)
-    driver.cuLaunchKernelEx.argtypes = (handle, handle, handle, handle)
+    driver.cuLaunchKernel.argtypes = (handle, *(ctypes.c_uint,) * 7, handle, handle, handle)
     driver.cuGraphLaunch.argtypes = (handle, handle)
     return driver
 

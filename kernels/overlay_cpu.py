@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from tiler.kernels.primitives import ALPHA, COLUMNS, X0, X1, Y0, Y1, A, B
+from tiler.kernels.primitives import AFTER, ALPHA, COLUMNS, STROKE, X0, X1, Y0, Y1, A, B
 from tiler.types import Float32, Int32
 
 Float64 = npt.NDArray[np.float64]
@@ -30,8 +30,8 @@ PLACE_COLUMNS = 13
 FROM, SCALE, TO, ROOM, TRAIL_S, PIECES_A_SECOND, TRAIL_PX, TRAIL_ALPHA, OPACITY = 0, 2, 4, 6, 7, 8, 9, 10, 11
 VIEW_COLUMNS = 12
 
-# Rows of `looks`: of every box's outline and every letter, then for each colour of a track.
-OUTLINE_LOOK, LETTER_LOOK, TRACK_LOOKS = 0, 1, 2
+# Rows of `looks`: of every letter, then for each colour of a track.
+LETTER_LOOK, TRACK_LOOKS = 0, 1
 TRAIL_LOOK, BOX_LOOK, PLATE_LOOK, LOOKS_A_TRACK = 0, 1, 2, 3
 
 ALWAYS = "0123456789#. "
@@ -65,7 +65,7 @@ class Lettering(NamedTuple):
 
 def most_rows(tracks: int, points: int, letters: Lettering) -> int:
     """Rows that `draw_tracks` writes at most."""
-    return points + tracks * (3 + _MOST_BESIDE_CLASS + letters.longest)
+    return points + tracks * (2 + _MOST_BESIDE_CLASS + letters.longest)
 
 
 @njit(cache=True, error_model="numpy")
@@ -115,7 +115,7 @@ def draw_tracks(
 
 @_inner
 def _trails(rows, at, looks, view, history, now_s, track_id, colour):  # type: ignore[no-untyped-def]
-    """Fading lines through the foot points, thinner towards the past.
+    """Fading lines through the foot points, thinner towards the past: a stroke each.
 
     Points are averaged over equal spans of *absolute* time: that bounds the pieces of a trail and
     takes the detector's jitter out, and its corners stay put from tick to tick. The newest point of
@@ -129,11 +129,12 @@ def _trails(rows, at, looks, view, history, now_s, track_id, colour):  # type: i
             n += 1
     _sort(order, ids, n)
     now, k, last_x, last_y, look = now_s * rate, np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+    trail = at
     while k < n:
         begin, track = k, ids[k]
         newest = k == 0 or ids[k - 1] != track
         if newest:
-            look = np.int64(track)
+            look, trail = np.int64(track), at
             for i in range(len(track_id)):
                 if track_id[i] == track:
                     look = colour[i]
@@ -152,6 +153,7 @@ def _trails(rows, at, looks, view, history, now_s, track_id, colour):  # type: i
             at = _put(rows, at, looks, _look(look, TRAIL_LOOK, looks), last_x, last_y, new_x, new_y)
             rows[at - 1, A] = np.int64(np.rint(view[TRAIL_PX] * 16 * (0.5 + 0.6 * fade)))
             rows[at - 1, ALPHA] = np.int64(np.rint(np.rint(view[TRAIL_ALPHA] * fade) * view[OPACITY]))
+            rows[at - 1, AFTER] = (at - 1 - trail) % STROKE
         last_x, last_y = new_x, new_y
     return at
 
@@ -171,12 +173,11 @@ def _in_sight(xyxy, place, view, order, keys):  # type: ignore[no-untyped-def]
 
 @_inner
 def _frames(rows, at, looks, view, xyxy, order, n, colour):  # type: ignore[no-untyped-def]
-    """Each box in its track's colour, upon a dark outline."""
+    """Each box in its track's colour, between dark edges."""
     for k in range(n):
         i = order[k]
         x0, y0, x1, y1 = _box(xyxy, i, view)
-        at = _put(rows, at, looks, np.int64(OUTLINE_LOOK), x0 - 1, y0 - 1, x1 + 1, y1 + 1)
-        at = _put(rows, at, looks, _look(colour[i], BOX_LOOK, looks), x0, y0, x1, y1)
+        at = _put(rows, at, looks, _look(colour[i], BOX_LOOK, looks), x0 - 1, y0 - 1, x1 + 1, y1 + 1)
     return at
 
 
@@ -221,8 +222,9 @@ def _labels(rows, at, looks, place, view, xyxy, order, n, colour, track_id, scor
             y = top
         at = _put(rows, at, looks, _look(colour[i], PLATE_LOOK, looks), x, y, x + width, y + height)
         x, y = x + pad, y + place[BASELINE_PX]
-        at = _write(rows, at, looks, text, begin, name_end, x, y, letters)
-        at = _write(rows, at, looks, text, name_end, end, x + name_width, y, letters)
+        first = at
+        at = _write(rows, at, looks, text, begin, name_end, x, y, letters, first)
+        at = _write(rows, at, looks, text, name_end, end, x + name_width, y, letters, first)
     return at
 
 
@@ -278,8 +280,8 @@ def _width(text, begin, end, letters):  # type: ignore[no-untyped-def]
 
 
 @_inner
-def _write(rows, at, looks, text, begin, end, x, baseline, letters):  # type: ignore[no-untyped-def]
-    """A line of text, as `Atlas.layout_text` lays it out."""
+def _write(rows, at, looks, text, begin, end, x, baseline, letters, first):  # type: ignore[no-untyped-def]
+    """A line of text, as `Atlas.layout_text` lays it out: in strokes of which the first began at row `first`."""
     pen, glyphs = 0.0, letters.glyphs
     for i in range(begin, end):
         k = text[i]
@@ -287,6 +289,7 @@ def _write(rows, at, looks, text, begin, end, x, baseline, letters):  # type: ig
             left, upper = x + np.int64(np.rint(pen)) + glyphs[k, 4], baseline + glyphs[k, 5]
             at = _put(rows, at, looks, np.int64(LETTER_LOOK), left, upper, left + glyphs[k, 2], upper + glyphs[k, 3])
             rows[at - 1, A], rows[at - 1, B] = glyphs[k, 0], glyphs[k, 1]
+            rows[at - 1, AFTER] = (at - 1 - first) % STROKE
         pen += letters.advances[k]
     return at
 

@@ -1,17 +1,21 @@
 """Overlay primitives on the CPU, strip by strip: two luma rows and their chroma row at a time.
 
 The maths is Note [Blending] of `kernels/primitives.py`. Two points that it leaves open are
-fixed here: the coverage of a LINE is float32, rounded half up, in the order of `_line_strip`;
-and a quotient (v + 127) // 255 is computed as (w + 1 + (w >> 8)) >> 8 with w = v + 127,
-which is the same for every w that can occur.
+fixed here: the weight of a LINE is float32, in the order and with the fused operations of
+`_line_row`; and a quotient (v + 127) // 255 is computed as (w + 1 + (w >> 8)) >> 8
+with w = v + 127, which is the same for every w that can occur.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.extending import intrinsic
 
 from tiler.kernels.primitives import (
+    AFTER,
     ALPHA,
     CB,
     CLIP_X0,
@@ -19,6 +23,7 @@ from tiler.kernels.primitives import (
     CLIP_Y0,
     CLIP_Y1,
     CR,
+    EDGE,
     KIND,
     LUMA,
     X0,
@@ -37,6 +42,19 @@ _SHORT = 24
 FILL, FRAME, LINE, GLYPH = (int(kind) for kind in (Kind.FILL, Kind.FRAME, Kind.LINE, Kind.GLYPH))
 
 
+_DARK_Y, _DARK_CB, _DARK_CR = (np.uint32(value) for value in EDGE)
+
+
+@intrinsic
+def _fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
+    """a * b + c in float32, rounded once: a fused multiply-add, as the GPU's."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fma(*arguments)
+
+    return types.float32(types.float32, types.float32, types.float32), generate
+
+
 @njit(nogil=True, cache=True)
 def draw_rows(
     y: UInt8, u: UInt8, v: UInt8, top: int, bottom: int, rows: Int32, atlas: UInt8, cover: UInt8
@@ -50,61 +68,157 @@ def draw_rows(
         atlas: (H, W) uint8 coverage that GLYPH rows refer to.
         cover: scratch (2, width of y).
     """
-    width = y.shape[1]
-    for n in range(rows.shape[0]):
-        row = rows[n]
-        kind, alpha = row[KIND], row[ALPHA]
-        x0, y0, x1, y1 = row[X0], row[Y0], row[X1], row[Y1]
-        left, above, right, below = x0, y0, x1, y1
-        if kind == LINE:
-            reach = row[A] // 2 + 16
-            left, right = (min(x0, x1) - reach) // 16, (max(x0, x1) + reach) // 16 + 1
-            above, below = (min(y0, y1) - reach) // 16, (max(y0, y1) + reach) // 16 + 1
-        left, right = max(left, row[CLIP_X0], 0), min(right, row[CLIP_X1], width)
-        above, below = max(above, row[CLIP_Y0], top), min(below, row[CLIP_Y1], bottom)
-        if left >= right or above >= below or alpha <= 0:
+    n = 0
+    while n < rows.shape[0]:
+        begin, seen = n, _between(rows, n, top, bottom)
+        n += 1
+        while n < rows.shape[0] and rows[n, AFTER] > 0:
+            seen |= _between(rows, n, top, bottom)
+            n += 1
+        if not seen:
             continue
-        luma, cb, cr = np.uint32(row[LUMA]), np.uint32(row[CB]), np.uint32(row[CR])
-        for strip in range(above >> 1, (below + 1) >> 1):
-            first, last = max(2 * strip, above), min(2 * strip + 2, below)
-            if kind == FILL:
-                _span(y, u, v, strip, first, last, left, right, alpha, luma, cb, cr)
-                continue
-            if kind == FRAME:
-                line = row[A]
-                upper = first < y0 + line or first >= y1 - line
-                lower = last - 1 < y0 + line or last - 1 >= y1 - line
-                inner_left, inner_right = x0 + line, x1 - line
-                if (upper and lower) or inner_left >= inner_right:
-                    _span(y, u, v, strip, first, last, left, right, alpha, luma, cb, cr)
-                    continue
-                if not upper and not lower and (inner_left - 1) >> 1 < inner_right >> 1:
-                    end, begin = min(inner_left, right), max(inner_right, left)
-                    if left < end:
-                        _span(y, u, v, strip, first, last, left, end, alpha, luma, cb, cr)
-                    if begin < right:
-                        _span(y, u, v, strip, first, last, begin, right, alpha, luma, cb, cr)
-                    continue
-            begin, end = left, right
-            if kind == LINE:
-                begin, end = _line_extent(x0, y0, x1, y1, row[A], 2 * strip, left, right)
-                if begin >= end:
-                    continue
-            cover[:, begin & ~1 : end + (end & 1)] = 0
+        if rows[begin, KIND] == FILL:
+            _fill(y, u, v, top, bottom, rows[begin])
+        elif rows[begin, KIND] == FRAME:
+            _frame(y, u, v, top, bottom, rows[begin])
+        else:
+            _stroke(y, u, v, top, bottom, rows[begin:n], atlas, cover)
+
+
+@njit(nogil=True, cache=True)
+def _between(rows, n, top, bottom):  # type: ignore[no-untyped-def]
+    """Whether a primitive may touch the luma rows [top, bottom): most do not, and are to cost little."""
+    if rows[n, KIND] == LINE:
+        reach = rows[n, A] // 2 + 32
+        above, below = min(rows[n, Y0], rows[n, Y1]) - reach, max(rows[n, Y0], rows[n, Y1]) + reach
+        return above < 16 * bottom and below > 16 * top
+    return rows[n, Y0] < bottom and rows[n, Y1] > top
+
+
+@njit(nogil=True, cache=True)
+def line_box(x0, y0, x1, y1, width):  # type: ignore[no-untyped-def]
+    """The pixels that a LINE may touch: x0, y0, x1, y1."""
+    reach = width // 2 + 16
+    return (
+        (min(x0, x1) - reach) // 16, (min(y0, y1) - reach) // 16,
+        (max(x0, x1) + reach) // 16 + 1, (max(y0, y1) + reach) // 16 + 1,
+    )  # fmt: skip
+
+
+@njit(nogil=True, cache=True)
+def touched(row, top, bottom, width):  # type: ignore[no-untyped-def]
+    """What a primitive may touch of the luma rows [top, bottom) of a picture: x0, y0, x1, y1."""
+    left, above, right, below = row[X0], row[Y0], row[X1], row[Y1]
+    if row[KIND] == LINE:
+        left, above, right, below = line_box(left, above, right, below, row[A])
+    left, right = max(left, row[CLIP_X0], 0), min(right, row[CLIP_X1], width)
+    above, below = max(above, row[CLIP_Y0], top), min(below, row[CLIP_Y1], bottom)
+    return left, above, right, below
+
+
+@njit(nogil=True, cache=True)
+def _fill(y, u, v, top, bottom, row):  # type: ignore[no-untyped-def]
+    left, above, right, below = touched(row, top, bottom, y.shape[1])
+    if left >= right or above >= below or row[ALPHA] <= 0:
+        return
+    luma, cb, cr = np.uint32(row[LUMA]), np.uint32(row[CB]), np.uint32(row[CR])
+    for strip in range(above >> 1, (below + 1) >> 1):
+        first, last = max(2 * strip, above), min(2 * strip + 2, below)
+        _span(y, u, v, strip, first, last, left, right, row[ALPHA], luma, cb, cr)
+
+
+@njit(nogil=True, cache=True)
+def _frame(y, u, v, top, bottom, row):  # type: ignore[no-untyped-def]
+    left, above, right, below = touched(row, top, bottom, y.shape[1])
+    if left >= right or above >= below or row[ALPHA] <= 0:
+        return
+    x0, y0, x1, y1, line = row[X0], row[Y0], row[X1], row[Y1], row[A]
+    inner_left, inner_right = x0 + line, x1 - line
+    apart = inner_left < inner_right and (inner_left - 1) >> 1 < inner_right >> 1   # no chroma sample is on both sides
+    for strip in range(above >> 1, (below + 1) >> 1):
+        first, last = max(2 * strip, above), min(2 * strip + 2, below)
+        if apart and first >= y0 + line and last <= y1 - line:
+            _frame_span(y, u, v, strip, first, last, left, min(inner_left, right), row)
+            _frame_span(y, u, v, strip, first, last, max(inner_right, left), right, row)
+        else:
+            _frame_span(y, u, v, strip, first, last, left, right, row)
+
+
+@njit(nogil=True, cache=True)
+def _frame_span(y, u, v, strip, first, last, left, right, row):  # type: ignore[no-untyped-def]
+    """A frame over [left, right) of the luma rows [first, last) of a strip, by how deep a pixel lies in it."""
+    x0, y0, x1, y1, line = row[X0], row[Y0], row[X1], row[Y1], row[A]
+    alpha, edge = np.uint32(row[ALPHA]), np.uint32(row[B])
+    begin, end = (1, line - 1) if row[B] > 0 else (0, line)
+    luma, cb, cr = np.uint32(row[LUMA]), np.uint32(row[CB]), np.uint32(row[CR])
+    for x in range(left >> 1, (right + 1) >> 1):
+        lines, edges = np.uint32(2), np.uint32(2)
+        for column in range(max(2 * x, left), min(2 * x + 2, right)):
+            deep_x = min(column - x0, x1 - 1 - column)
             for at in range(first, last):
-                line_cover = cover[at - 2 * strip]
-                if kind == GLYPH:
-                    texture = atlas[at - y0 + row[B], row[A] + begin - x0 : row[A] + end - x0]
-                    for i in range(end - begin):
-                        line_cover[begin + i] = (texture[i] * alpha + 127) // 255
-                elif kind == LINE:
-                    _line_row(line_cover, at, begin, end, x0, y0, x1, y1, row[A], alpha)
-                elif at < y0 + row[A] or at >= y1 - row[A]:
-                    line_cover[begin:end] = alpha
+                deep = min(min(at - y0, y1 - 1 - at), deep_x)
+                if begin <= deep < end:
+                    y[at, column] = _mix(y[at, column], luma, alpha)
+                    lines += alpha
+                elif deep < line:
+                    y[at, column] = _mix(y[at, column], _DARK_Y, edge)
+                    edges += edge
+        if edges > 2:
+            u[strip, x] = _mix(u[strip, x], _DARK_CB, edges >> np.uint32(2))
+            v[strip, x] = _mix(v[strip, x], _DARK_CR, edges >> np.uint32(2))
+        if lines > 2:
+            u[strip, x] = _mix(u[strip, x], cb, lines >> np.uint32(2))
+            v[strip, x] = _mix(v[strip, x], cr, lines >> np.uint32(2))
+
+
+@njit(nogil=True, cache=True)
+def _stroke(y, u, v, top, bottom, rows, atlas, cover):  # type: ignore[no-untyped-def]
+    """The rows of one stroke, of kind LINE or GLYPH: the greatest weight of each pixel, then once over the picture."""
+    count, width = rows.shape[0], y.shape[1]
+    bounds, above, below = np.empty((count, 4), np.int64), bottom, top
+    for n in range(count):
+        box = touched(rows[n], top, bottom, width)
+        for k in range(4):
+            bounds[n, k] = box[k]
+        if rows[n, ALPHA] > 0 and box[0] < box[2] and box[1] < box[3]:
+            above, below = min(above, box[1]), max(below, box[3])
+        else:
+            bounds[n, 3] = bounds[n, 1]   # touches no strip
+    luma, cb, cr = np.uint32(rows[0, LUMA]), np.uint32(rows[0, CB]), np.uint32(rows[0, CR])
+    for strip in range(above >> 1, (below + 1) >> 1):
+        left, right = width, 0
+        for n in range(count):
+            begin, end = _stroke_extent(rows[n], bounds[n], strip)
+            if begin < end:
+                left, right = min(left, begin), max(right, end)
+        if left >= right:
+            continue
+        cover[:, left & ~1 : right + (right & 1)] = 0
+        for n in range(count):
+            row = rows[n]
+            begin, end = _stroke_extent(row, bounds[n], strip)
+            if begin >= end:
+                continue
+            for at in range(max(2 * strip, bounds[n, 1]), min(2 * strip + 2, bounds[n, 3])):
+                out = cover[at - 2 * strip]
+                if row[KIND] == LINE:
+                    _line_row(out, at, begin, end, row)
                 else:
-                    line_cover[begin : max(begin, min(x0 + row[A], end))] = alpha
-                    line_cover[min(end, max(x1 - row[A], begin)) : end] = alpha
-            _covered(y, u, v, strip, begin >> 1, (end + 1) >> 1, cover, luma, cb, cr)
+                    texture = atlas[at - row[Y0] + row[B], row[A] + begin - row[X0] : row[A] + end - row[X0]]
+                    alpha = row[ALPHA]
+                    for i in range(end - begin):
+                        out[begin + i] = max(out[begin + i], np.uint8((texture[i] * alpha + 127) // 255))
+        _covered(y, u, v, strip, left >> 1, (right + 1) >> 1, cover, luma, cb, cr)
+
+
+@njit(nogil=True, cache=True)
+def _stroke_extent(row, bounds, strip):  # type: ignore[no-untyped-def]
+    """Columns that a row of a stroke may touch in a strip."""
+    if bounds[1] >= min(2 * strip + 2, bounds[3]) or bounds[3] <= 2 * strip:
+        return np.int64(0), np.int64(0)
+    if row[KIND] == LINE:
+        return _line_extent(row[X0], row[Y0], row[X1], row[Y1], row[A], 2 * strip, bounds[0], bounds[2])
+    return bounds[0], bounds[2]
 
 
 @njit(nogil=True, cache=True)
@@ -178,19 +292,23 @@ def _line_extent(x0, y0, x1, y1, width, at, left, right):  # type: ignore[no-unt
 
 
 @njit(nogil=True, cache=True)
-def _line_row(cover, at, begin, end, x0, y0, x1, y1, width, alpha):  # type: ignore[no-untyped-def]
-    """Weights of a line in one luma row: float32 throughout, in this order."""
-    sixteenth, half, one = np.float32(1 / 16), np.float32(0.5), np.float32(1)
-    ax, ay = np.float32(x0) * sixteenth, np.float32(y0) * sixteenth
-    dx, dy = np.float32(x1 - x0) * sixteenth, np.float32(y1 - y0) * sixteenth
-    length = dx * dx + dy * dy
-    scale = one / length if length > 0 else np.float32(0)
-    edge = np.float32(width) * sixteenth * half + half
+def _line_row(cover, at, begin, end, row):  # type: ignore[no-untyped-def]
+    """Weights of a line in one luma row, where they are greater: float32 throughout, in this order."""
+    sixteenth, half, zero, one = np.float32(1 / 16), np.float32(0.5), np.float32(0), np.float32(1)
+    ax, ay = np.float32(row[X0]) * sixteenth, np.float32(row[Y0]) * sixteenth
+    dx, dy = np.float32(row[X1] - row[X0]) * sixteenth, np.float32(row[Y1] - row[Y0]) * sixteenth
+    width, alpha = np.float32(row[A]) * sixteenth, np.float32(row[ALPHA])
+    length = np.sqrt(_fma(dx, dx, dy * dy))
+    share = one / length if length > zero else zero
+    nx, ny = dx * share, dy * share
+    edge = half * width + half
+    fall = alpha / max(width, one)
+    most = edge * edge * fall
     py = np.float32(at) + half - ay
+    along_y = py * ny
     for x in range(begin, end):
         px = np.float32(x) + half - ax
-        along = min(max((px * dx + py * dy) * scale, np.float32(0)), one)
-        ex, ey = px - along * dx, py - along * dy
-        inside = min(max(edge - np.sqrt(ex * ex + ey * ey), np.float32(0)), one)
-        coverage = np.int32(inside * np.float32(255) + half)
-        cover[x] = (coverage * alpha + 127) // 255
+        along = min(max(_fma(px, nx, along_y), zero), length)
+        ex, ey = _fma(-along, nx, px), _fma(-along, ny, py)
+        weight = max(min(_fma(_fma(ey, ey, ex * ex), -fall, most), alpha), zero)
+        cover[x] = max(cover[x], np.uint8(np.rint(weight)))

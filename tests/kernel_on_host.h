@@ -168,6 +168,22 @@ inline void run_block(int count)
 
 }  // namespace host
 
+inline unsigned __dp4a(unsigned a, unsigned b, unsigned c)
+{
+    for (int k = 0; k < 32; k += 8) c += (a >> k & 255) * (b >> k & 255);
+    return c;
+}
+
+inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned by)
+{
+    return (unsigned)(((std::uint64_t)high << 32 | low) >> (by & 31));
+}
+
+inline unsigned __funnelshift_lc(unsigned low, unsigned high, unsigned by)
+{
+    return by >= 32 ? low : (unsigned)((((std::uint64_t)high << 32 | low) << by) >> 32);
+}
+
 inline void __syncthreads(int line = __builtin_LINE()) { host::meet(host::block, host::alive, line); }
 inline void __syncwarp(unsigned mask = ~0u, int line = __builtin_LINE()) { host::exchange(0, mask, line); }
 
@@ -185,6 +201,12 @@ template <typename T> inline T __shfl_up_sync(unsigned mask, T value, int by, in
 {
     int lane = host::running % host::WARP;
     return host::shuffle(value, lane < by ? lane : lane - by, mask, line);
+}
+
+template <typename T> inline T __shfl_down_sync(unsigned mask, T value, int by, int line = __builtin_LINE())
+{
+    int lane = host::running % host::WARP;
+    return host::shuffle(value, lane + by < host::WARP ? lane + by : lane, mask, line);
 }
 
 inline unsigned __ballot_sync(unsigned mask, bool vote, int line = __builtin_LINE())

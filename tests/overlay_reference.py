@@ -10,7 +10,7 @@ import numpy.typing as npt
 from tiler.compose.glyphs import Atlas
 from tiler.compose.layout import PlacedTile, View
 from tiler.compose.overlay import TRAIL_PARTS, text_height
-from tiler.compose.palette import BLACK, INK, TRACKS
+from tiler.compose.palette import INK, TRACKS
 from tiler.compose.pen import (
     Pen,
     Rectangle,
@@ -22,7 +22,7 @@ from tiler.compose.pen import (
 from tiler.compose.rows import no_rows
 from tiler.compose.slate import draw_badge, draw_caption, draw_slate
 from tiler.config.models import Config
-from tiler.kernels.primitives import ALPHA, CLIP_X0, COLUMNS, CR, KIND, LUMA, X0, X1, Y1, A, Kind
+from tiler.kernels.primitives import AFTER, ALPHA, CLIP_X0, COLUMNS, CR, KIND, LUMA, STROKE, X0, X1, Y1, A, B, Kind
 from tiler.types import CLOCK_HZ, Float32, Int32, State, TileInput, Tracks
 
 _FAR = 1 << 20   # pixels: keeps coordinates of wild boxes within int32 at 1/16 px
@@ -125,6 +125,7 @@ class ReferenceOverlay:
         rows[:, A] = np.rint(style.line * 16 * (0.5 + 0.6 * fade))
         rows[:, LUMA : CR + 1] = track_colours(ids[new].astype(np.int32))
         rows[:, ALPHA] = np.rint(235 * fade)
+        rows[:, AFTER] = (np.arange(len(new)) - np.searchsorted(ids[new], ids[new])) % STROKE
         return rows
 
     def _tracks(self, view: View, picture: Rectangle, style: _Style, tracks: Tracks) -> list[Int32]:
@@ -140,11 +141,9 @@ class ReferenceOverlay:
         boxes, colours = boxes[order], track_colours(tracks.track_id[order])
         parts = []
         if self._overlay.boxes:
-            rows = _blank(2 * len(order), Kind.FRAME, picture)
-            rows[0::2, X0 : Y1 + 1] = boxes + np.array([-1, -1, 1, 1], np.int32)
-            rows[0::2, A], rows[0::2, LUMA : CR + 1], rows[0::2, ALPHA] = style.line + 2, BLACK, 90
-            rows[1::2, X0 : Y1 + 1] = boxes
-            rows[1::2, A], rows[1::2, LUMA : CR + 1], rows[1::2, ALPHA] = style.line, colours, 245
+            rows = _blank(len(order), Kind.FRAME, picture)
+            rows[:, X0 : Y1 + 1] = boxes + np.array([-1, -1, 1, 1], np.int32)
+            rows[:, A], rows[:, B], rows[:, LUMA : CR + 1], rows[:, ALPHA] = style.line + 2, 90, colours, 245
             parts.append(rows)
         if self._overlay.labels and len(order):
             parts.append(self._labels(boxes, colours, style, tracks, order))
@@ -196,6 +195,8 @@ class ReferenceOverlay:
         rows[plates, X0 : Y1 + 1] = np.stack([x, y, x + width, y + height], 1)
         rows[plates, LUMA : CR + 1] = colours
         rows[:, CLIP_X0:] = style.visible
+        letters = np.arange(len(rows)) - np.repeat(plates, lengths.reshape(-1, 2).sum(1)) - 1   # of its own label
+        rows[:, AFTER] = np.maximum(letters, 0) % STROKE
         return rows
 
     def _name(self, track: int, kind: int, size: int) -> _Words:

@@ -13,13 +13,12 @@ from pictures import random_frame
 from tiler.compose.cpu import extent
 from tiler.kernels import color, compose_cpu, compose_ref, scale_cpu
 from tiler.kernels.primitives import (
+    AFTER,
     ALPHA,
-    CB,
     CLIP_X0,
-    CLIP_X1,
-    CLIP_Y0,
-    CLIP_Y1,
     COLUMNS,
+    CR,
+    EDGE,
     KIND,
     LUMA,
     X0,
@@ -90,7 +89,12 @@ def expect_picture(
     opacity: int = 255,
     background: tuple[int, int, int] = (16, 128, 128),
 ) -> None:
-    """The mosaic holds the picture within one code value, and background elsewhere."""
+    """The mosaic holds the picture, but for how its steps round, and background elsewhere."""
+    bound = 0.53   # to scale
+    if not color.is_identity(frame.matrix, frame.full_range):
+        bound = 1.35 * bound + 0.5   # three scaled samples with their coefficients, then to a whole number
+    if opacity < 255:
+        bound = bound * opacity / 255 + 0.51
     for k, (plane, value, wanted) in enumerate(
         zip(planes, background, compose_ref.picture(frame, src, dst), strict=True)
     ):
@@ -103,8 +107,8 @@ def expect_picture(
         outside = np.ones(plane.shape, bool)
         outside[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)] = False
         assert (plane[outside] == value).all()
-        error = np.abs(plane - np.rint(whole)).max()
-        assert error <= 1, f"plane {k} is off by {error}"
+        error = np.abs(plane - whole).max()
+        assert error <= bound, f"plane {k} is off by {error}"
 
 
 @st.composite
@@ -144,7 +148,7 @@ def scenes(draw: st.DrawFn) -> dict[str, object]:
 
 @settings(max_examples=80)
 @given(scenes())
-def test_a_picture_is_the_reference_within_one_code_value(scene: dict[str, object]) -> None:
+def test_a_picture_is_the_reference_but_for_rounding(scene: dict[str, object]) -> None:
     rng = np.random.default_rng(scene["seed"])
     fields = {name: scene[name] for name in ("rotation", "matrix", "full_range")}
     frame = random_frame(rng, scene["size"], scene["layout"], **fields)  # type: ignore[arg-type]
@@ -230,40 +234,53 @@ def test_known_colours() -> None:
     assert {rgb: color.rgb_to_yuv(rgb) for rgb in bars} == bars
 
 
-def coverage_at(row: np.ndarray, x: int, y: int) -> int:
-    """Note [Blending] for one luma pixel."""
-    if not (row[CLIP_X0] <= x < row[CLIP_X1] and row[CLIP_Y0] <= y < row[CLIP_Y1]):
-        return 0
-    x0, y0, x1, y1, a = (int(row[k]) for k in (X0, Y0, X1, Y1, A))
+def fma(a: np.float32, b: np.float32, c: np.float32) -> np.float32:
+    return np.float32(np.float64(a) * np.float64(b) + np.float64(c))
+
+
+def line_weight(row: np.ndarray, x: int, y: int) -> int:
+    """Of a LINE at one luma pixel, in float32 as the kernels have it."""
+    f = np.float32
+    ax, ay, bx, by, width = (f(row[k]) / f(16) for k in (X0, Y0, X1, Y1, A))
+    dx, dy, alpha = bx - ax, by - ay, f(row[ALPHA])
+    length = np.sqrt(fma(dx, dx, dy * dy))
+    share = f(1) / length if length > 0 else f(0)
+    px, py, nx, ny = f(x) + f(0.5) - ax, f(y) + f(0.5) - ay, dx * share, dy * share
+    along = min(max(fma(px, nx, py * ny), f(0)), length)
+    ex, ey = fma(-along, nx, px), fma(-along, ny, py)
+    fall, edge = alpha / max(width, f(1)), f(0.5) * width + f(0.5)
+    return int(np.rint(max(min(fma(fma(ey, ey, ex * ex), -fall, edge * edge * fall), alpha), f(0))))
+
+
+def weights_at(row: np.ndarray, clip: np.ndarray, x: int, y: int) -> tuple[int, int]:
+    """Note [Blending] for one luma pixel: the weight of a frame's dark edges, and of the rest."""
+    x0, y0, x1, y1, a, b, alpha = (int(row[k]) for k in (X0, Y0, X1, Y1, A, B, ALPHA))
+    if not (clip[0] <= x < clip[2] and clip[1] <= y < clip[3]):
+        return 0, 0
     if row[KIND] == Kind.LINE:
-        f = np.float32
-        ax, ay, dx, dy = f(x0) / f(16), f(y0) / f(16), f(x1 - x0) / f(16), f(y1 - y0) / f(16)
-        px, py, length = f(x) + f(0.5) - ax, f(y) + f(0.5) - ay, dx * dx + dy * dy
-        scale = f(1) / length if length > 0 else f(0)
-        along = min(max((px * dx + py * dy) * scale, f(0)), f(1))
-        ex, ey = px - along * dx, py - along * dy
-        inside = f(a) / f(16) * f(0.5) + f(0.5) - np.sqrt(ex * ex + ey * ey)
-        return int(min(max(inside, f(0)), f(1)) * f(255) + f(0.5))
-    if not (x0 <= x < x1 and y0 <= y < y1):
-        return 0
+        return 0, line_weight(row, x, y)
+    deep = min(x - x0, x1 - 1 - x, y - y0, y1 - 1 - y)
+    if deep < 0 or (row[KIND] == Kind.FRAME and deep >= a):
+        return 0, 0
     if row[KIND] == Kind.GLYPH:
-        return int(ATLAS[y - y0 + row[B], x - x0 + a])
-    inner = x0 + a <= x < x1 - a and y0 + a <= y < y1 - a
-    return 0 if row[KIND] == Kind.FRAME and inner else 255
+        return 0, (int(ATLAS[y - y0 + b, x - x0 + a]) * alpha + 127) // 255
+    if row[KIND] == Kind.FRAME and b and alpha and deep in (0, a - 1):
+        return b, 0
+    return 0, alpha
 
 
 def draw_by_pixel(planes: tuple[np.ndarray, ...], rows: np.ndarray) -> None:
-    y, u, v = planes
-    height, width = y.shape
-    for row in rows:
-        c = np.zeros((height, width), np.int64)
-        for at_y in range(height):
-            for at_x in range(width):
-                c[at_y, at_x] = (coverage_at(row, at_x, at_y) * int(row[ALPHA]) + 127) // 255
-        y[:] = (y.astype(np.int64) * (255 - c) + int(row[LUMA]) * c + 127) // 255
-        mean = (c.reshape(height // 2, 2, width // 2, 2).sum((1, 3)) + 2) // 4
-        for k, plane in enumerate((u, v)):
-            plane[:] = (plane.astype(np.int64) * (255 - mean) + int(row[CB + k]) * mean + 127) // 255
+    begins = [n for n, row in enumerate(rows) if row[AFTER] == 0]
+    for begin, end in zip(begins, [*begins[1:], len(rows)], strict=True):
+        height, width = planes[0].shape
+        weights = np.zeros((2, height, width), np.int64)
+        for row in rows[begin:end]:
+            for y, x in np.ndindex(height, width):
+                weights[:, y, x] = np.maximum(weights[:, y, x], weights_at(row, rows[begin, CLIP_X0:], x, y))
+        for c, colour in zip(weights, (EDGE, rows[begin, LUMA : CR + 1].tolist()), strict=True):
+            mean = (c.reshape(height // 2, 2, width // 2, 2).sum((1, 3)) + 2) // 4
+            for plane, value, weight in zip(planes, colour, (c, mean, mean), strict=True):
+                plane[:] = (plane.astype(np.int64) * (255 - weight) + value * weight + 127) // 255
 
 
 @st.composite
@@ -279,7 +296,7 @@ def primitive_rows(draw: st.DrawFn) -> list[int]:
         x0, y0 = draw(place), draw(place)
         row[X0 : Y1 + 1] = [x0, y0, x0 + draw(st.integers(0, 30)), y0 + draw(st.integers(0, 24))]
         row[A] = draw(st.integers(0, 15))
-        row[B] = draw(st.integers(0, 15)) if kind == Kind.GLYPH else 0
+        row[B] = draw(st.integers(0, 15) if kind == Kind.GLYPH else st.sampled_from([0, 0, 90, 255]))
     row[LUMA : ALPHA + 1] = [draw(st.integers(0, 255)) for _ in range(3)] + [
         draw(st.one_of(st.just(255), st.integers(0, 255)))
     ]
@@ -291,9 +308,13 @@ def primitive_rows(draw: st.DrawFn) -> list[int]:
 
 
 @settings(max_examples=60)
-@given(st.lists(primitive_rows(), min_size=1, max_size=5), st.integers(1, 4))
-def test_primitives_are_exactly_those_of_the_note(rows: list[list[int]], bands: int) -> None:
+@given(st.lists(primitive_rows(), min_size=1, max_size=5), st.integers(1, 4), st.booleans())
+def test_primitives_are_exactly_those_of_the_note(rows: list[list[int]], bands: int, strokes: bool) -> None:
     table = np.array(rows, np.int32)
+    for n in range(1, len(table) if strokes else 0):
+        if table[n, KIND] == table[n - 1, KIND] >= Kind.LINE:   # one stroke with the row before
+            table[n, AFTER] = table[n - 1, AFTER] + 1
+            table[n, LUMA:ALPHA], table[n, CLIP_X0:] = table[n - 1, LUMA:ALPHA], table[n - 1, CLIP_X0:]
     background = (90, 60, 200)
     drawn = launch((44, 36), [], table, background=background, bands=bands)
     wanted = tuple(

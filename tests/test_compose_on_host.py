@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
+from tests.compose_parts import OnDevice, aligned, compile_compose
 from tests.gpu import random_picture
-from tests.kernel_on_host import compile_kernel, needs_compiler, pointer
-from tiler.kernels import compose_cpu, compose_table, scale_cpu
-from tiler.kernels.primitives import COLUMNS, Kind
+from tests.kernel_on_host import needs_compiler, pointer
+from tiler.kernels import compose_cpu, compose_plan, compose_table, scale_cpu
+from tiler.kernels.primitives import COLUMNS, STROKE, Kind
 from tiler.kernels.scaling import Geometry, geometry
 from tiler.types import Frame, Matrix
 
 RUNS, CASES = 8, 50
-ATLAS = np.random.default_rng(5).choice([0, 0, 255, 255, 1, 77, 128, 254], (96, 160)).astype(np.uint8)
+BESIDE = compose_table.BESIDE_ATLAS
+_COVERAGES = [0, 0, 255, 255, 1, 77, 128, 254]
+ATLAS_MEMORY = np.random.default_rng(5).choice(_COVERAGES, (96 + 2 * BESIDE, 160)).astype(np.uint8)
+ATLAS = ATLAS_MEMORY[BESIDE:-BESIDE]
 Rectangle = tuple[int, int, int, int]
 
 
@@ -40,25 +43,11 @@ class Scene(NamedTuple):
     rows: np.ndarray
 
 
-class OnDevice(np.ndarray):
-    """Host memory that tells its address as a plane on the device does."""
-
-    @property
-    def data(self) -> Any:  # type: ignore[override]
-        return SimpleNamespace(ptr=self.ctypes.data)
-
-
 @pytest.fixture(scope="module")
 def on_host(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Scene], tuple[np.ndarray, ...]]:
-    """Compose a scene by the kernels of compose.cu: y, u, v."""
+    """Compose a scene by the kernel of compose.cu: y, u, v."""
     folder = tmp_path_factory.mktemp("compose")
-    bin_rows = compile_kernel(folder, "compose", "const Row*,int,const Tile*,int,u64*", function="bin_rows")
-    compose = compile_kernel(
-        folder, "compose",
-        "u8*,int,int,unsigned,const Tile*,int,const int*,const Row*,u64*,const u8*,int,const int*",
-    )  # fmt: skip
-
-    masks = _aligned((1 << 16,), np.int64)   # of one launch after the other
+    compose = compile_compose(folder)
     before = np.zeros(compose_table.TILE_COLUMNS, np.int64)   # of the last tile with a picture, which one without had
 
     def run(scene: Scene) -> tuple[np.ndarray, ...]:
@@ -83,27 +72,24 @@ def on_host(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Scene], tuple
             else:
                 line[: compose_table.REACH] = before[: compose_table.REACH]
                 line[compose_table.PLANES] = 0
-        packed = _aligned((count + 1, compose_table.ROW_WORDS), np.int32)
+        packed = aligned((count + 1, compose_table.ROW_WORDS), np.int32)
         compose_table.pack_rows(scene.rows, packed[:count])
-        tiles = _aligned((len(table), compose_table.TILE_WORDS), np.int64)
-        words = compose_table.pack_tiles(table, tiles)
-        assert words <= len(masks)
-        nv12 = _aligned((height * 3 // 2, width), np.uint8)
+        tiles = aligned((len(table), compose_table.TILE_WORDS), np.int64)
+        compose_table.pack_tiles(table, scene.rows, tiles)
+        plan = compose_plan.Plan(scene.size)
+        plan.make(table, tiles, scene.rows)
+        heads, lists = aligned((plan.drawn + 1, 2), np.uint32), aligned((len(plan.lists) + 1,), np.int32)
+        heads[:-1], lists[:-1] = plan.heads, plan.lists
+        nv12 = aligned((height * 3 // 2, width), np.uint8)
         nv12[...] = 0xA5
         shade = sum(value << 8 * k for k, value in enumerate(scene.background))
         tables = np.concatenate(axes)
-        if count:
-            bin_rows.run(
-                -(-count // 16), 1, 128, pointer(packed), _number(count), pointer(tiles), _number(len(tiles)),
-                pointer(masks),
-            )  # fmt: skip
-            assert not masks[words:].any(), "a mark lies behind the masks"
         compose.run(
-            -(-width // 128), -(-height // 16), 128, pointer(nv12), _number(width), _number(height), _number(shade),
-            pointer(tiles), _number(len(tiles)), pointer(tables), pointer(packed), pointer(masks), pointer(ATLAS),
+            len(plan.blocks), 1, 128, pointer(nv12), _number(width), _number(height), _number(shade),
+            pointer(plan.blocks), _number(plan.lead), _number(plan.drawn), pointer(heads), pointer(lists),
+            pointer(tiles), _number(len(tiles)), pointer(tables), pointer(packed), pointer(ATLAS_MEMORY),
             _number(ATLAS.shape[1]), pointer(compose_cpu.COLOURS),
         )  # fmt: skip
-        assert not masks.any(), "a mark is left for the next launch"
         chroma = nv12[height:].reshape(height // 2, width // 2, 2)
         return nv12[:height], chroma[..., 0], chroma[..., 1]
 
@@ -112,14 +98,6 @@ def on_host(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Scene], tuple
 
 def _number(value: int) -> ctypes.c_void_p:
     return ctypes.c_void_p(value)
-
-
-def _aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Zeros on an address that the kernel's widest loads take."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    memory = np.zeros(size + 64, np.uint8)
-    start = -memory.ctypes.data % 64
-    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def by_twin(scene: Scene) -> tuple[np.ndarray, ...]:
@@ -148,14 +126,18 @@ def random_rows(rng: np.random.Generator, count: int, reach: Rectangle) -> np.nd
     """Primitives in and around a rectangle, clipped to it: alone, in runs like text and trails, or heaped up."""
     rows = np.zeros((count, COLUMNS), np.int32)
     x0, y0, x1, y1 = reach
-    x, y, step, kind = 0.0, 0.0, 0.0, Kind.FILL
-    heap = rng.integers(6) == 0
+    x, y, step, kind, after = 0.0, 0.0, 0.0, Kind.FILL, 0
+    heap, strokes = rng.integers(6) == 0, rng.integers(4) > 0
+    colour, clip, alpha = [0, 0, 0], list(reach), 255
     for row in rows:
+        after += 1
         if rng.integers(5) == 0 or not step:   # somewhere else
+            after = 0
             if not (heap and step):
                 x, y = float(rng.uniform(x0 - 20, x1 + 5)), float(rng.uniform(y0 - 12, y1 + 5))
             step, kind = float(rng.uniform(0.2, 14)), Kind(int(rng.choice([0, 1, 2, 2, 3, 3])))
-        alpha = int(rng.choice([255, 255, 245, 90, 0, 1, int(rng.integers(256))]))
+        if kind != Kind.GLYPH or after in (0, STROKE) or not strokes:
+            alpha = int(rng.choice([255, 255, 245, 90, 0, 1, int(rng.integers(256))]))
         a = b = 0
         if kind == Kind.LINE:
             dx, dy = rng.normal(0, 3, 2) if rng.integers(8) else rng.uniform(-200, 200, 2)
@@ -171,12 +153,16 @@ def random_rows(rng: np.random.Generator, count: int, reach: Rectangle) -> np.nd
                 a, b = int(rng.integers(0, ATLAS.shape[1] - w)), int(rng.integers(0, ATLAS.shape[0] - h))
             elif kind == Kind.FRAME:
                 w, h, a = w + int(rng.integers(0, 60)), h + int(rng.integers(0, 40)), int(rng.integers(0, 9))
+                b = int(rng.choice([0, 90, 255, int(rng.integers(256))]))
             place = [int(x), int(y), int(x) + w, int(y) + h]
-        clip = list(reach)
-        if rng.integers(4) == 0:
-            low, high = rng.integers([x0, y0], [x1, y1]), rng.integers([x0, y0], [x1, y1]) + 1
-            clip = [*np.minimum(low, high).tolist(), *np.maximum(low, high).tolist()]
-        row[:] = [kind, *place, a, b, *rng.integers(0, 256, 3).tolist(), alpha, *clip]
+        if kind <= Kind.FRAME or after == STROKE or not strokes:
+            after = 0
+        if not after:
+            colour, clip = rng.integers(0, 256, 3).tolist(), list(reach)
+            if rng.integers(4) == 0:
+                low, high = rng.integers([x0, y0], [x1, y1]), rng.integers([x0, y0], [x1, y1]) + 1
+                clip = [*np.minimum(low, high).tolist(), *np.maximum(low, high).tolist()]
+        row[:] = [kind, *place, a, b, *colour, alpha, after, *clip]
         if not heap:
             x, y = x + step, y + float(rng.normal(0, 1))
     return rows
@@ -261,8 +247,8 @@ def test_every_alpha_is_blended_alike(on_host: Callable[[Scene], tuple[np.ndarra
         x, y = alpha % 32 * 12 + alpha % 3, alpha // 32 * 12 + alpha % 2
         place = [16 * x + 30, 16 * y + 20, 16 * x + 150, 16 * y + 90] if kind == Kind.LINE else [x, y, x + 9, y + 9]
         a = {Kind.FILL: 0, Kind.FRAME: 2, Kind.LINE: 37, Kind.GLYPH: alpha // 2}[kind]
-        b = alpha % 80 if kind == Kind.GLYPH else 0
-        row[:] = [kind, *place, a, b, alpha ^ 0x5A, alpha, 255 - alpha, alpha, 0, 0, *size]
+        b = {Kind.GLYPH: alpha % 80, Kind.FRAME: alpha ^ 0xFF}.get(kind, 0)
+        row[:] = [kind, *place, a, b, alpha ^ 0x5A, alpha, 255 - alpha, alpha, 0, 0, 0, *size]
     frame = random_picture(np.random.default_rng(4), size)
     placed = geometry(size, 0, (0, 0, *size), (0, 0, *size), size)
     scene = Scene(size, (16, 128, 128), [Shown((0, 0, *size), frame, placed, 255, 0, len(rows))], rows)

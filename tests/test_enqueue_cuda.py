@@ -41,18 +41,13 @@ class Driver:
         self.waits.append((stream, event))
         return self.result
 
-    def cuLaunchKernelEx(self, config: Any, function: int, arguments: Any, extra: None) -> int:  # noqa: N802
+    def cuLaunchKernel(self, function: int, *numbers: Any) -> int:  # noqa: N802
+        *places, shared, stream, arguments, extra = numbers
         assert extra is None
-        # As cuda.h lays CUlaunchConfig out for 64 bits.
-        raw = ctypes.string_at(ctypes.addressof(config._obj), 56)
-        numbers = np.frombuffer(raw, np.uint32)
-        attributes, count = int(np.frombuffer(raw, np.uint64)[5]), int(numbers[12])
-        attribute = np.frombuffer(ctypes.string_at(attributes, 72), np.int32)
         self.launches.append({
-            "grid": tuple(numbers[:3].tolist()), "block": tuple(numbers[3:6].tolist()), "shared": int(numbers[6]),
-            "stream": int(np.frombuffer(raw, np.uint64)[4]), "function": function,
+            "grid": tuple(places[:3]), "block": tuple(places[3:]), "shared": shared, "stream": stream,
+            "function": function,
             "arguments": [ctypes.c_int32.from_address(arguments[k]).value for k in range(len(arguments))],
-            "attributes": [(int(attribute[0]), int(attribute[2]))] * count,
         })  # fmt: skip
         return self.result
 
@@ -66,13 +61,9 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
 
 
 @pytest.fixture
-def launch(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], enqueue_cuda.Launch]:
-    def make(capability: str) -> enqueue_cuda.Launch:
-        monkeypatch.setattr(enqueue_cuda, "_capability", lambda: int(capability))
-        kernel = SimpleNamespace(kernel=SimpleNamespace(ptr=0xF))
-        return enqueue_cuda.Launch(kernel, (128,), (np.int32(3), np.int32(4)), shared=64)
-
-    return make
+def launch(driver: Driver) -> enqueue_cuda.Launch:
+    kernel = SimpleNamespace(kernel=SimpleNamespace(ptr=0xF))
+    return enqueue_cuda.Launch(kernel, (128,), (np.int32(3), np.int32(4)), shared=64)
 
 
 def test_a_stream_waits_for_what_is_under_way_and_once(driver: Driver) -> None:
@@ -100,24 +91,18 @@ def test_what_failed_on_the_device_is_no_event_that_passed(driver: Driver, ask: 
         ask(Event(1))
 
 
-@pytest.mark.parametrize(("capability", "early"), [("75", []), ("89", []), ("90", [(6, 1)]), ("120", [(6, 1)])])
-def test_a_launch_begins_early_where_the_device_can(
-    driver: Driver, launch: Callable[[str], enqueue_cuda.Launch], capability: str, early: list[tuple[int, int]]
-) -> None:
-    made = launch(capability)
-    made(5, 6)
-    made.put(1, 9)
-    made(7, early=True)
-    made(8)
+def test_a_launch_takes_what_was_put_last(driver: Driver, launch: enqueue_cuda.Launch) -> None:
+    launch(5, 6)
+    launch.put(1, 9)
+    launch(7)
     usual = {"block": (128, 1, 1), "shared": 64, "stream": 0x51, "function": 0xF}
     assert driver.launches == [
-        usual | {"grid": (5, 6, 1), "arguments": [3, 4], "attributes": []},
-        usual | {"grid": (7, 1, 1), "arguments": [3, 9], "attributes": early},
-        usual | {"grid": (8, 1, 1), "arguments": [3, 9], "attributes": []},
+        usual | {"grid": (5, 6, 1), "arguments": [3, 4]},
+        usual | {"grid": (7, 1, 1), "arguments": [3, 9]},
     ]
 
 
-def test_a_launch_that_is_refused_says_so(driver: Driver, launch: Callable[[str], enqueue_cuda.Launch]) -> None:
+def test_a_launch_that_is_refused_says_so(driver: Driver, launch: enqueue_cuda.Launch) -> None:
     driver.result = 719
-    with pytest.raises(RuntimeError, match="cuLaunchKernelEx fails with CUDA driver error 719"):
-        launch("90")(1)
+    with pytest.raises(RuntimeError, match="cuLaunchKernel fails with CUDA driver error 719"):
+        launch(1)

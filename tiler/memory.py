@@ -36,7 +36,7 @@ _ACTIVATIONS = 24
 """Bytes of activations for each byte of the detector's input: person-nano and person-small need less."""
 _CANDIDATES = 4096 * 32
 _OVERLAYS = 4 << 20
-"""A mosaic's primitives, of 20,000 with room to grow 1.3 MB, and its share of the masks, 1 MB."""
+"""A mosaic's primitives, of 20,000 with room to grow 1.3 MB, and where they are drawn, 1 MB."""
 
 
 class Picture(NamedTuple):

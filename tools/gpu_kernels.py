@@ -99,7 +99,7 @@ def compose_case(streams: int, boxes: int) -> tuple[str, Launches, int]:
                         raise SystemExit(f"compose of {streams}: the GPU's mosaic is not the CPU's")
         turn = compositor._ring[tick]
         rows = compositor._rows.count
-        launches.append(lambda turn=turn, rows=rows, twins=twins: twins and compositor._launch(turn, rows))
+        launches.append(lambda turn=turn, twins=twins: twins and compositor._launch(turn))
     moved = streams * 1920 * 1080 * 3 // 2 + WIDTH * HEIGHT * 3 // 2
     what = f"{boxes} boxes, labels and trails a tile" if boxes else "titles only"
     return f"compose {streams} x 1080p -> 4K, {what} ({rows} primitives)", launches, moved

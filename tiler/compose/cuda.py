@@ -19,7 +19,9 @@ from tiler.config.models import Config
 from tiler.kernels import enqueue_cuda
 from tiler.kernels.compose_cpu import COLOURS
 from tiler.kernels.compose_cuda import Compose, prepare
+from tiler.kernels.compose_plan import Plan
 from tiler.kernels.compose_table import (
+    BESIDE_ATLAS,
     COLOUR,
     END,
     PLANES,
@@ -28,6 +30,7 @@ from tiler.kernels.compose_table import (
     TILE_COLUMNS,
     TILE_WORDS,
     UNDER,
+    Int64,
     Mode,
     pack_picture,
     pack_placement,
@@ -40,17 +43,21 @@ from tiler.kernels.compose_table import (
 from tiler.kernels.plane_cuda import PerPicture
 from tiler.memory import MOSAICS
 from tiler.observe.copies import Copies
-from tiler.types import Frame, Mosaic, TileInput
+from tiler.types import Frame, Int32, Mosaic, TileInput
 
 RING = MOSAICS
 """Mosaics in the ring: the call of `compose` that comes this many later reuses a mosaic's memory."""
-_FIRST_ROWS = 4096
+_FIRST_BYTES = 1 << 18
 
 
 class _Turn:
-    """One mosaic of the ring and all that its launch uses."""
+    """One mosaic of the ring and all that its launch uses.
 
-    def __init__(self, size: tuple[int, int], tiles: int) -> None:
+    What the launch is told travels in one piece: the blocks of the plan, the tiles, the primitives, and for the blocks
+    that draw their heads and lists.
+    """
+
+    def __init__(self, size: tuple[int, int], blocks: int, tiles: int) -> None:
         width, height = size
         self.nv12 = cupy.empty((height * 3 // 2, width), cupy.uint8)
         chroma = self.nv12[height:].reshape(height // 2, width // 2, 2)
@@ -58,25 +65,44 @@ class _Turn:
         self.ready = cupy.cuda.Event(block=True, disable_timing=True)
         self.frames: list[Frame] = []
         self.launch: Compose | None = None
-        self.reserve(tiles, _FIRST_ROWS)
+        self.used, self.arguments = 0, (0, 0, 0, 0, 0, 0)   # bytes to copy up; of `Compose`
+        self._blocks = blocks
+        self._reserve(tiles, _FIRST_BYTES)
 
-    def reserve(self, tiles: int, rows: int) -> None:
-        """Room for this many tiles and primitives: pinned, and on the device."""
-        self.capacity = rows
-        self._tile_bytes = -(-tiles * TILE_WORDS * 8 // 256) * 256  # what follows keeps its alignment
-        size = self._tile_bytes + rows * ROW_WORDS * 4
-        self._pinned = cupy.cuda.alloc_pinned_memory(size)
-        host = np.frombuffer(self._pinned, np.uint8, size)
-        self.tiles = host[: tiles * TILE_WORDS * 8].view(np.int64).reshape(tiles, TILE_WORDS)
-        self.rows = host[self._tile_bytes :].view(np.int32).reshape(rows, ROW_WORDS)
-        self.host_address = host.ctypes.data
+    def _reserve(self, tiles: int, rest: int) -> None:
+        """Room for this many tiles and bytes of what follows them: pinned, and on the device."""
+        self._most_tiles = tiles
+        self._tiles_at = _aligned(self._blocks * 4)
+        self._rows_at = self._tiles_at + _aligned(tiles * TILE_WORDS * 8)
+        size = self._rows_at + rest
+        self._host = np.frombuffer(cupy.cuda.alloc_pinned_memory(size), np.uint8, size)
+        self.host_address = self._host.ctypes.data
         self.device = cupy.empty(size, cupy.uint8)
-        self.device_tiles = self.device[: self._tile_bytes]
-        self.device_rows = self.device[self._tile_bytes :]
+        self.device_blocks = self.device[: self._tiles_at]
+        self.device_tiles = self.device[self._tiles_at : self._rows_at]
+        self.device_rows = self.device[self._rows_at :]
 
-    def used(self, rows: int) -> int:
-        """Bytes of the tiles and of this many primitives."""
-        return self._tile_bytes + rows * ROW_WORDS * 4
+    def write(self, tiles: Int64, rows: Int32, plan: Plan) -> None:
+        """Put all that into pinned memory."""
+        heads_at = len(rows) * ROW_WORDS * 4
+        lists_at = heads_at + plan.heads.nbytes
+        size = lists_at + plan.lists.nbytes
+        if len(tiles) > self._most_tiles or self._rows_at + size > len(self._host):
+            self._reserve(max(len(tiles), self._most_tiles), max(2 * size, _FIRST_BYTES))
+        self._host[: plan.blocks.nbytes].view(np.uint32)[:] = plan.blocks
+        self._host[self._tiles_at :][: tiles.nbytes].view(np.int64).reshape(tiles.shape)[:] = tiles
+        rest = self._host[self._rows_at :]
+        pack_rows(rows, rest[:heads_at].view(np.int32).reshape(-1, ROW_WORDS))
+        rest[heads_at:lists_at].view(np.uint32).reshape(-1, 2)[:] = plan.heads
+        rest[lists_at:size].view(np.int32)[:] = plan.lists
+        self.used = self._rows_at + size
+        device = self.device_rows.data.ptr
+        self.arguments = len(plan.blocks), plan.lead, plan.drawn, device + heads_at, device + lists_at, len(tiles)
+
+
+def _aligned(size: int) -> int:
+    """Bytes after which something else may begin."""
+    return -(-size // 256) * 256
 
 
 class CudaCompositor(Closing):
@@ -97,21 +123,20 @@ class CudaCompositor(Closing):
         self._copies = copies
         self._scene = Scene(config, class_names)
         self._size = self._scene.size
+        self._plan = Plan(self._size)
         with self._device:
             self._stream = cupy.cuda.Stream(non_blocking=True)
             most = len(self._scene.tiles) + config.places - len(config.sources)  # tiles of sources that may be added
-            self._ring = [_Turn(self._size, most + 1) for _ in range(RING)]
+            self._ring = [_Turn(self._size, len(self._plan.blocks), most + 1) for _ in range(RING)]
             self._colours = cupy.asarray(COLOURS)
             self._tables = cupy.zeros(1, cupy.int32)
             self._atlas = cupy.zeros((1, 1), cupy.uint8)
-            # One for all turns: launches follow one another, and each leaves the masks as it finds them, all 0. One
-            # for each would have left the cache when its turn came again.
-            self._masks = cupy.zeros(1, cupy.int64)
             prepare()
             cupy.cuda.get_current_stream().synchronize()
         self._turn = -1
         self._rows = Rows()
         self._lay_out()
+        self._pack(self._ring[0])   # no tick is to pay for first use
 
     def arrange(self, config: Config) -> None:
         """Take other sources, layout, titles or overlay; see `Compositor`."""
@@ -123,6 +148,7 @@ class CudaCompositor(Closing):
         self.tiles = self._scene.tiles
         self._atlas_version = -1
         self._table = np.zeros((len(self.tiles) + 1, TILE_COLUMNS), np.int64)
+        self._packed = np.zeros((len(self._table), TILE_WORDS), np.int64)
         self._modes = [Mode(0)] * len(self.tiles)
         self._planes_of = PerPicture(planes_of)
         self._table[:, COLOUR] = -1
@@ -145,10 +171,10 @@ class CudaCompositor(Closing):
             drawn = self._scene.draw(sources, self._rows)
             self._scene.overlay.draw_mosaic(clock, self._rows)
             self._wait_for(drawn)
-            rows = self._fill(turn, drawn)
+            self._fill(turn, drawn)
             self._upload_glyphs()
-            self._upload(turn, rows)
-            self._launch(turn, rows)
+            self._upload(turn)
+            self._launch(turn)
             enqueue_cuda.record(turn.ready, self._stream)
         turn.frames = [tile.frame for tile in drawn if tile.frame is not None]
         return Mosaic(tick, turn.planes, shown_pts(sources), turn.nv12, turn.ready)
@@ -169,40 +195,34 @@ class CudaCompositor(Closing):
         """The stream reads no picture before it is written."""
         enqueue_cuda.wait(self._stream, (tile.frame.ready for tile in drawn if tile.frame is not None))
 
-    def _fill(self, turn: _Turn, drawn: Sequence[Drawn]) -> int:
-        """Write this tick's table and primitives to pinned memory; the number of primitives."""
-        table, rows = self._table, self._rows.written
+    def _fill(self, turn: _Turn, drawn: Sequence[Drawn]) -> None:
+        """Write this tick's tiles, primitives and plan to pinned memory."""
+        table = self._table
         table[:, PLANES] = 0
         for row, tile, mode in zip(table, drawn, self._modes, strict=False):
             if tile.frame is not None:
                 pack_picture(row, self._planes_of(tile.frame), mode)
         table[:-1, UNDER : END + 1] = [(tile.under, tile.over, tile.end) for tile in drawn]
-        table[-1, UNDER : END + 1] = drawn[-1].end, drawn[-1].end, len(rows)
-        if len(rows) > turn.capacity or len(table) > len(turn.tiles):
-            turn.reserve(max(len(table), len(turn.tiles)), max(turn.capacity, 2 * len(rows)))
-        words = pack_tiles(table, turn.tiles)
-        if words > len(self._masks):
-            self._masks = cupy.zeros(words * 3 // 2, cupy.int64)
-        pack_rows(rows, turn.rows[: len(rows)])
-        return len(rows)
+        table[-1, UNDER : END + 1] = drawn[-1].end, drawn[-1].end, self._rows.count
+        self._pack(turn)
 
-    def _launch(self, turn: _Turn, rows: int) -> None:
+    def _pack(self, turn: _Turn) -> None:
+        rows = self._rows.written
+        pack_tiles(self._table, rows, self._packed)
+        self._plan.make(self._table, self._packed, rows)
+        turn.write(self._packed, rows, self._plan)
+
+    def _launch(self, turn: _Turn) -> None:
         """The GPU's part of a tick, on the current stream."""
-        tiles, primitives = turn.device_tiles, turn.device_rows
+        arrays = turn.device_blocks, turn.device_tiles, self._tables, turn.device_rows, self._atlas
         launch = turn.launch
-        if launch is None or not launch.made_of(
-            turn.nv12, tiles, self._tables, primitives, self._masks, self._atlas
-        ):
-            launch = turn.launch = Compose(
-                turn.nv12, self._scene.background, tiles, self._tables, primitives, self._masks, self._atlas,
-                self._colours,
-            )  # fmt: skip
-        launch(rows, len(self._table))
+        if launch is None or not launch.made_of(turn.nv12, *arrays):
+            launch = turn.launch = Compose(turn.nv12, self._scene.background, *arrays, self._colours)
+        launch(*turn.arguments)
 
-    def _upload(self, turn: _Turn, rows: int) -> None:
-        size = turn.used(rows)
-        enqueue_cuda.copy(turn.device.data.ptr, turn.host_address, size, self._stream)
-        self._copies.add("overlays and tiles", "up", size)
+    def _upload(self, turn: _Turn) -> None:
+        enqueue_cuda.copy(turn.device.data.ptr, turn.host_address, turn.used, self._stream)
+        self._copies.add("overlays and tiles", "up", turn.used)
 
     def _upload_tables(self) -> None:
         """The scaling tables of all tiles, when a picture's size or shape changed."""
@@ -221,6 +241,8 @@ class CudaCompositor(Closing):
         """The atlas, when a character was met for the first time."""
         atlas = self._scene.overlay.atlas
         if atlas.version != self._atlas_version:
-            self._atlas = cupy.asarray(atlas.texture)
+            rows, width = atlas.texture.shape
+            self._atlas = cupy.zeros((rows + 2 * BESIDE_ATLAS, width), cupy.uint8)
+            self._atlas[BESIDE_ATLAS:-BESIDE_ATLAS].set(atlas.texture)
             self._atlas_version = atlas.version
             self._copies.add("glyphs", "up", self._atlas.nbytes)

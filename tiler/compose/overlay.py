@@ -15,7 +15,7 @@ import numpy as np
 from tiler.compose.glyphs import Atlas
 from tiler.compose.layout import PlacedTile, View
 from tiler.compose.lettering import lettering
-from tiler.compose.palette import BLACK, INK, TRACKS, Ycc
+from tiler.compose.palette import INK, TRACKS, Ycc
 from tiler.compose.pen import Pen, Rectangle, blend, plate_baseline, plate_height, plate_padding
 from tiler.compose.rows import Rows, no_rows
 from tiler.compose.slate import draw_badge, draw_caption, draw_clock, draw_slate
@@ -207,15 +207,15 @@ def text_height(width: int, height: int) -> int:
 def _looks(line: int, visible: Rectangle, picture: Rectangle) -> Int32:
     """How what comes with tracks looks, see `kernels/overlay_cpu.py`: of trails, the colour only."""
 
-    def look(kind: Kind, width: int, colour: Ycc, alpha: int, clip: Rectangle) -> tuple[int, ...]:
-        return (kind, 0, 0, 0, 0, width, 0, *colour, alpha, *clip)
+    def look(kind: Kind, a: int, b: int, colour: Ycc, alpha: int, clip: Rectangle) -> tuple[int, ...]:
+        return (kind, 0, 0, 0, 0, a, b, *colour, alpha, 0, *clip)
 
-    looks = [look(Kind.FRAME, line + 2, BLACK, 90, picture), look(Kind.GLYPH, 0, INK, 255, visible)]
+    looks = [look(Kind.GLYPH, 0, 0, INK, 255, visible)]
     for colour in TRACKS:
         looks += [
-            look(Kind.LINE, 0, colour, 0, picture),
-            look(Kind.FRAME, line, colour, 245, picture),
-            look(Kind.FILL, 0, colour, 235, visible),
+            look(Kind.LINE, 0, 0, colour, 0, picture),
+            look(Kind.FRAME, line + 2, 90, colour, 245, picture),
+            look(Kind.FILL, 0, 0, colour, 235, visible),
         ]
     return np.array(looks, np.int32)
 

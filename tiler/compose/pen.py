@@ -8,9 +8,13 @@ from tiler.compose.glyphs import Atlas
 from tiler.compose.palette import PLATE, Ycc
 from tiler.compose.rows import no_rows
 from tiler.kernels.primitives import (
+    AFTER,
     ALPHA,
     CLIP_X0,
     COLUMNS,
+    KIND,
+    STROKE,
+    B,
     Kind,
 )
 from tiler.types import Int32
@@ -35,24 +39,24 @@ class Pen:
 
     def fill(self, x0: int, y0: int, x1: int, y1: int, colour: Ycc, alpha: int = 255) -> None:
         """A filled rectangle."""
-        self._rows.append((Kind.FILL, x0, y0, x1, y1, 0, 0, *colour, alpha))
+        self._rows.append((Kind.FILL, x0, y0, x1, y1, 0, 0, *colour, alpha, 0))
 
     def frame(self, x0: int, y0: int, x1: int, y1: int, line: int, colour: Ycc, alpha: int = 255) -> None:
         """An outline of `line` pixels, inwards."""
-        self._rows.append((Kind.FRAME, x0, y0, x1, y1, line, 0, *colour, alpha))
+        self._rows.append((Kind.FRAME, x0, y0, x1, y1, line, 0, *colour, alpha, 0))
 
     def line(self, x0: float, y0: float, x1: float, y1: float, width: float, colour: Ycc) -> None:
         """A straight line with round ends."""
         ends = (round(value * 16) for value in (x0, y0, x1, y1))
-        self._rows.append((Kind.LINE, *ends, round(width * 16), 0, *colour, 255))
+        self._rows.append((Kind.LINE, *ends, round(width * 16), 0, *colour, 255, 0))
 
     def text(self, x: int, baseline: int, text: str, size: int, colour: Ycc, alpha: int = 255) -> int:
         """One line of text from `x`; returns its width."""
         run = self.atlas.layout_text(text, size)
-        for atlas_x, atlas_y, w, h, dx, dy in run.glyphs.tolist():
+        for n, (atlas_x, atlas_y, w, h, dx, dy) in enumerate(run.glyphs.tolist()):
             left, top = x + dx, baseline + dy
             self._rows.append(
-                (Kind.GLYPH, left, top, left + w, top + h, atlas_x, atlas_y, *colour, alpha)
+                (Kind.GLYPH, left, top, left + w, top + h, atlas_x, atlas_y, *colour, alpha, n % STROKE)
             )
         return run.width
 
@@ -75,7 +79,7 @@ class Pen:
         rows = no_rows()
         if self._rows:
             rows = np.empty((len(self._rows), COLUMNS), np.int32)
-            rows[:, : ALPHA + 1] = self._rows
+            rows[:, : AFTER + 1] = self._rows
             rows[:, CLIP_X0:] = clip
         return rows
 
@@ -101,4 +105,6 @@ def blend(rows: Int32, opacity: float) -> Int32:
         return rows
     faded = rows.copy()
     faded[:, ALPHA] = np.rint(rows[:, ALPHA] * opacity)
+    frames = rows[:, KIND] == Kind.FRAME   # their edges
+    faded[frames, B] = np.rint(rows[frames, B] * opacity)
     return faded
