@@ -3,6 +3,8 @@
 A block of threads keeps its place on the GPU until the busiest of its warps has ended, and a mosaic is ready when its
 last block is. So blocks that draw come before those that only copy, the busiest first; but some that copy come before
 all others, since they begin at once and memory would have nothing to do meanwhile.
+
+These calls keep the GIL, as those of `overlay_cpu.py` do: each takes some tens of microseconds.
 """
 
 from __future__ import annotations
@@ -87,7 +89,7 @@ class Plan:
         self.heads, self.lists = self._heads[: self.drawn], self._lists[:length]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def _find_owners(tiles, owner, places):  # type: ignore[no-untyped-def]
     """For each block the tile that is alone there and whose `whole` holds it, and its place as it travels."""
     owner[...] = _NOBODY
@@ -111,7 +113,7 @@ def _rectangle(bins):  # type: ignore[no-untyped-def]
     return first & 0x7FFF, first >> 16, last & 0x7FFF, last >> 16 & 0x7FFF
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def _touch(table, tiles, rows, size, owner, counts, heat, pairs):  # type: ignore[no-untyped-def]
     """Each primitive with each bin that it touches, as pairs of that bin's number and its own; how many there are.
 
@@ -151,7 +153,7 @@ def _touch(table, tiles, rows, size, owner, counts, heat, pairs):  # type: ignor
     return n
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def _arrange(counts, heat, places, pairs, pair_count, ends, blocks, heads, lists):  # type: ignore[no-untyped-def]
     """Order the blocks, and the pairs by their bins: lead, drawn, and the length of all lists."""
     down, across = heat.shape

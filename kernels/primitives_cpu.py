@@ -40,8 +40,6 @@ _SHORT = 24
 """Samples below which taking a slice costs more than it gives."""
 
 FILL, FRAME, LINE, GLYPH = (int(kind) for kind in (Kind.FILL, Kind.FRAME, Kind.LINE, Kind.GLYPH))
-
-
 _DARK_Y, _DARK_CB, _DARK_CR = (np.uint32(value) for value in EDGE)
 
 
