@@ -22,7 +22,6 @@
 #define QUICK_CHROMA 4
 #define HALF 8           // 2:1
 #define PAIRS 16         // u and v lie side by side on even addresses
-#define OPAQUE 32        // its samples are the mosaic's as they are read
 
 // A packed axis, see scaling.py.
 #define AXIS_N 0
@@ -408,7 +407,8 @@ __device__ __forceinline__ Raw read_half(const Tile& tile, int x, int y)
 
 // 2:1. Luma is the mean of 2 x 2. Chroma is left-sited on both sides: across, its samples count 1, 4 and 3
 // eighths, which is what the tables say.
-// A sample of 2 x 2, in the second byte: 64 times their sum, rounded.
+
+// The mean of two above and two below, in the second byte: that of 64 times their sum.
 __device__ __forceinline__ unsigned quarter(unsigned above, unsigned below, int pair)
 {
     return __dp4a(__byte_perm(above, below, pair ? 0x7632 : 0x5410), 0x40404040u, 128u);

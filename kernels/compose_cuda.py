@@ -45,7 +45,7 @@ class Compose:
         self.arrays = nv12, plan, tiles, tables, rows, atlas
         width, height = nv12.shape[1], nv12.shape[0] * 2 // 3
         shade = np.uint32(background[0] | background[1] << 8 | background[2] << 16)
-        zero = np.int32(0)
+        zero = np.int32(0)   # what each launch puts; and `rows` where its heads and lists come
         self._launch = Launch(
             kernel("compose", "compose"), (_THREADS,),
             (nv12, np.int32(width), np.int32(height), shade, plan, zero, zero, rows, rows, tiles, zero, tables, rows,

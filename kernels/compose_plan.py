@@ -14,8 +14,8 @@ import numpy.typing as npt
 from numba import njit
 
 from tiler.kernels.compose_table import BIN, END, OVER, UNDER
-from tiler.kernels.primitives import ALPHA, CLIP_X0, CLIP_X1, CLIP_Y0, CLIP_Y1, KIND, X0, X1, Y0, Y1, A, Kind
-from tiler.kernels.primitives_cpu import line_box
+from tiler.kernels.primitives import KIND, X0, X1, Y0, Y1, A, Kind
+from tiler.kernels.primitives_cpu import touched
 from tiler.types import Int32
 
 Int64 = npt.NDArray[np.int64]
@@ -25,7 +25,7 @@ _LEAD = 8
 """Of all blocks, one of so many that copies comes first."""
 _HEATS = 256
 _NOBODY, _MANY = -1, -2
-_FRAME, _LINE = int(Kind.FRAME), int(Kind.LINE)
+_FRAME = int(Kind.FRAME)
 _BIN_X, _BIN_Y = (n.bit_length() - 1 for n in BIN)
 _FIRST_PAIRS = 1 << 14
 
@@ -118,7 +118,6 @@ def _touch(table, tiles, rows, size, owner, counts, heat, pairs):  # type: ignor
     """Each primitive with each bin that it touches, as pairs of that bin's number and its own; how many there are.
 
     Those are written for which there is room. What a tile that is alone in a block has under its picture is left out.
-    Rows are read value by value: a view of each would cost more than the rest.
     """
     counts[...] = 0
     heat[...] = 0
@@ -127,18 +126,16 @@ def _touch(table, tiles, rows, size, owner, counts, heat, pairs):  # type: ignor
         left, top, right, bottom = _rectangle(tiles[i, 0])
         over = table[i, OVER]
         for number in range(table[i, UNDER], table[i, END]):
-            x0, y0, x1, y1 = rows[number, X0], rows[number, Y0], rows[number, X1], rows[number, Y1]
-            kind, line, under = rows[number, KIND], rows[number, A], number < over
-            hole_left, hole_top, hole_right, hole_bottom = 1, 1, 0, 0
-            if kind == _FRAME:
-                hole_left, hole_top = (x0 + line + BIN[0] - 1) >> _BIN_X, (y0 + line + BIN[1] - 1) >> _BIN_Y
-                hole_right, hole_bottom = (x1 - line) >> _BIN_X, (y1 - line) >> _BIN_Y
-            elif kind == _LINE:
-                x0, y0, x1, y1 = line_box(x0, y0, x1, y1, line)
-            x0, y0 = max(x0, rows[number, CLIP_X0], 0), max(y0, rows[number, CLIP_Y0], 0)
-            x1, y1 = min(x1, rows[number, CLIP_X1], size[0]), min(y1, rows[number, CLIP_Y1], size[1])
-            if x0 >= x1 or y0 >= y1 or rows[number, ALPHA] <= 0:
+            x0, y0, x1, y1 = touched(rows, number, 0, size[1], size[0])
+            if y0 >= y1:
                 continue
+            under = number < over
+            hole_left, hole_top, hole_right, hole_bottom = 1, 1, 0, 0
+            if rows[number, KIND] == _FRAME:
+                line = rows[number, A]
+                hole_left = (rows[number, X0] + line + BIN[0] - 1) >> _BIN_X
+                hole_top = (rows[number, Y0] + line + BIN[1] - 1) >> _BIN_Y
+                hole_right, hole_bottom = (rows[number, X1] - line) >> _BIN_X, (rows[number, Y1] - line) >> _BIN_Y
             first, last = max(x0 >> _BIN_X, left), min((x1 - 1) >> _BIN_X, right)
             for y in range(max(y0 >> _BIN_Y, top), min((y1 - 1) >> _BIN_Y, bottom) + 1):
                 hollow = hole_top <= y < hole_bottom

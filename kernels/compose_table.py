@@ -53,7 +53,7 @@ MODE_TABLES, MODE_COPY, MODE_HALF, PAIRS = 0, 1, 2, 4
 
 TILE_WORDS = 20
 """int64 words of a tile as it travels."""
-_PICTURE, _QUICK_LUMA, _QUICK_CHROMA, _HALF, _PAIRS, _OPAQUE = 1, 2, 4, 8, 16, 32
+_PICTURE, _QUICK_LUMA, _QUICK_CHROMA, _HALF, _PAIRS = 1, 2, 4, 8, 16
 ROW_WORDS = 8
 """int32 words of a primitive as it travels."""
 BESIDE_ATLAS = 8
@@ -222,7 +222,8 @@ def pack_tiles(table: Int64, rows: Int32, out: Int64) -> None:
 
         packed[0] = _bins(x0 // BIN[0], y0 // BIN[1], -(-x1 // BIN[0]), -(-y1 // BIN[1]))
         packed[1] = _bins(0, 0, 0, 0)
-        if flags & _OPAQUE:
+        quick = flags & _QUICK_LUMA and flags & _QUICK_CHROMA
+        if quick and tile[OPACITY] == 255 and tile[COLOUR] < 0:   # its samples are the mosaic's as they are read
             packed[1] = _bins(
                 -(-max(left, 0) // BIN[0]), -(-max(top, 0) // BIN[1]), max(right, 0) // BIN[0], max(bottom, 0) // BIN[1]
             )
@@ -239,8 +240,8 @@ def _drawn_on(rows, x0, y0, x1, y1):  # type: ignore[no-untyped-def]
     """The part of a rectangle that primitives touch; zeros for none."""
     left, top, right, bottom = x1, y1, x0, y0
     for n in range(rows.shape[0]):
-        box = touched(rows[n], y0, y1, x1)
-        if box[0] < box[2] and box[1] < box[3] and rows[n, ALPHA] > 0:
+        box = touched(rows, n, y0, y1, x1)
+        if box[1] < box[3]:
             left, top = min(left, max(box[0], x0)), min(top, box[1])
             right, bottom = max(right, box[2]), max(bottom, box[3])
     return (left, top, right, bottom) if left < right and top < bottom else (0, 0, 0, 0)
@@ -259,9 +260,6 @@ def _flags(tile, luma, chroma):  # type: ignore[no-untyped-def]
             flags += _QUICK_LUMA
         if pairs and tile[PLANES + 5] == 2 and (chroma | tile[PLANES + 4]) & loose == 0:
             flags += _QUICK_CHROMA
-    quick = _QUICK_LUMA + _QUICK_CHROMA
-    if flags & quick == quick and tile[OPACITY] == 255 and tile[COLOUR] < 0:
-        flags += _OPAQUE
     return flags
 
 

@@ -68,57 +68,42 @@ def draw_rows(
     """
     n = 0
     while n < rows.shape[0]:
-        begin, seen = n, _between(rows, n, top, bottom)
-        n += 1
-        while n < rows.shape[0] and rows[n, AFTER] > 0:
-            seen |= _between(rows, n, top, bottom)
+        begin, seen = n, False
+        while n == begin or (n < rows.shape[0] and rows[n, AFTER] > 0):
+            box = touched(rows, n, top, bottom, y.shape[1])
+            seen |= box[1] < box[3]
             n += 1
-        if not seen:
+        if not seen:   # most are not: a band has few of them
             continue
         if rows[begin, KIND] == FILL:
-            _fill(y, u, v, top, bottom, rows[begin])
+            _fill(y, u, v, box, rows[begin])
         elif rows[begin, KIND] == FRAME:
-            _frame(y, u, v, top, bottom, rows[begin])
+            _frame(y, u, v, box, rows[begin])
         else:
             _stroke(y, u, v, top, bottom, rows[begin:n], atlas, cover)
 
 
-@njit(nogil=True, cache=True)
-def _between(rows, n, top, bottom):  # type: ignore[no-untyped-def]
-    """Whether a primitive may touch the luma rows [top, bottom): most do not, and are to cost little."""
+@njit(nogil=True, inline="always")
+def touched(rows, n, top, bottom, width):  # type: ignore[no-untyped-def]
+    """What a primitive may touch of the luma rows [top, bottom) of a picture: x0, y0, x1, y1; empty where y0 >= y1.
+
+    It is read value by value: a view of its row would cost more than the rest.
+    """
+    left, above, right, below = rows[n, X0], rows[n, Y0], rows[n, X1], rows[n, Y1]
     if rows[n, KIND] == LINE:
-        reach = rows[n, A] // 2 + 32
-        above, below = min(rows[n, Y0], rows[n, Y1]) - reach, max(rows[n, Y0], rows[n, Y1]) + reach
-        return above < 16 * bottom and below > 16 * top
-    return rows[n, Y0] < bottom and rows[n, Y1] > top
-
-
-@njit(nogil=True, cache=True)
-def line_box(x0, y0, x1, y1, width):  # type: ignore[no-untyped-def]
-    """The pixels that a LINE may touch: x0, y0, x1, y1."""
-    reach = width // 2 + 16
-    return (
-        (min(x0, x1) - reach) // 16, (min(y0, y1) - reach) // 16,
-        (max(x0, x1) + reach) // 16 + 1, (max(y0, y1) + reach) // 16 + 1,
-    )  # fmt: skip
-
-
-@njit(nogil=True, cache=True)
-def touched(row, top, bottom, width):  # type: ignore[no-untyped-def]
-    """What a primitive may touch of the luma rows [top, bottom) of a picture: x0, y0, x1, y1."""
-    left, above, right, below = row[X0], row[Y0], row[X1], row[Y1]
-    if row[KIND] == LINE:
-        left, above, right, below = line_box(left, above, right, below, row[A])
-    left, right = max(left, row[CLIP_X0], 0), min(right, row[CLIP_X1], width)
-    above, below = max(above, row[CLIP_Y0], top), min(below, row[CLIP_Y1], bottom)
+        reach = rows[n, A] // 2 + 16
+        left, right = (min(left, right) - reach) // 16, (max(left, right) + reach) // 16 + 1
+        above, below = (min(above, below) - reach) // 16, (max(above, below) + reach) // 16 + 1
+    left, right = max(left, rows[n, CLIP_X0], 0), min(right, rows[n, CLIP_X1], width)
+    above, below = max(above, rows[n, CLIP_Y0], top), min(below, rows[n, CLIP_Y1], bottom)
+    if left >= right or rows[n, ALPHA] <= 0:
+        below = above
     return left, above, right, below
 
 
 @njit(nogil=True, cache=True)
-def _fill(y, u, v, top, bottom, row):  # type: ignore[no-untyped-def]
-    left, above, right, below = touched(row, top, bottom, y.shape[1])
-    if left >= right or above >= below or row[ALPHA] <= 0:
-        return
+def _fill(y, u, v, box, row):  # type: ignore[no-untyped-def]
+    left, above, right, below = box
     luma, cb, cr = np.uint32(row[LUMA]), np.uint32(row[CB]), np.uint32(row[CR])
     for strip in range(above >> 1, (below + 1) >> 1):
         first, last = max(2 * strip, above), min(2 * strip + 2, below)
@@ -126,10 +111,8 @@ def _fill(y, u, v, top, bottom, row):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _frame(y, u, v, top, bottom, row):  # type: ignore[no-untyped-def]
-    left, above, right, below = touched(row, top, bottom, y.shape[1])
-    if left >= right or above >= below or row[ALPHA] <= 0:
-        return
+def _frame(y, u, v, box, row):  # type: ignore[no-untyped-def]
+    left, above, right, below = box
     x0, y0, x1, y1, line = row[X0], row[Y0], row[X1], row[Y1], row[A]
     inner_left, inner_right = x0 + line, x1 - line
     apart = inner_left < inner_right and (inner_left - 1) >> 1 < inner_right >> 1   # no chroma sample is on both sides
@@ -175,13 +158,11 @@ def _stroke(y, u, v, top, bottom, rows, atlas, cover):  # type: ignore[no-untype
     count, width = rows.shape[0], y.shape[1]
     bounds, above, below = np.empty((count, 4), np.int64), bottom, top
     for n in range(count):
-        box = touched(rows[n], top, bottom, width)
+        box = touched(rows, n, top, bottom, width)
         for k in range(4):
             bounds[n, k] = box[k]
-        if rows[n, ALPHA] > 0 and box[0] < box[2] and box[1] < box[3]:
+        if box[1] < box[3]:
             above, below = min(above, box[1]), max(below, box[3])
-        else:
-            bounds[n, 3] = bounds[n, 1]   # touches no strip
     luma, cb, cr = np.uint32(rows[0, LUMA]), np.uint32(rows[0, CB]), np.uint32(rows[0, CR])
     for strip in range(above >> 1, (below + 1) >> 1):
         left, right = width, 0
