@@ -89,16 +89,21 @@ struct __align__(8) Bins {
     }
 };
 
+// How a picture is read in whole words.
+struct __align__(16) Quick {
+    int flags;
+    int left_end;                 // HALF: the mosaic's x at which the picture's first sample is shown
+    const u8 *luma, *chroma;      // QUICK_: the sample that would lie on the mosaic's first
+    int luma_row, chroma_row;     // bytes
+};
+
 // A tile as it travels: see pack_tiles of compose_table.py.
 struct __align__(16) Tile {
     Bins met, whole;              // those in which it draws anything, and in which there is nothing but its picture, read
                                   // in whole words
     Corners box;                  // the visible part of the picture, on even samples
     int over, end;                // of all primitives: its first after the picture, and the first that is not its own
-    int flags;
-    int left_end;                 // HALF: the mosaic's x at which the picture's first sample is shown
-    const u8 *luma, *chroma;      // QUICK_: the sample that would lie on the mosaic's first
-    int luma_row, chroma_row;     // bytes
+    Quick quick;
     int opacity, colour;          // 0..255; row of `colours`, -1 for none
     i64 planes[9];                // for y, u, v: address of the first sample, bytes to the next row and to the next sample
     int axes[4];                  // where luma x, luma y, chroma x, chroma y begin in `tables`
@@ -338,7 +343,7 @@ __device__ __forceinline__ void sample_chroma(Fresh& fresh, const Tile& tile, co
 {
     const u8* plane = (const u8*)tile.planes[3];
     const int *across = tables + tile.axes[2], *down = tables + tile.axes[3];
-    bool pairs = tile.flags & PAIRS;
+    bool pairs = tile.quick.flags & PAIRS;
 #pragma unroll 1
     for (int i = 0; i < 4; ++i) {
         if (x + i < 0 || x + i >= width) continue;
@@ -354,22 +359,22 @@ __device__ __forceinline__ void sample_chroma(Fresh& fresh, const Tile& tile, co
 }
 
 // What 8 x 2 samples at (x, y) of the mosaic are in a QUICK_ picture 1:1.
-__device__ __forceinline__ void read_luma(Cell& out, const Tile& tile, int x, int y)
+__device__ __forceinline__ void read_luma(Cell& out, const Quick& quick, int x, int y)
 {
-    int row = tile.luma_row;
-    const u8* at = tile.luma + (y * row + x);
+    int row = quick.luma_row;
+    const u8* at = quick.luma + (y * row + x);
     out.y[0] = __ldg((const uint2*)at), out.y[1] = __ldg((const uint2*)(at + row));
 }
 
-__device__ __forceinline__ void read_chroma(Cell& out, const Tile& tile, int x, int y)
+__device__ __forceinline__ void read_chroma(Cell& out, const Quick& quick, int x, int y)
 {
-    out.uv = __ldg((const uint2*)(tile.chroma + ((y >> 1) * tile.chroma_row + x)));
+    out.uv = __ldg((const uint2*)(quick.chroma + ((y >> 1) * quick.chroma_row + x)));
 }
 
-__device__ __forceinline__ Cell read_cell(const Tile& tile, int x, int y)
+__device__ __forceinline__ Cell read_cell(const Quick& quick, int x, int y)
 {
     Cell out;
-    read_luma(out, tile, x, y), read_chroma(out, tile, x, y);
+    read_luma(out, quick, x, y), read_chroma(out, quick, x, y);
     return out;
 }
 
@@ -379,18 +384,18 @@ struct Raw {
     unsigned before[2];
 };
 
-__device__ __forceinline__ void read_half_luma(Raw& out, const Tile& tile, int x, int y)
+__device__ __forceinline__ void read_half_luma(Raw& out, const Quick& quick, int x, int y)
 {
-    int row = tile.luma_row;
-    const u8* at = tile.luma + 2 * (y * row + x);
+    int row = quick.luma_row;
+    const u8* at = quick.luma + 2 * (y * row + x);
 #pragma unroll
     for (int k = 0; k < 4; ++k) out.luma[k] = __ldg((const uint4*)(at + k * row));
 }
 
-__device__ __forceinline__ void read_half_chroma(Raw& out, const Tile& tile, int x, int y)
+__device__ __forceinline__ void read_half_chroma(Raw& out, const Quick& quick, int x, int y)
 {
-    int row = tile.chroma_row, back = x == tile.left_end ? 0 : 2;   // the sample before the first is the first
-    const u8* at = tile.chroma + (y * row + 2 * x);
+    int row = quick.chroma_row, back = x == quick.left_end ? 0 : 2;   // the sample before the first is the first
+    const u8* at = quick.chroma + (y * row + 2 * x);
 #pragma unroll
     for (int k = 0; k < 2; ++k, at += row) {
         out.chroma[k] = __ldg((const uint4*)at);
@@ -398,10 +403,10 @@ __device__ __forceinline__ void read_half_chroma(Raw& out, const Tile& tile, int
     }
 }
 
-__device__ __forceinline__ Raw read_half(const Tile& tile, int x, int y)
+__device__ __forceinline__ Raw read_half(const Quick& quick, int x, int y)
 {
     Raw out;
-    read_half_luma(out, tile, x, y), read_half_chroma(out, tile, x, y);
+    read_half_luma(out, quick, x, y), read_half_chroma(out, quick, x, y);
     return out;
 }
 
@@ -455,7 +460,8 @@ __device__ __noinline__ void draw_picture(const Tile& tile, const int* tables, c
 {
     Desk& desk = own_desk();
     Corners box = tile.box;   // even
-    int flags = tile.flags, left = box.x0, right = box.x1, lane = threadIdx.x & 31;
+    Quick quick = tile.quick;
+    int flags = quick.flags, left = box.x0, right = box.x1, lane = threadIdx.x & 31;
     if (!(flags & PICTURE) || y < box.y0 || y >= box.y1 || x + 8 <= left || x >= right) return;
     bool inner = x >= left && x + 8 <= right, luma = inner && flags & QUICK_LUMA, chroma = inner && flags & QUICK_CHROMA;
     Cell fresh, cell;
@@ -465,16 +471,16 @@ __device__ __noinline__ void draw_picture(const Tile& tile, const int* tables, c
     if (!luma) {
         fresh.y[0] = *(const uint2*)desk.fresh.y[0][lane], fresh.y[1] = *(const uint2*)desk.fresh.y[1][lane];
     } else if (flags & HALF) {
-        read_half_luma(raw, tile, x, y), halve_luma(fresh, raw);
+        read_half_luma(raw, quick, x, y), halve_luma(fresh, raw);
     } else {
-        read_luma(fresh, tile, x, y);
+        read_luma(fresh, quick, x, y);
     }
     if (!chroma) {
         fresh.uv = *(const uint2*)desk.fresh.uv[lane];
     } else if (flags & HALF) {
-        read_half_chroma(raw, tile, x, y), halve_chroma(fresh, raw);
+        read_half_chroma(raw, quick, x, y), halve_chroma(fresh, raw);
     } else {
-        read_chroma(fresh, tile, x, y);
+        read_chroma(fresh, quick, x, y);
     }
 
     take(cell, desk.quads);
@@ -551,17 +557,23 @@ struct Batch {
     unsigned begins;        // which begin a stroke
 };
 
+// The primitive of a list that a lane makes ready.
+__device__ __forceinline__ int own_number(const int* list, int count)
+{
+    int own = 31 - (threadIdx.x & 31);
+    return own < count ? list[own] : 0;
+}
+
 // Make the first primitives of a list ready, a lane each: `count`, or READY if there are more. Then the last stroke, to
 // which more may belong, is left for the next time, and `count` is without it.
-__device__ __forceinline__ Batch make_ready(Desk& desk, const int* list, int& count, const Row* rows, int atlas_pitch,
-                                             int left, int top)
+__device__ __forceinline__ Batch make_ready(Desk& desk, int number, int& count, const Row* rows, int atlas_pitch,
+                                            int left, int top)
 {
     int lane = threadIdx.x & 31, own = 31 - lane, began = -1;
     Batch out = {};
     if (own < count) {
-        int n = list[own];
-        Row row = rows[n];
-        began = n - row.after();
+        Row row = rows[number];
+        began = number - row.after();
         Columns columns = prepare(desk.ready[lane], desk.details[lane], row, atlas_pitch, left, top);
         out.left = columns.left, out.right = columns.right;
     }
@@ -817,7 +829,7 @@ __device__ __noinline__ void draw_list(const int* list, int count, const Row* ro
 #pragma unroll 1
     while (count) {
         int drawn = count;
-        Batch batch = make_ready(desk, list, drawn, rows, atlas_pitch, left, top);
+        Batch batch = make_ready(desk, own_number(list, count), drawn, rows, atlas_pitch, left, top);
         __syncwarp();
         draw_ready(desk, batch, atlas, atlas_pitch, left, top);
         list += drawn, count -= drawn;
@@ -835,6 +847,14 @@ __device__ __forceinline__ int listed_before(const int* list, int count, int end
         if (before < 32) break;
     }
     return n;
+}
+
+// Have the second-level cache read a line.
+__device__ __forceinline__ void prefetch(const u8* at)
+{
+#ifdef __CUDA_ARCH__   // this file is C++ too, see tests/kernel_on_host.py
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(at));
+#endif
 }
 
 // A lane's samples to the mosaic.
@@ -908,62 +928,64 @@ __device__ __forceinline__ int alone_in(unsigned bin, const Tile* tiles, int til
 }
 
 // plan: for each block where it draws, in blocks: x, 8 bits (the lowest), and y, 10; then the tile that is alone there,
-// whose `whole` holds it all: 1 more than its number, or 0.
+// whose `whole` holds it all: 1 more than its number, or 0. From there on, in `told` bytes, is all that the launch is
+// told: heads, lists, tiles and rows too.
 // heads: for `drawn` blocks from `lead` on, where the lists of their four bins begin, which follow one another, and how
 // long each is, a byte each. Where one is longer than a byte says, all are 255, and there, before the lists, is for each
 // where it begins, from there on, and how long it is.
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
-compose(u8* nv12, int width, int height, unsigned background, const unsigned* plan, int lead, int drawn, const uint2* heads,
-        const int* lists, const Tile* tiles, int tile_count, const int* tables, const Row* rows, const u8* atlas,
-        int atlas_pitch, const int* colours)
+compose(u8* nv12, int width, int height, unsigned background, const unsigned* plan, unsigned told, int lead, int drawn,
+        const uint2* heads, const int* lists, const Tile* tiles, int tile_count, const int* tables, const Row* rows,
+        const u8* atlas, int atlas_pitch, const int* colours)
 {
-    unsigned place = plan[blockIdx.x], rank = blockIdx.x - lead;
-    int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, only = place >> 18, count = 0;
+    // One thing names the next, so each is asked for as early as it is known; and the first blocks ask for all.
+    unsigned place = plan[blockIdx.x], rank = blockIdx.x - lead, ahead = (blockIdx.x * THREADS + threadIdx.x) * 128u;
+    uint2 head = make_uint2(0, 0);
+    if (rank < (unsigned)drawn) head = heads[rank];
+    if (ahead < told) prefetch((const u8*)plan + ahead);
+    int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, only = place >> 18;
     int left = (place & 255) * 128 + warp % 2 * 64, top = (place >> 8 & 1023) * 16 + warp / 2 * 8;
     if (left >= width || top >= height) return;   // the whole warp
-    const int* list = lists;
-    if (rank < (unsigned)drawn) {
-        uint2 head = heads[rank];
-        list += head.x;
-        if (head.y != ~0u) {
-            count = head.y >> warp * 8 & 255;
-            list += __dp4a(head.y & (1u << warp * 8) - 1, 0x01010101u, 0u);
-        } else {
-            count = list[warp * 2 + 1], list += list[warp * 2];
-        }
+    unsigned first = head.x;
+    int count = head.y >> warp * 8 & 255;
+    if (head.y != ~0u) {
+        first += __dp4a(head.y & (1u << warp * 8) - 1, 0x01010101u, 0u);
+    } else {
+        count = lists[first + warp * 2 + 1], first += lists[first + warp * 2];
     }
     if (!only) {   // tiles may meet within the block, but not in this bin
         only = alone_in(left / 64 | top / 8 << 16, tiles, tile_count);
-        int hidden = only ? listed_before(list, count, tiles[only - 1].over) : 0;
-        list += hidden, count -= hidden;
+        int hidden = only ? listed_before(lists + first, count, tiles[only - 1].over) : 0;
+        first += hidden, count -= hidden;
     }
     if (!only || width & 7) {
-        compose_any(nv12, width, height, background, tiles, tile_count, tables, rows, list, count, atlas, atlas_pitch,
-                    colours, left, top);
+        compose_any(nv12, width, height, background, tiles, tile_count, tables, rows, lists + first, count, atlas,
+                    atlas_pitch, colours, left, top);
         return;
     }
-    const Tile& tile = tiles[only - 1];
+    int number = own_number(lists + first, count);
+    Quick quick = tiles[only - 1].quick;
     int x = left + (lane & 7) * 8, y = top + (lane >> 3) * 2;
     // Within one picture, of which nothing is to be computed or little: so it is for most warps of most mosaics.
     Raw raw;
     Cell cell;
-    bool half = tile.flags & HALF;
+    bool half = quick.flags & HALF;
     if (half) {
-        raw = read_half(tile, x, y);
+        raw = read_half(quick, x, y);
     } else {
-        cell = read_cell(tile, x, y);
+        cell = read_cell(quick, x, y);
     }
     // What is listed is made ready while the picture is on its way.
     Desk& desk = desks[warp];
     int ready = count;
     Batch batch;
-    if (count) batch = make_ready(desk, list, ready, rows, atlas_pitch, left, top);
+    if (count) batch = make_ready(desk, number, ready, rows, atlas_pitch, left, top);
     if (half) cell = halved(raw);
     if (count) {
         put(desk.quads, cell);
         __syncwarp();
         draw_ready(desk, batch, atlas, atlas_pitch, left, top);
-        if (count > ready) draw_list(list + ready, count - ready, rows, atlas, atlas_pitch, left, top);
+        if (count > ready) draw_list(lists + first + ready, count - ready, rows, atlas, atlas_pitch, left, top);
         take(cell, desk.quads);
     }
     store(nv12, width, height, cell, x, y);

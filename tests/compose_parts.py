@@ -27,8 +27,8 @@ def compile_compose(folder: Path) -> ctypes.CDLL:
     """The kernel, to be `run`; its parameters are in the order of compose.cu."""
     return compile_kernel(
         folder, "compose",
-        "u8*,int,int,unsigned,const unsigned*,int,int,const uint2*,const int*,const Tile*,int,const int*,const Row*,"
-        "const u8*,int,const int*",
+        "u8*,int,int,unsigned,const unsigned*,unsigned,int,int,const uint2*,const int*,const Tile*,int,const int*,"
+        "const Row*,const u8*,int,const int*",
     )  # fmt: skip
 
 

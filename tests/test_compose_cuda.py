@@ -81,7 +81,7 @@ class Driver:
     def cuLaunchKernel(self, function: int, *given: Any) -> int:  # noqa: N802
         across, down, _, threads, *_, pointers, _ = given
         # Four bytes are a number, unless they are half of an address: those of compose.cu, in order.
-        kinds = "pnnnpnnpppnpppnp"
+        kinds = "pnnnpnnnpppnpppnp"
         values = [
             (ctypes.c_void_p if kind == "p" else ctypes.c_uint32).from_address(pointers[k]).value
             for k, kind in enumerate(kinds)

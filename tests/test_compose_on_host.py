@@ -86,9 +86,9 @@ def on_host(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Scene], tuple
         tables = np.concatenate(axes)
         compose.run(
             len(plan.blocks), 1, 128, pointer(nv12), _number(width), _number(height), _number(shade),
-            pointer(plan.blocks), _number(plan.lead), _number(plan.drawn), pointer(heads), pointer(lists),
-            pointer(tiles), _number(len(tiles)), pointer(tables), pointer(packed), pointer(ATLAS_MEMORY),
-            _number(ATLAS.shape[1]), pointer(compose_cpu.COLOURS),
+            pointer(plan.blocks), _number(plan.blocks.nbytes), _number(plan.lead), _number(plan.drawn), pointer(heads),
+            pointer(lists), pointer(tiles), _number(len(tiles)), pointer(tables), pointer(packed),
+            pointer(ATLAS_MEMORY), _number(ATLAS.shape[1]), pointer(compose_cpu.COLOURS),
         )  # fmt: skip
         chroma = nv12[height:].reshape(height // 2, width // 2, 2)
         return nv12[:height], chroma[..., 0], chroma[..., 1]

@@ -89,7 +89,7 @@ def build_cuda(loaded: LoadedConfig, index: int, threads: int) -> Stages:
             choices.append(Choice("track", "cpu", tracker_name(config, index), "host by design"))
         compositor = CudaCompositor(config, index, copies, detector.class_names if detector else ())
         opened.append(compositor.close)
-        choices.append(Choice("compose", f"cuda:{index}", "CUDA kernel", "two launches for the whole mosaic"))
+        choices.append(Choice("compose", f"cuda:{index}", "CUDA kernel", "one launch for the whole mosaic"))
         encoder, name, reason = open_cuda_encoder(config.mosaic, config.encoder, threads, index, copies)
         opened.append(encoder.close)
         on_cpu = isinstance(encoder, ReadbackEncoder)

@@ -1,4 +1,4 @@
-"""Compose on CUDA: two launches a tick, on a stream of its own, into a ring of NV12 mosaics.
+"""Compose on CUDA: one launch a tick, on a stream of its own, into a ring of NV12 mosaics.
 
 What goes up is the table of tiles and the overlay's primitives, in one copy from pinned memory; the
 scaling tables and the glyphs go up when they change. Before a mosaic's turn comes again its launch
@@ -65,7 +65,7 @@ class _Turn:
         self.ready = cupy.cuda.Event(block=True, disable_timing=True)
         self.frames: list[Frame] = []
         self.launch: Compose | None = None
-        self.used, self.arguments = 0, (0, 0, 0, 0, 0, 0)   # bytes to copy up; of `Compose`
+        self.used, self.arguments = 0, (0, 0, 0, 0, 0, 0)   # bytes to copy up; what else `Compose` takes
         self._blocks = blocks
         self._reserve(tiles, _FIRST_BYTES)
 
@@ -218,7 +218,7 @@ class CudaCompositor(Closing):
         launch = turn.launch
         if launch is None or not launch.made_of(turn.nv12, *arrays):
             launch = turn.launch = Compose(turn.nv12, self._scene.background, *arrays, self._colours)
-        launch(*turn.arguments)
+        launch(turn.used, *turn.arguments)
 
     def _upload(self, turn: _Turn) -> None:
         enqueue_cuda.copy(turn.device.data.ptr, turn.host_address, turn.used, self._stream)
