@@ -75,7 +75,7 @@ class Plan:
         if placed != self._placed:
             _find_owners(tiles, self._owner, self._places)
             self._placed = placed
-        given = table, tiles, rows, self._size, self._owner, self._counts, self._heat
+        given = table, tiles, rows, self._size, self._owner, self._counts
         pairs = _touch(*given, self._pairs)
         if pairs > self._pairs.shape[1]:
             self._pairs = np.zeros((2, 2 * pairs), np.int32)
@@ -114,13 +114,12 @@ def _rectangle(bins):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _touch(table, tiles, rows, size, owner, counts, heat, pairs):  # type: ignore[no-untyped-def]
+def _touch(table, tiles, rows, size, owner, counts, pairs):  # type: ignore[no-untyped-def]
     """Each primitive with each bin that it touches, as pairs of that bin's number and its own; how many there are.
 
     Those are written for which there is room. What a tile that is alone in a block has under its picture is left out.
     """
     counts[...] = 0
-    heat[...] = 0
     across, n, room = counts.shape[1], 0, pairs.shape[1]
     for i in range(tiles.shape[0]):
         left, top, right, bottom = _rectangle(tiles[i, 0])
@@ -129,25 +128,29 @@ def _touch(table, tiles, rows, size, owner, counts, heat, pairs):  # type: ignor
             x0, y0, x1, y1 = touched(rows, number, 0, size[1], size[0])
             if y0 >= y1:
                 continue
-            under = number < over
-            hole_left, hole_top, hole_right, hole_bottom = 1, 1, 0, 0
-            if rows[number, KIND] == _FRAME:
-                line = rows[number, A]
-                hole_left = (rows[number, X0] + line + BIN[0] - 1) >> _BIN_X
-                hole_top = (rows[number, Y0] + line + BIN[1] - 1) >> _BIN_Y
-                hole_right, hole_bottom = (rows[number, X1] - line) >> _BIN_X, (rows[number, Y1] - line) >> _BIN_Y
             first, last = max(x0 >> _BIN_X, left), min((x1 - 1) >> _BIN_X, right)
-            for y in range(max(y0 >> _BIN_Y, top), min((y1 - 1) >> _BIN_Y, bottom) + 1):
-                hollow = hole_top <= y < hole_bottom
+            above, below = max(y0 >> _BIN_Y, top), min((y1 - 1) >> _BIN_Y, bottom)
+            under, frame = number < over, rows[number, KIND] == _FRAME
+            hole = _hole(rows, number) if frame else (0, 0, 0, 0)
+            for y in range(above, below + 1):
                 for x in range(first, last + 1):
-                    if (hollow and hole_left <= x < hole_right) or (under and owner[y >> 1, x >> 1] >= 0):
+                    if frame and hole[0] <= x < hole[2] and hole[1] <= y < hole[3]:
+                        continue
+                    if under and owner[y >> 1, x >> 1] >= 0:
                         continue
                     counts[y, x] += 1
-                    heat[y >> 1, x >> 1] += 1
                     if n < room:
                         pairs[0, n], pairs[1, n] = y * across + x, number
                     n += 1
     return n
+
+
+@njit(cache=True)
+def _hole(rows, number):  # type: ignore[no-untyped-def]
+    """The bins within a frame in which it draws nothing: x0, y0, x1, y1, half-open."""
+    line = rows[number, A]
+    x0, y0 = (rows[number, X0] + line + BIN[0] - 1) >> _BIN_X, (rows[number, Y0] + line + BIN[1] - 1) >> _BIN_Y
+    return x0, y0, (rows[number, X1] - line) >> _BIN_X, (rows[number, Y1] - line) >> _BIN_Y
 
 
 @njit(cache=True)
@@ -157,6 +160,8 @@ def _arrange(counts, heat, places, pairs, pair_count, ends, blocks, heads, lists
     ranks, drawn = np.zeros(_HEATS + 1, np.int64), np.int64(0)   # by heat, the hottest first
     for y in range(down):
         for x in range(across):
+            upper, lower = counts[2 * y], counts[2 * y + 1]
+            heat[y, x] = upper[2 * x] + upper[2 * x + 1] + lower[2 * x] + lower[2 * x + 1]
             if heat[y, x] > 0:
                 ranks[_coolness(heat[y, x]) + 1] += 1
                 drawn += 1
@@ -176,8 +181,8 @@ def _arrange(counts, heat, places, pairs, pair_count, ends, blocks, heads, lists
             ranks[k] += 1
             blocks[lead + rank] = place
             # Room for the lists of its bins.
-            a, b = counts[2 * y, 2 * x], counts[2 * y, 2 * x + 1]
-            c, d = counts[2 * y + 1, 2 * x], counts[2 * y + 1, 2 * x + 1]
+            upper, lower = counts[2 * y], counts[2 * y + 1]
+            a, b, c, d = upper[2 * x], upper[2 * x + 1], lower[2 * x], lower[2 * x + 1]
             heads[rank, 0], heads[rank, 1] = at, a | b << 8 | c << 16 | d << 24
             if max(max(a, b), max(c, d)) >= 255:
                 heads[rank, 1] = 0xFFFFFFFF

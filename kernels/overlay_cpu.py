@@ -82,7 +82,11 @@ def draw_tracks(
     score: Float32,
     class_id: Int32,
     slot: Int32,
-    letters: Lettering,
+    glyphs: Int32,
+    advances: Float64,
+    begins: Int64,
+    slots: Int64,
+    longest: int,
 ) -> int:
     """Write the trails, then the boxes, then the labels of a tile.
 
@@ -95,11 +99,12 @@ def draw_tracks(
         history: (m, 4) float32, as in `TileInput`.
         now_s: time of the tracks, s.
         track_id, xyxy, score, class_id, slot: as in `Tracks`.
-        letters: for the labels.
+        glyphs, advances, begins, slots, longest: of the `Lettering` for the labels. A tuple takes a microsecond to hand over.
 
     Returns:
         The end of what is written.
     """
+    letters = Lettering(glyphs, advances, begins, slots, longest)
     colour = np.empty(len(track_id), np.int64)
     for i in range(len(track_id)):
         colour[i] = slot[i] if slot[i] >= 0 else track_id[i]

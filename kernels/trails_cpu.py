@@ -26,9 +26,24 @@ def _copy(ids: Int64, points: Float64, source: int, target: int) -> None:
 
 
 @compiled
+def trail_rows(ids: Int64, points: Float64, count: int, pts: int, ticks: float) -> Float32:
+    """(m, 4) float32 id, x, y, age in seconds of the points no older than `ticks` at `pts`."""
+    rows = np.empty((count * points.shape[1] // POINT_COLUMNS, 4), np.float32)
+    m = 0
+    for row in range(count):
+        for k in range(0, points.shape[1], POINT_COLUMNS):
+            age = max(pts - points[row, k + PTS], 0.0)
+            if age <= ticks:
+                rows[m, 0], rows[m, 1] = ids[row], points[row, k + X]
+                rows[m, 2], rows[m, 3] = points[row, k + Y], age / CLOCK_HZ
+                m += 1
+    return rows[:m]
+
+
+@compiled
 def add_points(
     ids: Int64, points: Float64, count: int, track_id: Int32, xyxy: Float32, pts: int, ticks: float, spacing: float
-) -> int:
+) -> tuple[int, Float32]:
     """Take the foot points of a picture's tracks into their trails.
 
     Args:
@@ -40,13 +55,13 @@ def add_points(
         spacing: ticks between two points that are kept, at least.
 
     Returns:
-        The number of trails now.
+        The number of trails now, and what `trail_rows` gives of them at `pts`.
     """
     gone = 0
     for row in range(count):
         if pts - points[row, PTS] > ticks:
             gone += 1
-        else:
+        elif gone > 0:
             _copy(ids, points, row, row - gone)
     count -= gone
     for n in range(track_id.shape[0]):
@@ -68,19 +83,4 @@ def add_points(
         points[row, X] = (xyxy[n, 0] + xyxy[n, 2]) / 2
         points[row, Y] = xyxy[n, 3]
         points[row, PTS] = pts
-    return count
-
-
-@compiled
-def trail_rows(ids: Int64, points: Float64, count: int, pts: int, ticks: float) -> Float32:
-    """(m, 4) float32 id, x, y, age in seconds of the points no older than `ticks` at `pts`."""
-    rows = np.empty((count * points.shape[1] // POINT_COLUMNS, 4), np.float32)
-    m = 0
-    for row in range(count):
-        for k in range(0, points.shape[1], POINT_COLUMNS):
-            age = max(pts - points[row, k + PTS], 0.0)
-            if age <= ticks:
-                rows[m, 0], rows[m, 1] = ids[row], points[row, k + X]
-                rows[m, 2], rows[m, 3] = points[row, k + Y], age / CLOCK_HZ
-                m += 1
-    return rows[:m]
+    return count, trail_rows(ids, points, count, pts, ticks)

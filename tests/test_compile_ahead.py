@@ -32,7 +32,7 @@ ids, trails = np.arange(2, dtype=np.int32), Trails(2.0)
 tracks = Tracks(9, ids, np.ones((2, 4), np.float32), np.ones(2, np.float32), np.zeros(2, np.int32))
 trails.add(tracks)
 config = Config(sources=[Source(id="a", uri="a"), Source(id="b", uri="b")], mosaic=MosaicConfig(width=320, height=180))
-tile = TileInput(frame, tracks, State.LIVE, 25.0, trails.rows(9))
+tile = TileInput(frame, tracks, State.LIVE, 25.0, trails.rows(10))
 with CpuCompositor(config, 2, ("person",)) as compositor, \\
         CpuPreprocessor((640, 640), load_model("person-nano", Path()).input, 2, 2) as preprocessor:
     compositor.compose(0, [tile, tile], "12:00:00")

@@ -77,7 +77,7 @@ def compile_pictures() -> None:
     trails.add(person)
     config = Config(sources=[Source(id="a", uri="a")], mosaic=MosaicConfig(width=64, height=64))
     with CpuCompositor(config, 1) as compositor:
-        compositor.compose(0, [TileInput(frame, person, State.LIVE, 0.0, trails.rows(1))])
+        compositor.compose(0, [TileInput(frame, person, State.LIVE, 0.0, trails.rows(2))])
     with CpuPreprocessor((64, 64), load_model("person-nano", Path()).input, 1, 1) as preprocessor:
         preprocessor.prepare([frame])
 

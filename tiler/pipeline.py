@@ -248,14 +248,13 @@ class Run:
             if tracks is None or shown.frame is None:
                 continue
             known = next(looks, None)
-            width, height = shown.frame.picture_size
             if stream.slots is not None:
-                tracks = stream.slots.update(tracks, known, width_px=width)
+                tracks = stream.slots.update(tracks, known, width_px=shown.frame.picture_size[0])
                 stream.seen.cast(tracks, stream.slots.revised)
             if reid is not None and known is not None:
                 tracks = reid.recognise(stream.index, tracks, known)
             stream.follow(tracks)
-            self.outputs.put_tracks(stream.index, number, tracks, (width, height))
+            self.outputs.put_tracks(shown.frame, number, tracks)
 
     def _compose(self, tick: Tick) -> Tick:
         with self._observer.stage("compose"):

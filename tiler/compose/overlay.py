@@ -173,11 +173,8 @@ class OverlayBuilder:
             letters = self._letters[key] = lettering(self.atlas, self._class_names, *key)
         rows.make_room(most_rows(len(tracks), len(history), letters))
         rows.count = draw_tracks(
-            rows.array, rows.count, canvas.looks, canvas.place, canvas.view,
-            np.ascontiguousarray(history, np.float32), tracks.pts / CLOCK_HZ,
-            np.ascontiguousarray(tracks.track_id, np.int32), np.ascontiguousarray(tracks.xyxy, np.float32),
-            np.ascontiguousarray(tracks.score, np.float32), np.ascontiguousarray(tracks.class_id, np.int32),
-            np.ascontiguousarray(tracks.slot, np.int32), letters,
+            rows.array, rows.count, canvas.looks, canvas.place, canvas.view, history, tracks.pts / CLOCK_HZ,
+            tracks.track_id, tracks.xyxy, tracks.score, tracks.class_id, tracks.slot, *letters,
         )  # fmt: skip
 
     def _still(self, canvas: Canvas, picture: Rectangle | None, state: State, fps: str) -> Int32:

@@ -15,7 +15,7 @@ from tiler.output.clip import Preroll
 from tiler.output.open import open_outlet
 from tiler.output.outlet import Outlet
 from tiler.output.tracks import TracksOutlet, open_tracks
-from tiler.types import Packet, SoundFormat, Tracks
+from tiler.types import Frame, Packet, SoundFormat, Tracks
 
 
 class Outputs(Closing):
@@ -83,10 +83,10 @@ class Outputs(Closing):
         for outlet in self._outlets:
             outlet.put(packet)
 
-    def put_tracks(self, stream: int, frame_index: int, tracks: Tracks, picture_size: tuple[int, int]) -> None:
+    def put_tracks(self, frame: Frame, frame_index: int, tracks: Tracks) -> None:
         """Give the tracks of a picture to every output of tracks; never fails. See `TrackWriter.write`."""
         for outlet in self._tracks:
-            outlet.put(stream, frame_index, tracks, picture_size)
+            outlet.put(frame.stream, frame_index, tracks, frame.picture_size)
 
     def join(self, stream: int, name: str) -> None:
         """Let the outputs of tracks take one more stream; see `TrackWriter.join`.

@@ -63,8 +63,10 @@ class Identities:
             meetings: those whose people are known leave it.
             looks: of those tracks, row by row.
         """
-        self._reserve(len(tracks))
-        meetings.reserve(len(tracks) * (int(self._counts[PEOPLE]) + len(tracks) + 1))
+        n, people, new = len(tracks), int(self._counts[PEOPLE]), int(self._counts[NEW])
+        if people + n > len(self._people) or new + n > len(self._new):
+            self._reserve(people + n, new + n)
+        meetings.reserve(n * (people + n + 1))
         *columns, meetings.said_count = identify(
             tracks.pts, tracks.track_id, tracks.xyxy, tracks.score, tracks.class_id, tracks.slot, looks.known,
             looks.vectors, scene.phase, scene.deep, meetings.members, meetings.rows, meetings.said, meetings.says,
@@ -72,9 +74,8 @@ class Identities:
         )  # fmt: skip
         return Tracks(tracks.pts, *columns)
 
-    def _reserve(self, more: int) -> None:
-        """Room for so many more people and newcomers."""
-        people, new = self._counts[PEOPLE] + more, self._counts[NEW] + more
+    def _reserve(self, people: int, new: int) -> None:
+        """Room for so many people and newcomers."""
         if people > len(self._people):
             self._people = np.resize(self._people, (2 * people, PERSON_COLUMNS))
             grown = np.zeros((2, 2 * people, APPEARANCE))

@@ -27,6 +27,7 @@ class Trails:
         self._count = 0
         self._ids = np.empty(0, np.int64)
         self._points = np.empty((0, 3 * POINTS))
+        self._rows: tuple[int | None, Float32] = None, np.empty((0, 4), np.float32)   # of which time
 
     def add(self, tracks: Tracks) -> None:
         """Take the tracks of one picture; pts never decrease."""
@@ -34,19 +35,19 @@ class Trails:
         if room > len(self._ids):
             self._ids = np.resize(self._ids, 2 * room)  # repeats what there is, which does no harm
             self._points = np.resize(self._points, (2 * room, 3 * POINTS))
-        self._count = _kernels().add_points(
+        self._count, rows = _kernels().add_points(
             self._ids, self._points, self._count, tracks.track_id, tracks.xyxy, tracks.pts, self._ticks, self._spacing
         )
+        self._rows = tracks.pts, rows
 
     def rows(self, pts: int) -> Float32:
         """(m, 4) float32 track_id, x, y, age_s of the points no older than `seconds` at `pts`.
 
         Ids ascend; within an id the newest point comes first.
         """
-        if self._count == 0:
-            return np.empty((0, 4), np.float32)
-        rows: Float32 = _kernels().trail_rows(self._ids, self._points, self._count, pts, self._ticks)
-        return rows
+        if self._count > 0 and self._rows[0] != pts:
+            self._rows = pts, _kernels().trail_rows(self._ids, self._points, self._count, pts, self._ticks)
+        return self._rows[1]
 
 
 @cache
