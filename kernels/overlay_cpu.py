@@ -99,7 +99,7 @@ def draw_tracks(
         history: (m, 4) float32, as in `TileInput`.
         now_s: time of the tracks, s.
         track_id, xyxy, score, class_id, slot: as in `Tracks`.
-        glyphs, advances, begins, slots, longest: of the `Lettering` for the labels. A tuple takes a microsecond to hand over.
+        glyphs, advances, begins, slots, longest: the `Lettering` for the labels: a tuple takes long to hand over.
 
     Returns:
         The end of what is written.
