@@ -35,7 +35,7 @@ Bool = npt.NDArray[np.bool_]
 APPEARANCE = 128
 """Numbers that say what somebody looks like."""
 
-_NO_SLOTS: Int32 = np.full(256, -1, np.int32)   # the first of them, which all who have none share
+_NO_SLOTS: Int32 = np.full(256, -1, np.int32)   # copied, which takes a third of what making them does
 
 
 class Matrix(IntEnum):
@@ -211,7 +211,7 @@ class Detections:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tracks:
-    """Who is where in one stream at one time, ordered by track_id. Host arrays, C-contiguous; nobody writes to them.
+    """Who is where in one stream at one time, ordered by track_id. Host arrays, C-contiguous.
 
     Only tracks to be shown are in here: confirmed, and seen at `pts` (or predicted to it
     when the detector did not run for this picture).
@@ -235,7 +235,7 @@ class Tracks:
     def __post_init__(self) -> None:
         n = len(self.track_id)
         if self.slot is _NO_SLOTS:
-            object.__setattr__(self, "slot", _NO_SLOTS[:n] if n <= len(_NO_SLOTS) else np.full(n, -1, np.int32))
+            object.__setattr__(self, "slot", _NO_SLOTS[:n].copy() if n <= len(_NO_SLOTS) else np.full(n, -1, np.int32))
         elif self.slot.shape != (n,):
             raise ValueError(f"expected slot (n,) beside {n} track ids; got {self.slot.shape}")
         if self.xyxy.shape != (n, 4) or self.score.shape != (n,) or self.class_id.shape != (n,):

@@ -7,10 +7,13 @@ import threading
 import time
 from collections import deque
 
+import numpy as np
+
 from tiler.types import CLOCK_HZ
 
 _STEP = math.log(1.01)  # buckets are 1 % wide: a percentile is off by less than that
 _SMALLEST_MS = 1e-3
+_AT_ONCE = 2048
 
 
 class Span:
@@ -39,19 +42,23 @@ class Timing:
     """
 
     def __init__(self) -> None:
-        self.count = 0
-        self.total_s = 0.0
-        self.last_s = 0.0
+        self._new: list[float] = []   # not in a bucket yet: a thousand are sorted as fast as ten
+        self._count, self._total_s = 0, 0.0
         self._buckets: dict[int, int] = {}
         self._lock = threading.Lock()
 
     def add(self, seconds: float) -> None:
-        bucket = round(math.log(max(seconds * 1000, _SMALLEST_MS)) / _STEP)
+        self._new.append(seconds)
+        if len(self._new) >= _AT_ONCE:
+            with self._lock:
+                self._sort()
+
+    @property
+    def count(self) -> int:
+        """Durations that were added."""
         with self._lock:
-            self.count += 1
-            self.total_s += seconds
-            self.last_s = seconds
-            self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
+            self._sort()
+            return self._count
 
     def measure(self) -> Span:
         """A context that adds the time that the block takes."""
@@ -60,7 +67,8 @@ class Timing:
     def percentile_ms(self, percent: float) -> float:
         """The duration that `percent` of them do not exceed, in milliseconds; 0 when there are none."""
         with self._lock:
-            rank = math.ceil(self.count * percent / 100)
+            self._sort()
+            rank = math.ceil(self._count * percent / 100)
             seen = 0
             for bucket in sorted(self._buckets):
                 seen += self._buckets[bucket]
@@ -70,13 +78,26 @@ class Timing:
 
     def summary(self) -> dict[str, float | int]:
         """count, mean and p50/p95/p99 in milliseconds, as the report shows them."""
+        count = self.count
         return {
-            "count": self.count,
-            "mean_ms": round(self.total_s / self.count * 1000, 3) if self.count else 0.0,
+            "count": count,
+            "mean_ms": round(self._total_s / count * 1000, 3) if count else 0.0,
             "p50_ms": round(self.percentile_ms(50), 3),
             "p95_ms": round(self.percentile_ms(95), 3),
             "p99_ms": round(self.percentile_ms(99), 3),
         }
+
+    def _sort(self) -> None:
+        """Put what is new into buckets, with the lock; others may add meanwhile."""
+        new = self._new[:]
+        del self._new[: len(new)]
+        if not new:
+            return
+        self._count += len(new)
+        self._total_s += sum(new)
+        buckets = np.rint(np.log(np.maximum(np.array(new) * 1000, _SMALLEST_MS)) / _STEP)
+        for bucket, times in zip(*np.unique(buckets, return_counts=True), strict=True):
+            self._buckets[int(bucket)] = self._buckets.get(int(bucket), 0) + int(times)
 
 
 class RateMeter:

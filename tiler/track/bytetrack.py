@@ -81,7 +81,8 @@ class ByteTracker:
         self._last_id = 0
         self._pts: int | None = None
         self._detected = False
-        self._step(_NOTHING, 0, 0.0, detected=False)  # the first picture must not wait for a compiler
+        self.update(None, 0)  # the first picture must not wait for a compiler
+        self._pts = None
 
     def update(self, detections: Detections | None, pts: int) -> Tracks:
         """Tracks at `pts` (1/90000 s, never decreasing).
@@ -92,14 +93,8 @@ class ByteTracker:
         """
         before = pts if self._pts is None else self._pts
         self._pts = max(pts, before)
-        if detections is None:
-            return self._step(_NOTHING, pts, (self._pts - before) / CLOCK_HZ, detected=False)
-        tracks = self._step(detections, pts, (self._pts - before) / CLOCK_HZ, detected=True)
-        self._detected = True
-        return tracks
-
-    def _step(self, detections: Detections, pts: int, seconds: float, *, detected: bool) -> Tracks:
-        room = self._count + len(detections.score)
+        seen = _NOTHING if detections is None else detections
+        room = self._count + len(seen.score)
         if room > len(self._tracks):
             # What is there comes first, and again in the rows to spare, where it does no harm.
             self._states = np.resize(self._states, (2 * room, STATE_COLUMNS))
@@ -110,14 +105,15 @@ class ByteTracker:
             self._count,
             self._last_id,
             pts,
-            seconds,
+            (self._pts - before) / CLOCK_HZ,
             self._lost_ticks,
-            detected,
-            np.ascontiguousarray(detections.xyxy, np.float32),
-            np.ascontiguousarray(detections.score, np.float32),
-            np.ascontiguousarray(detections.class_id, np.int32),
+            detections is not None,
+            np.ascontiguousarray(seen.xyxy, np.float32),
+            np.ascontiguousarray(seen.score, np.float32),
+            np.ascontiguousarray(seen.class_id, np.int32),
             self._limits,
             1 if self._detected else self._confirm,
             self._confirm,
         )
+        self._detected |= detections is not None
         return Tracks(pts, track_id, xyxy, score, class_id)

@@ -20,13 +20,16 @@ from __future__ import annotations
 import numpy as np
 
 from tiler.kernels.identities_cpu import identify
-from tiler.kernels.people_cpu import COUNTS, EXCHANGED, NEW, NEW_COLUMNS, PEOPLE, PERSON_COLUMNS, RETURNED
+from tiler.kernels.people_cpu import COUNTS, NEW, NEW_COLUMNS, PEOPLE, PERSON_COLUMNS
 from tiler.track.meetings import Int64, Meetings, Scene
 from tiler.types import APPEARANCE, CLOCK_HZ, Appearance, Tracks
 
 
 class Identities:
     """Those of one stream. Deterministic; not thread-safe; two instances share nothing.
+
+    Attributes:
+        counts: (COUNTS,) int64 of `kernels/people_cpu.py`: how many there are, were exchanged and have returned.
 
     Args:
         memory_s: seconds for which somebody away is remembered; no shorter than the tracker remembers a lost track,
@@ -37,22 +40,12 @@ class Identities:
         self._memory = round(memory_s * CLOCK_HZ)
         self._people, self._new = np.zeros((0, PERSON_COLUMNS), np.int64), np.zeros((0, NEW_COLUMNS), np.int64)
         self._galleries, self._new_means = np.zeros((2, 0, APPEARANCE)), np.zeros((0, APPEARANCE))
-        self._counts = np.zeros(COUNTS, np.int64)
+        self.counts = np.zeros(COUNTS, np.int64)
 
     @property
     def new(self) -> tuple[Int64, int]:
         """The tracks that still wait to be told from those who are away, in the first column; and how many they are."""
-        return self._new, int(self._counts[NEW])
-
-    @property
-    def exchanged(self) -> int:
-        """How often people were given back their ids after a meeting."""
-        return int(self._counts[EXCHANGED])
-
-    @property
-    def returned(self) -> int:
-        """How often somebody was given back the id, after being away."""
-        return int(self._counts[RETURNED])
+        return self._new, int(self.counts[NEW])
 
     def update(self, tracks: Tracks, scene: Scene, meetings: Meetings, looks: Appearance) -> Tracks:
         """The tracks of the next picture under the ids of who they are, and in their order.
@@ -63,14 +56,14 @@ class Identities:
             meetings: those whose people are known leave it.
             looks: of those tracks, row by row.
         """
-        n, people, new = len(tracks), int(self._counts[PEOPLE]), int(self._counts[NEW])
+        n, people, new = len(tracks), int(self.counts[PEOPLE]), int(self.counts[NEW])
         if people + n > len(self._people) or new + n > len(self._new):
             self._reserve(people + n, new + n)
         meetings.reserve(n * (people + n + 1))
         *columns, meetings.said_count = identify(
             tracks.pts, tracks.track_id, tracks.xyxy, tracks.score, tracks.class_id, tracks.slot, looks.known,
             looks.vectors, scene.phase, scene.deep, meetings.members, meetings.rows, meetings.said, meetings.says,
-            meetings.said_count, self._people, self._galleries, self._new, self._new_means, self._counts, self._memory,
+            meetings.said_count, self._people, self._galleries, self._new, self._new_means, self.counts, self._memory,
         )  # fmt: skip
         return Tracks(tracks.pts, *columns)
 

@@ -21,9 +21,10 @@ import numpy as np
 from tiler.config.models import TrackerConfig
 from tiler.kernels.looks_cpu import boxes_of, spread
 from tiler.kernels.meetings_cpu import LOOKED_COLUMNS, choose
+from tiler.kernels.people_cpu import EXCHANGED, RETURNED
 from tiler.track.base import Embedder, Vectors
 from tiler.track.identities import Identities
-from tiler.track.meetings import GHOST_S, Meetings, Scene
+from tiler.track.meetings import GHOST_S, Int64, Meetings, Scene
 from tiler.types import APPEARANCE, CLOCK_HZ, Appearance, Bool, Frame, Tracks
 
 _EVERY_S = (2.0, 0.8, 0.4, 0.06)
@@ -46,6 +47,7 @@ class Duty:
     """How much was looked at in one stream.
 
     Attributes:
+        counts: (COUNTS,) int64 of the stream's identities, which count for themselves.
         pictures: in which the detector ran.
         looked: of those, in how many a crop was taken.
         tracks: people in all those pictures, summed.
@@ -54,12 +56,19 @@ class Duty:
         returned: tracks that were given back the id of somebody who had been away.
     """
 
+    counts: Int64
     pictures: int = 0
     looked: int = 0
     tracks: int = 0
     crops: int = 0
-    exchanged: int = 0
-    returned: int = 0
+
+    @property
+    def exchanged(self) -> int:
+        return int(self.counts[EXCHANGED])
+
+    @property
+    def returned(self) -> int:
+        return int(self.counts[RETURNED])
 
     def report(self) -> dict[str, float | int]:
         """As the run's report shows it."""
@@ -169,9 +178,9 @@ class _Stream:
     """One stream: asks for crops, then is told what they look like."""
 
     def __init__(self, memory_s: float) -> None:
-        self.duty = Duty()
         self._meetings = Meetings()
         self._identities = Identities(memory_s)
+        self.duty = Duty(self._identities.counts)
         self._scene: Scene | None = None
         self._looked, self._count = np.zeros((0, LOOKED_COLUMNS), np.int64), 0
 
@@ -196,9 +205,7 @@ class _Stream:
     def tell(self, tracks: Tracks, looks: Appearance) -> Tracks:
         """The tracks by the ids of who they are."""
         assert self._scene is not None
-        who = self._identities.update(tracks, self._scene, self._meetings, looks)
-        self.duty.exchanged, self.duty.returned = self._identities.exchanged, self._identities.returned
-        return who
+        return self._identities.update(tracks, self._scene, self._meetings, looks)
 
 
 _NOBODY = np.empty(0, np.int64)
