@@ -88,6 +88,35 @@ def pack_rows(rows: Int32, out: Int32) -> None:
         packed[7] = row[CLIP_X1] & 0xFFFF | row[CLIP_Y1] << 16
 
 
+@njit(cache=True)
+def pack_launch(words, longs, tiles_at, rows_at, blocks, tiles, rows, heads, lists):  # type: ignore[no-untyped-def]
+    """Put all that a launch is told where it is copied from: how many words of 32 bits that is, from the first.
+
+    In one compiled call, as NumPy lets go of the interpreter for each of the arrays, and has to queue for it.
+
+    Args:
+        words, longs: the same memory as int32 and as int64; the blocks come first.
+        tiles_at, rows_at: where the tiles come, in longs, and the primitives, in words; the heads come after these, and
+            the lists after those.
+        blocks, heads, lists: of the `Plan`.
+        tiles: (n, TILE_WORDS) int64, of `pack_tiles`.
+        rows: (m, COLUMNS) int32, the primitives.
+    """
+    for i in range(blocks.shape[0]):
+        words[i] = blocks[i]
+    for i in range(tiles.shape[0]):
+        for k in range(TILE_WORDS):
+            longs[tiles_at + i * TILE_WORDS + k] = tiles[i, k]
+    at = rows_at + rows.shape[0] * ROW_WORDS
+    pack_rows(rows, words[rows_at:at].reshape(-1, ROW_WORDS))
+    for i in range(heads.shape[0]):
+        words[at + 2 * i], words[at + 2 * i + 1] = heads[i, 0], heads[i, 1]
+    at += 2 * heads.shape[0]
+    for i in range(lists.shape[0]):
+        words[at + i] = lists[i]
+    return at + lists.shape[0]
+
+
 class Turned(NamedTuple):
     """Where the samples of a plane lie once the picture is upright: address, bytes to the next row and sample."""
 

@@ -100,6 +100,7 @@ def hear(
     tracks: Int64,
     rows: Int64,
     known: Bool,
+    vector_of: Int64,
     vectors: Float32,
     person: Int64,
     here: Bool,
@@ -124,7 +125,7 @@ def hear(
         row = rows[k]
         if row < 0 or not known[row]:
             continue
-        crop, found = vectors[row], met
+        crop, found = vectors[vector_of[row]], met
         begins = find_row(new, counts[NEW], NEWCOMER, tracks[k]) >= 0
         for i in range(met):
             value[i] = cosine(crop, galleries[1, alike[i]]) + (THERE if begins else 0.0)

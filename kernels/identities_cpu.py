@@ -1,4 +1,4 @@
-"""Who is who in a picture of a stream, on the CPU, in one call.
+"""Who is who in the new pictures of all streams, on the CPU, in one call.
 
 What is decided, and why, is said in `tiler/track/identities.py`. A stream has few people, and many streams share one
 interpreter: rows of arrays, as in `meetings_cpu.py` and `people_cpu.py`.
@@ -10,7 +10,7 @@ import numpy as np
 
 from tiler.kernels.assign_cpu import Float64, Int64, compiled, inner
 from tiler.kernels.evidence_cpu import ascending, decide, has_parted, hear, next_deep, of_meeting
-from tiler.kernels.meetings_cpu import MET, find_row, settle
+from tiler.kernels.meetings_cpu import MEMBERS, MET, SAID, find_row, settle
 from tiler.kernels.people_cpu import (
     BEGAN,
     CLASS,
@@ -43,12 +43,14 @@ half of it."""
 NEW_FOR = 2.0 * CLOCK_HZ
 """Who has not been seen clearly for so long is taken for somebody new."""
 
-Named = tuple[Int32, Float32, Float32, Int32, Int32, int]
+Named = tuple[Int32, Float32, Float32, Int32, Int32]
 
 
 @compiled
 def identify(
-    pts: int,
+    streams: Int64,
+    pts: Int64,
+    ends: Int64,
     track_id: Int32,
     xyxy: Float32,
     score: Float32,
@@ -60,9 +62,9 @@ def identify(
     deep: Bool,
     members: Int64,
     meetings: Int64,
+    meeting_counts: Int64,
     said: Int64,
     says: Float64,
-    said_count: int,
     people: Int64,
     galleries: Float64,
     new: Int64,
@@ -70,24 +72,73 @@ def identify(
     counts: Int64,
     memory: int,
 ) -> Named:
-    """The tracks of the next picture under the ids of who they are, and in their order.
+    """The tracks of the next pictures of some streams under the ids of who they are, and in their order.
 
     Args:
-        pts, track_id, xyxy, score, class_id, slot: as in `Tracks`, n rows.
-        known, vectors: as in `Appearance`.
+        streams, pts, ends, track_id, xyxy, score, class_id, slot: as in `TrackBatch`, n rows.
+        known: (n,) bool, who was looked at.
+        vectors: (as many, k) float32, what they look like.
         phase, deep: as in `Scene`.
-        members, meetings: those there are, as `meet` leaves them; who is in a meeting that is settled leaves it.
-        said, says, said_count: likewise. There is room for what n crops say of all people and tracks.
-        people: (capacity, PERSON_COLUMNS) int64; there is room for n more.
-        galleries: (2, capacity, k) float64: of each person the mean of the crops, and that of length 1.
-        new: (capacity, NEW_COLUMNS) int64; there is room for n more.
-        new_means: (capacity, k) float64, of each of those the mean of the crops.
-        counts: (COUNTS,) int64, see above.
+        members, meetings, meeting_counts, said, says: as in `Meetings`; who is in a meeting that is settled leaves it.
+            Of each stream there is room for what n crops say of all people and tracks.
+        people: (all streams, capacity, PERSON_COLUMNS) int64; there is room for all tracks of a picture more.
+        galleries: (all streams, 2, capacity, k) float64: of each person the mean of the crops, and that of length 1.
+        new: (all streams, capacity, NEW_COLUMNS) int64; there is room for all tracks of a picture more.
+        new_means: (all streams, capacity, k) float64, of each of those the mean of the crops.
+        counts: (all streams, COUNTS) int64, see above.
         memory: ticks for which somebody away is remembered.
 
     Returns:
-        track_id, xyxy, score, class_id, slot; and how many are in `said`.
+        track_id, xyxy, score, class_id, slot.
     """
+    n = track_id.shape[0]
+    ids, scores, boxes = np.empty(n, np.int32), np.empty(n, np.float32), np.empty((n, 4), np.float32)
+    classes, slots = np.empty(n, np.int32), np.empty(n, np.int32)
+    vector_of = np.empty(n, np.int64)
+    begin = looked = 0
+    for k in range(streams.shape[0]):
+        s, end = streams[k], ends[k]
+        for row in range(begin, end):
+            vector_of[row] = looked
+            looked += known[row]
+        who = _identify(
+            pts[k], track_id[begin:end], class_id[begin:end], known[begin:end], vector_of[begin:end], vectors,
+            phase[begin:end], deep[begin:end], members[s, : meeting_counts[s, MEMBERS]], meetings[s],
+            meeting_counts[s], said[s], says[s], people[s], galleries[s], new[s], new_means[s], counts[s], memory,
+        )  # fmt: skip
+        order = ascending(who)
+        for i in range(end - begin):
+            at, row = begin + i, begin + order[i]
+            ids[at], scores[at], classes[at], slots[at] = who[order[i]], score[row], class_id[row], slot[row]
+            for j in range(4):
+                boxes[at, j] = xyxy[row, j]
+        begin = end
+    return ids, boxes, scores, classes, slots
+
+
+@inner
+def _identify(
+    pts: int,
+    track_id: Int32,
+    class_id: Int32,
+    known: Bool,
+    vector_of: Int64,
+    vectors: Float32,
+    phase: Int64,
+    deep: Bool,
+    members: Int64,
+    meetings: Int64,
+    meeting_counts: Int64,
+    said: Int64,
+    says: Float64,
+    people: Int64,
+    galleries: Float64,
+    new: Int64,
+    new_means: Float64,
+    counts: Int64,
+    memory: int,
+) -> Int32:
+    """The ids of who the tracks of one picture are. `vector_of` has the row of `vectors` of each that was looked at."""
     n = track_id.shape[0]
     person, here = np.empty(n, np.int64), np.empty(people.shape[0], np.bool_)
     find_tracks(track_id, people, counts[PEOPLE], person, here)
@@ -99,7 +150,7 @@ def identify(
     for row in range(n):
         held[row] = deep[row]
         any_known |= known[row]
-    last = 0
+    said_count, last = meeting_counts[SAID], 0
     while any_known:
         last = next_deep(meetings, last)
         if last == 0:
@@ -111,8 +162,9 @@ def identify(
         if not looked:
             continue
         said_count = hear(
-            last, tracks, rows, known, vectors, person, here, people, galleries, new, counts, said, says, said_count
-        )
+            last, tracks, rows, known, vector_of, vectors, person, here, people, galleries, new, counts, said, says,
+            said_count,
+        )  # fmt: skip
         parted = has_parted(members, last)
         if decide(
             last, tracks, rows, parted, track_id, person, here, people, new, new_means, counts, said, says, said_count
@@ -121,26 +173,17 @@ def identify(
             for row in rows:
                 if row >= 0:
                     held[row] = False
-    _greet(pts, track_id, known, vectors, held, person, here, people, galleries, new, new_means, counts)
+    meeting_counts[SAID] = said_count
+    _greet(pts, track_id, known, vector_of, vectors, held, person, here, people, galleries, new, new_means, counts)
     for row in range(n):
         if known[row] and phase[row] < MET and find_row(new, counts[NEW], NEWCOMER, track_id[row]) < 0:
-            feed(people, galleries, person[row], vectors[row], 1)
+            feed(people, galleries, person[row], vectors[vector_of[row]], 1)
     ids = np.empty(n, np.int32)
     for row in range(n):
         ids[row] = people[person[row], WHO]
         people[person[row], LAST] = pts
     forget(pts, here, people, galleries, new, new_means, counts, memory)
-
-    boxes, scores = np.empty((n, 4), np.float32), np.empty(n, np.float32)
-    classes, slots = np.empty(n, np.int32), np.empty(n, np.int32)
-    order = ascending(ids)
-    sorted_ids = np.empty(n, np.int32)
-    for k in range(n):
-        row = order[k]
-        sorted_ids[k], scores[k], classes[k], slots[k] = ids[row], score[row], class_id[row], slot[row]
-        for j in range(4):
-            boxes[k, j] = xyxy[row, j]
-    return sorted_ids, boxes, scores, classes, slots, said_count
+    return ids
 
 
 @inner
@@ -148,6 +191,7 @@ def _greet(
     pts: int,
     track_id: Int32,
     known: Bool,
+    vector_of: Int64,
     vectors: Float32,
     held: Bool,
     person: Int64,
@@ -169,7 +213,7 @@ def _greet(
             at += 1
             continue
         if known[row]:
-            new[at, TAKEN] = mean_in(new_means[at], new[at, TAKEN], vectors[row], 1)
+            new[at, TAKEN] = mean_in(new_means[at], new[at, TAKEN], vectors[vector_of[row]], 1)
         away = False
         for k in range(counts[PEOPLE]):
             away |= is_away(people, k, people[person[row], CLASS], here)

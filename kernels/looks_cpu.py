@@ -12,25 +12,13 @@ from tiler.types import Bool, Float32
 
 
 @compiled
-def boxes_of(xyxy: Float32, chosen: Bool, count: int) -> Float32:
-    """(count, 4) float32: the boxes, (n, 4), of the `count` rows that are chosen, (n,) bool."""
-    boxes, at = np.empty((count, 4), np.float32), 0
-    for i in range(chosen.shape[0]):
-        if chosen[i]:
-            for k in range(4):
-                boxes[at, k] = xyxy[i, k]
-            at += 1
-    return boxes
-
-
-@compiled
-def spread(found: Float32, known: Bool, vectors: Float32, first: int) -> None:
-    """Put the rows of `found` (k, m) where `known` (n,) bool says, into `vectors` from row `first` on."""
+def spread(found: Float32, known: Bool, vectors: Float32) -> None:
+    """Put the rows of `found` (k, m) into those of `vectors` (n, m) that `known` (n,) bool says."""
     at = 0
     for i in range(known.shape[0]):
         if known[i]:
             for k in range(found.shape[1]):
-                vectors[first + i, k] = found[at, k]
+                vectors[i, k] = found[at, k]
             at += 1
 
 

@@ -1,4 +1,4 @@
-"""Who meets whom, and who is to be looked at, on the CPU: what one picture asks of a stream, in two calls.
+"""Who meets whom, and who is to be looked at, on the CPU: what the new pictures of all streams ask, in two calls.
 
 The state machine is that of `tiler/track/meetings.py`, the rule of looking that of `tiler/track/reid.py`. A stream
 has few people, and many streams share one interpreter: rows of arrays, as in `track_cpu.py`.
@@ -17,6 +17,9 @@ from tiler.types import Bool, Float32, Int32
 # seen last, where `places` has it.
 TRACK, MEETING, SEEN, SINCE, CLASS, PTS, MEMBER_COLUMNS = range(7)
 
+# Columns of `counts`, a row for each stream: how many are in `members` and in `said`; the highest number given so far.
+MEMBERS, SAID, LAST_NUMBER, COUNTS = range(4)
+
 # Columns of `meetings`: see `Meeting`. They are numbered from 1, in the order in which they began.
 NUMBER, IS_DEEP, HIDDEN, MEETING_COLUMNS = range(4)
 
@@ -26,6 +29,10 @@ SAID_IN, SAID_OF, SAID_FOR, SAID_COLUMNS = range(4)
 
 # Columns of `looked`: pts of a track's last crop, and how many there were.
 LOOKED, LAST, CROPS, LOOKED_COLUMNS = range(4)
+
+# Columns of `duty`, a row for each stream: rows of `looked` that there are; pictures in which the detector ran, and in
+# how many of them a crop was taken; tracks in all those pictures, and how many of them were looked at.
+TRACKS_LOOKED, PICTURES, WITH_CROPS, TRACKS, TAKEN, DUTY_COLUMNS = range(6)
 
 ALONE, NEAR, MET, PARTED = range(4)
 """Phases."""
@@ -38,7 +45,7 @@ TOUCH, APART_BELOW, DEEP_ABOVE, REACH, GHOST, PATIENCE = range(6)
 # begins, and of who is wanted; crops of who begins; part of a pause after which one goes along; pause in each phase.
 CLEAR, EDGE, NEW_PAUSE, WANTED_PAUSE, NEW_CROPS, ALONG, PAUSE = range(7)
 
-Met = tuple[int, int, int, Int64, Float64, Bool]
+Met = tuple[Int64, Float64, Bool]
 
 
 @inner
@@ -64,38 +71,67 @@ def _meeting_of(meetings: Int64, number: int) -> int:
 
 @compiled
 def meet(
+    streams: Int64,
+    pts: Int64,
+    ends: Int64,
+    ids: Int32,
+    xyxy: Float32,
+    class_id: Int32,
     members: Int64,
     places: Float32,
-    count: int,
     meetings: Int64,
-    last_number: int,
+    counts: Int64,
     said: Int64,
     says: Float64,
-    said_count: int,
+    limits: Float64,
+) -> Met:
+    """Take the tracks of the next pictures of some streams.
+
+    Args:
+        streams, pts, ends, ids, xyxy, class_id: as in `TrackBatch`.
+        members: (all streams, capacity, MEMBER_COLUMNS) int64; capacity is for those there are and all tracks.
+        places: (all streams, capacity, 4) float32, where each was seen last.
+        meetings: (all streams, capacity, MEETING_COLUMNS) int64, those that there are have a NUMBER; as much capacity.
+        counts: (all streams, COUNTS) int64.
+        said, says: (all streams, capacity, SAID_COLUMNS) int64 and (all streams, capacity) float64; what was said in a
+            meeting lasts as long as it does, or that which it joins.
+        limits: (6,) float64, see above.
+
+    Returns:
+        Of each track its phase, the most of its box that somebody nearer covers, and whether its meeting is deep.
+    """
+    n = ids.shape[0]
+    phase, most, deep = np.empty(n, np.int64), np.empty(n), np.empty(n, np.bool_)
+    begin = 0
+    for k in range(streams.shape[0]):
+        s, end = streams[k], ends[k]
+        _meet(
+            members[s], places[s], meetings[s], counts[s], said[s], says[s], pts[k], ids[begin:end], xyxy[begin:end],
+            class_id[begin:end], limits, phase[begin:end], most[begin:end], deep[begin:end],
+        )  # fmt: skip
+        begin = end
+    return phase, most, deep
+
+
+@inner
+def _meet(
+    members: Int64,
+    places: Float32,
+    meetings: Int64,
+    counts: Int64,
+    said: Int64,
+    says: Float64,
     pts: int,
     ids: Int32,
     xyxy: Float32,
     class_id: Int32,
     limits: Float64,
-) -> Met:
-    """Take the tracks of the next picture.
-
-    Args:
-        members: (capacity, MEMBER_COLUMNS) int64; capacity is for those there are and all tracks.
-        places: (capacity, 4) float32, where each was seen last.
-        count: members there are.
-        meetings: (capacity, MEETING_COLUMNS) int64, those that there are have a NUMBER; as much capacity.
-        last_number: highest number given so far.
-        said, says, said_count: (capacity, SAID_COLUMNS) int64 and (capacity,) float64, and how many of them there are;
-            what was said in a meeting lasts as long as it does, or that which it joins.
-        pts: of the picture.
-        ids, xyxy, class_id: as in `Tracks`.
-        limits: (6,) float64, see above.
-
-    Returns:
-        count, last_number and said_count as they are now; of each track its phase, the most of its box that somebody
-        nearer covers, and whether its meeting is deep.
-    """
+    phase: Int64,
+    most: Float64,
+    deep: Bool,
+) -> None:
+    """Take the tracks of the next picture of a stream; `phase`, `most` and `deep` are written."""
+    count, last_number, said_count = counts[MEMBERS], counts[LAST_NUMBER], counts[SAID]
     n = ids.shape[0]
     row_of = np.empty(members.shape[0], np.int64)  # of each member its track's row, of a ghost n or more, else -1
     there = n
@@ -151,7 +187,6 @@ def meet(
                 if members[k, MEETING] == 0:
                     members[k, MEETING], members[k, SEEN], members[k, SINCE] = last_number, 0, -1
 
-    phase, deep, most = np.empty(n, np.int64), np.empty(n, np.bool_), np.empty(n)
     for i in range(n):
         phase[i] = NEAR if near[i] else ALONE
         deep[i], most[i] = False, hidden[i]
@@ -184,7 +219,8 @@ def meet(
             members[kept, column] = members[k, column]
         _put(places, kept, places, k)
         kept += 1
-    return kept, last_number, _still_said(said, says, said_count, meetings, hid[:hides]), phase, most, deep
+    counts[MEMBERS], counts[LAST_NUMBER] = kept, last_number
+    counts[SAID] = _still_said(said, says, said_count, meetings, hid[:hides])
 
 
 @inner
@@ -300,8 +336,65 @@ def _goes_on(
 
 @compiled
 def choose(
+    streams: Int64,
+    pts: Int64,
+    ends: Int64,
+    ids: Int32,
+    xyxy: Float32,
+    widths: Float64,
+    phase: Int64,
+    hidden: Float64,
+    deep: Bool,
+    new: Int64,
+    new_counts: Int64,
+    wanted: Int64,
+    wanted_ends: Int64,
     looked: Int64,
-    count: int,
+    duty: Int64,
+    rules: Float64,
+) -> tuple[Int64, Bool, Float32]:
+    """Which tracks of some pictures are to be looked at.
+
+    Args:
+        streams, pts, ends, ids, xyxy: as in `TrackBatch`.
+        widths: (m,) float64, of the pictures; 0 where nobody is to be looked at.
+        phase, hidden, deep: of `meet`.
+        new, new_counts: (all streams, capacity, any) int64, in the first column tracks of which it is not known who
+            they are; and (all streams,) int64, how many there are.
+        wanted, wanted_ends: tracks whose looks somebody else wants to know, of all pictures; where each one's end.
+        looked: (all streams, capacity, LOOKED_COLUMNS) int64, those that have been looked at; capacity is for those
+            there are and all tracks.
+        duty: (all streams, DUTY_COLUMNS) int64.
+        rules: (10,) float64, see above.
+
+    Returns:
+        How many of each picture are to be looked at, which tracks these are, and their boxes.
+    """
+    crops, chosen = np.empty(streams.shape[0], np.int64), np.zeros(ids.shape[0], np.bool_)
+    begin = wanted_begin = total = 0
+    for k in range(streams.shape[0]):
+        s, end = streams[k], ends[k]
+        crops[k] = 0
+        if widths[k] > 0:
+            crops[k] = _choose(
+                looked[s], duty[s], pts[k], ids[begin:end], xyxy[begin:end], widths[k], phase[begin:end],
+                hidden[begin:end], deep[begin:end], new[s, : new_counts[s], 0], wanted[wanted_begin : wanted_ends[k]],
+                rules, chosen[begin:end],
+            )  # fmt: skip
+            total += crops[k]
+        begin, wanted_begin = end, wanted_ends[k]
+    boxes, at = np.empty((total, 4), np.float32), 0
+    for i in range(ids.shape[0]):
+        if chosen[i]:
+            _put(boxes, at, xyxy, i)
+            at += 1
+    return crops, chosen, boxes
+
+
+@inner
+def _choose(
+    looked: Int64,
+    duty: Int64,
     pts: int,
     ids: Int32,
     xyxy: Float32,
@@ -310,28 +403,13 @@ def choose(
     hidden: Float64,
     deep: Bool,
     new: Int64,
-    new_count: int,
     wanted: Int64,
     rules: Float64,
-) -> tuple[int, int, Bool]:
-    """Which tracks of a picture are to be looked at.
-
-    Args:
-        looked: (capacity, LOOKED_COLUMNS) int64, those that have been looked at; capacity is for twice the tracks
-            and those there are.
-        count: of those, how many there are.
-        pts, ids, xyxy, width: the picture's.
-        phase, hidden, deep: of `meet`.
-        new, new_count: (capacity, any) int64, in the first column tracks of which it is not known who they are, and how
-            many there are.
-        wanted: tracks whose looks somebody else wants to know.
-        rules: (10,) float64, see above.
-
-    Returns:
-        How many are in `looked` now, how many are to be looked at, and (n,) bool which.
-    """
-    n = ids.shape[0]
-    due, chosen, before = np.empty(n), np.empty(n, np.bool_), np.empty(n, np.int64)
+    chosen: Bool,
+) -> int:
+    """How many tracks of one picture are to be looked at; which, is written to `chosen`."""
+    n, count = ids.shape[0], duty[TRACKS_LOOKED]
+    due, before = np.empty(n), np.empty(n, np.int64)
     least = np.inf
     for i in range(n):
         due[i], before[i] = np.inf, -1
@@ -342,7 +420,7 @@ def choose(
             pause = rules[PAUSE + phase[i]]
             if phase[i] == MET:
                 pause = pause if deep[i] else np.inf
-            elif looked[before[i], CROPS] < rules[NEW_CROPS] or _among(new[:new_count, 0], ids[i]):
+            elif looked[before[i], CROPS] < rules[NEW_CROPS] or _among(new, ids[i]):
                 pause = min(pause, rules[NEW_PAUSE])
             if _among(wanted, ids[i]):
                 pause = min(pause, rules[WANTED_PAUSE])
@@ -364,7 +442,12 @@ def choose(
     for k in range(count, at):
         for column in range(LOOKED_COLUMNS):
             looked[k - count, column] = looked[k, column]
-    return at - count, crops, chosen
+    duty[TRACKS_LOOKED] = at - count
+    duty[PICTURES] += 1
+    duty[WITH_CROPS] += crops > 0
+    duty[TRACKS] += n
+    duty[TAKEN] += crops
+    return crops
 
 
 @inner

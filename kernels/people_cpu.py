@@ -18,8 +18,8 @@ WHO, HELD_BY, CLASS, LAST, CROPS, PERSON_COLUMNS = range(6)
 # Columns of `new`: a track of which it is not known whether it is somebody who was away; since when; its crops.
 NEWCOMER, BEGAN, TAKEN, NEW_COLUMNS = range(4)
 
-# `counts`: rows of `people` and of `new` that there are; meetings after which people were exchanged, and people who
-# came back.
+# `counts`, a row for each stream: rows of `people` and of `new` that there are; meetings after which people were
+# exchanged, and people who came back.
 PEOPLE, NEW, EXCHANGED, RETURNED, COUNTS = range(5)
 
 STRANGER = 0.6

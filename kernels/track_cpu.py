@@ -1,7 +1,7 @@
-"""Tracking on the CPU: all that one picture asks of a stream's tracker, in one call.
+"""Tracking on the CPU: all that the new pictures of all streams ask of their trackers, in one call.
 
-A stream has few boxes, so with NumPy the calls would be most of the cost. This matters as many
-streams share one interpreter.
+A stream has few boxes, so with NumPy, or a call for each stream, the calls would be most of the cost. This matters as
+many streams share one interpreter.
 
 Note [Filter]: a constant-velocity Kalman filter in seconds. A box is (cx, cy, w, h) in picture pixels.
 The filter of SORT and ByteTrack starts from a diagonal covariance and adds diagonal noise, and its
@@ -24,12 +24,12 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from tiler.kernels.assign_cpu import best_pairs, box_iou, compiled
+from tiler.kernels.assign_cpu import best_pairs, box_iou, compiled, inner
 from tiler.types import CLOCK_HZ, Float32, Int32
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
-Shown = tuple[int, int, Int32, Float32, Float32, Int32]
+Shown = tuple[Int64, int, Int32, Float32, Float32, Int32]
 
 # Columns of `states`: Note [Filter], the score of the last detection, and its box x0, y0, x1, y1.
 X, V, XX, XV, VV, SCORE, BOX, STATE_COLUMNS = 0, 4, 8, 12, 16, 20, 21, 25
@@ -37,6 +37,11 @@ X, V, XX, XV, VV, SCORE, BOX, STATE_COLUMNS = 0, 4, 8, 12, 16, 20, 21, 25
 # Columns of `tracks`. ID: 0 while tentative. SEEN: pts of the last detection. HITS: detections in a
 # row since the track began. LOST: 1 when the last run of the detector did not see it.
 ID, CLASS, SEEN, HITS, LOST, TRACK_COLUMNS = range(6)
+
+# Columns of `clocks`, a row for each stream: tracks there are; the highest id given so far; pts of the last picture,
+# NEVER before the first; 1 once the detector has run.
+COUNT, LAST_ID, PTS, DETECTED, CLOCK_COLUMNS = range(5)
+NEVER = -(1 << 62)
 
 # `limits`: scores that a detection needs, to count at all, to be high, and to begin a track; and the
 # similarity that a pair must exceed in each step.
@@ -284,41 +289,84 @@ def _move(states: Float64, tracks: Int64, source: int, target: int) -> None:
 
 @compiled
 def update(
+    streams: Int64,
+    pts: Int64,
+    counts: Int64,
+    xyxy: Float32,
+    score: Float32,
+    class_id: Int32,
     states: Float64,
     tracks: Int64,
-    count: int,
-    last_id: int,
+    clocks: Int64,
+    limits: Float64,
+    lost_ticks: int,
+    confirm: int,
+) -> Shown:
+    """Take the tracks of some streams to their next pictures, each on its own.
+
+    Args:
+        streams: (m,) int64, one after the other; none twice.
+        pts: (m,) int64, of their pictures.
+        counts: (m,) int64, detections in each; -1 when the detector did not run.
+        xyxy, score, class_id: as in `Detections`, of all pictures in order.
+        states: (all streams, capacity, STATE_COLUMNS) float64; capacity is for the tracks and the detections of any.
+        tracks: (all streams, capacity, TRACK_COLUMNS) int64.
+        clocks: (all streams, CLOCK_COLUMNS) int64.
+        limits: (GATE + STEPS,) float64.
+        lost_ticks: a track not seen for longer than this ends.
+        confirm: detections in a row with which a track gets an id.
+
+    Returns:
+        Where the tracks to show of each picture end, (m,) int64; how many there are in one at most; and track_id, xyxy,
+        score, class_id of them all.
+    """
+    room = 0
+    for k in range(streams.shape[0]):
+        room += clocks[streams[k], COUNT] + max(counts[k], 0)
+    shown_id, shown_class = np.empty(room, np.int32), np.empty(room, np.int32)
+    shown_box, shown_score = np.empty((room, 4), np.float32), np.empty(room, np.float32)
+    ends = np.empty(streams.shape[0], np.int64)
+    first = at = most = 0
+    for k in range(streams.shape[0]):
+        own_states, own_tracks, clock = states[streams[k]], tracks[streams[k]], clocks[streams[k]]
+        before = pts[k] if clock[PTS] == NEVER else clock[PTS]
+        clock[PTS] = max(pts[k], before)
+        end = first + max(counts[k], 0)
+        _take(
+            own_states, own_tracks, clock, pts[k], (clock[PTS] - before) / CLOCK_HZ, counts[k] >= 0,
+            xyxy[first:end], score[first:end], class_id[first:end], limits, lost_ticks, confirm,
+        )  # fmt: skip
+        first = end
+        now, shown = corners(own_states, clock[COUNT]), at
+        for row in range(clock[COUNT]):
+            if own_tracks[row, ID] > 0 and own_tracks[row, LOST] == 0:
+                shown_id[at] = own_tracks[row, ID]
+                shown_class[at] = own_tracks[row, CLASS]
+                shown_score[at] = own_states[row, SCORE]
+                for j in range(4):
+                    shown_box[at, j] = now[row, j]
+                at += 1
+        ends[k], most = at, max(most, at - shown)
+    return ends, most, shown_id[:at], shown_box[:at], shown_score[:at], shown_class[:at]
+
+
+@inner
+def _take(
+    states: Float64,
+    tracks: Int64,
+    clock: Int64,
     pts: int,
     seconds: float,
-    lost_ticks: int,
     detected: bool,
     xyxy: Float32,
     score: Float32,
     class_id: Int32,
     limits: Float64,
-    first_hits: int,
+    lost_ticks: int,
     confirm: int,
-) -> Shown:
-    """Take the tracks of a stream to the next picture.
-
-    Args:
-        states: (capacity, STATE_COLUMNS) float64; capacity is for the tracks and all detections.
-        tracks: (capacity, TRACK_COLUMNS) int64.
-        count: tracks there are.
-        last_id: highest id given so far.
-        pts: of the picture.
-        seconds: to move on by, 0 or more.
-        lost_ticks: a track not seen for longer than this ends.
-        detected: False when the detector did not run; then there are no detections.
-        xyxy, score, class_id: as in `Detections`.
-        limits: (GATE + STEPS,) float64.
-        first_hits: detections in a row that a track begins with.
-        confirm: detections in a row with which it gets an id.
-
-    Returns:
-        count and last_id as they are now, and track_id, xyxy, score, class_id of the tracks to show.
-    """
-    gone = 0
+) -> None:
+    """Take the tracks of one stream to its next picture, `seconds`, 0 or more, later."""
+    count, gone = clock[COUNT], 0
     for row in range(count):
         if pts - tracks[row, SEEN] > lost_ticks:
             gone += 1
@@ -366,27 +414,11 @@ def update(
                 _see(states, tracks, count, keys, j, pts)
                 tracks[count, ID] = 0
                 tracks[count, CLASS] = np.int64(keys[j, _CLASS])
-                tracks[count, HITS] = first_hits
+                tracks[count, HITS] = 1 if clock[DETECTED] else confirm  # those of the first picture are sure
                 count += 1
         for row in range(count):
             if tracks[row, ID] == 0 and tracks[row, HITS] >= confirm:
-                last_id += 1
-                tracks[row, ID] = last_id
-
-    shown = 0
-    for row in range(count):
-        if tracks[row, ID] > 0 and tracks[row, LOST] == 0:
-            shown += 1
-    now = corners(states, count)
-    track_id, class_of = np.empty(shown, np.int32), np.empty(shown, np.int32)
-    box_of, score_of = np.empty((shown, 4), np.float32), np.empty(shown, np.float32)
-    at = 0
-    for row in range(count):
-        if tracks[row, ID] > 0 and tracks[row, LOST] == 0:
-            track_id[at] = tracks[row, ID]
-            class_of[at] = tracks[row, CLASS]
-            score_of[at] = states[row, SCORE]
-            for k in range(4):
-                box_of[at, k] = now[row, k]
-            at += 1
-    return count, last_id, track_id, box_of, score_of, class_of
+                clock[LAST_ID] += 1
+                tracks[row, ID] = clock[LAST_ID]
+        clock[DETECTED] = 1
+    clock[COUNT] = count

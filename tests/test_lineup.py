@@ -84,9 +84,9 @@ def going(folder: Path, more: str, detects: bool = False, queued: bool = False) 
         path.write_text(path.read_text().replace("detector: none\n", ""))
         loaded = load(path)
         config = loaded.config
-        trackers = tuple(ByteTracker(config.tracker, 0.35) for _ in config.sources)
+        tracker = ByteTracker(config.tracker, 0.35, config.places)
         reid = ReId(CpuEmbedder(), config.places, config.tracker)
-        built = replace(built, preprocessor=FirstPixels(), detector=CornerDetector(), trackers=trackers, reid=reid)
+        built = replace(built, preprocessor=FirstPixels(), detector=CornerDetector(), tracker=tracker, reid=reid)
     built = replace(built, queued=queued)
     observer = RunObserver(loaded.config, stages.choose(loaded), built.feeds, built.encoder)
     with Run(loaded, built, observer, overwrite=True) as run:

@@ -8,8 +8,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tiler.kernels.meetings_cpu import MEETING, NUMBER, SEEN, SINCE, TRACK, settle
-from tiler.track.meetings import DEEP, GHOST_S, PATIENCE_S, Meetings, Phase
+from tiler.kernels.meetings_cpu import MEETING, MEMBERS, NUMBER, SAID, SEEN, SINCE, TRACK, settle
+from tiler.track.base import Int64, TrackBatch
+from tiler.track.meetings import DEEP, GHOST_S, PATIENCE_S, Meetings, Phase, Scene
 from tiler.types import CLOCK_HZ, Tracks
 
 FPS = 25
@@ -25,10 +26,20 @@ def tracks_at(picture: int, places: dict[int, float], classes: Sequence[int] | N
     return Tracks(pts, np.array(ids, np.int32), xyxy, np.full(len(ids), 0.9, np.float32), class_id)
 
 
+def meet(meetings: Meetings, tracks: Tracks) -> Scene:
+    """The only stream has another picture."""
+    return meetings.update(TrackBatch.of((0,), (tracks,)))
+
+
+def members_of(meetings: Meetings) -> Int64:
+    members: Int64 = meetings.members[0, : meetings.counts[0, MEMBERS]]
+    return members
+
+
 def people_of(meetings: Meetings) -> dict[int, list[int]]:
     """Of each meeting that there is its number, and the tracks in it."""
-    people = {int(row[NUMBER]): list[int]() for row in meetings.rows if row[NUMBER]}
-    for row in meetings.members:
+    people = {int(row[NUMBER]): list[int]() for row in meetings.rows[0] if row[NUMBER]}
+    for row in members_of(meetings):
         if row[MEETING]:  # else it was settled
             people[int(row[MEETING])].append(int(row[TRACK]))
     return people
@@ -37,9 +48,10 @@ def people_of(meetings: Meetings) -> dict[int, list[int]]:
 def say(meetings: Meetings, number: int, track: int, who: int) -> None:
     """Crops say in a meeting that the two belong together."""
     meetings.reserve(1)
-    meetings.said[meetings.said_count] = number, track, who
-    meetings.says[meetings.said_count] = 3.0
-    meetings.said_count += 1
+    at = meetings.counts[0, SAID]
+    meetings.said[0, at] = number, track, who
+    meetings.says[0, at] = 3.0
+    meetings.counts[0, SAID] += 1
 
 
 class Story:
@@ -50,7 +62,7 @@ class Story:
 
     def tell(self, places: dict[int, float], pictures: int = 1) -> list[Phase]:
         for _ in range(pictures):
-            scene = self.meetings.update(tracks_at(self.picture, places))
+            scene = meet(self.meetings, tracks_at(self.picture, places))
             self.picture += 1
         return [Phase(phase) for phase in scene.phase.tolist()]
 
@@ -92,11 +104,12 @@ def test_who_hid_another_is_alone_once_it_is_settled() -> None:
     meetings = story.meetings
     (number,) = people_of(meetings)
     say(meetings, number, 1, 2)
-    meetings.said_count = settle(
-        meetings.members, meetings.rows, meetings.said, meetings.says, meetings.said_count, number
+    said = meetings.counts[0, SAID]
+    meetings.counts[0, SAID] = settle(
+        members_of(meetings), meetings.rows[0], meetings.said[0], meetings.says[0], said, number
     )
     assert people_of(meetings) == {}
-    assert meetings.said_count == 0
+    assert meetings.counts[0, SAID] == 0
     assert story.tell({1: 0, 2: 3 * WIDE}) == [Phase.ALONE, Phase.ALONE]
 
 
@@ -104,7 +117,7 @@ def test_who_is_lost_behind_another_is_thought_to_be_there_still() -> None:
     story = Story()
     story.tell({1: 0, 2: 20})
     assert story.tell({2: 20}, 10) == [Phase.MEETING]
-    assert story.meetings.update(tracks_at(story.picture, {2: 20})).hidden[0] > DEEP
+    assert meet(story.meetings, tracks_at(story.picture, {2: 20})).hidden[0] > DEEP
     assert story.tell({2: 3 * WIDE}) == [Phase.PARTED]
 
 
@@ -122,7 +135,7 @@ def test_who_leaves_after_parting_hid_nobody() -> None:
     (number,) = people_of(story.meetings)
     say(story.meetings, number, 1, 1)
     assert story.tell({1: 0}) == [Phase.ALONE]
-    assert story.meetings.said_count == 0
+    assert story.meetings.counts[0, SAID] == 0
 
 
 def test_what_was_said_before_somebody_was_hidden_again_is_forgotten() -> None:
@@ -131,9 +144,9 @@ def test_what_was_said_before_somebody_was_hidden_again_is_forgotten() -> None:
     (number,) = people_of(story.meetings)
     say(story.meetings, number, 1, 1)
     story.tell({1: 0, 2: 0.7 * WIDE})
-    assert story.meetings.said_count == 1
+    assert story.meetings.counts[0, SAID] == 1
     story.tell({1: 0, 2: 5})
-    assert story.meetings.said_count == 0
+    assert story.meetings.counts[0, SAID] == 0
 
 
 def test_what_was_said_in_a_meeting_is_said_in_the_one_that_it_joins() -> None:
@@ -142,19 +155,19 @@ def test_what_was_said_in_a_meeting_is_said_in_the_one_that_it_joins() -> None:
     one, other = people_of(story.meetings)
     for number, track, who in ((one, 1, 2), (one, 1, 3), (other, 3, 4), (other, 1, 2)):
         say(story.meetings, number, track, who)
-    story.meetings.says[3] = 5.0  # 1 was in both, one after the other: what was said later holds
+    story.meetings.says[0, 3] = 5.0  # 1 was in both, one after the other: what was said later holds
     story.tell({1: 100, 2: 100 + 0.7 * WIDE, 3: 100 + 1.4 * WIDE, 4: 100 + 2.1 * WIDE})
     meetings = story.meetings
     ((number, tracks),) = people_of(meetings).items()
     assert sorted(tracks) == [1, 2, 3, 4]
-    said = zip(meetings.said.tolist(), meetings.says.tolist(), strict=True)
-    assert sorted((*row, value) for row, value in list(said)[: meetings.said_count]) == [
+    said = zip(meetings.said[0].tolist(), meetings.says[0].tolist(), strict=True)
+    assert sorted((*row, value) for row, value in list(said)[: meetings.counts[0, SAID]]) == [
         (number, 1, 2, 5.0), (number, 1, 3, 3.0), (number, 3, 4, 3.0)
     ]  # fmt: skip
 
 
 def test_people_and_cars_do_not_meet() -> None:
-    scene = Meetings().update(tracks_at(0, {1: 0, 2: 5}, classes=[0, 2]))
+    scene = meet(Meetings(), tracks_at(0, {1: 0, 2: 5}, classes=[0, 2]))
     assert scene.phase.tolist() == [Phase.ALONE, Phase.ALONE]
     assert scene.hidden[0] > DEEP  # but a car does hide who is behind it
     assert scene.hidden[1] == 0
@@ -168,20 +181,19 @@ def test_each_track_is_in_one_meeting_at_most_and_its_phase_says_so(told: list[d
     meetings, shuffled = Meetings(), Meetings()
     for picture, people in enumerate(told):
         tracks = tracks_at(picture, people)
-        scene = meetings.update(tracks)
+        scene = meet(meetings, tracks)
         members = [track for tracks in people_of(meetings).values() for track in tracks]
         assert len(members) == len(set(members))
         assert all(len(tracks) > 1 for tracks in people_of(meetings).values())
-        seen = {int(row[TRACK]) for row in meetings.members if row[SEEN]}
+        seen = {int(row[TRACK]) for row in members_of(meetings) if row[SEEN]}
         assert seen <= set(people)
-        assert {int(row[TRACK]) for row in meetings.members if row[SINCE] >= 0} <= seen
+        assert {int(row[TRACK]) for row in members_of(meetings) if row[SINCE] >= 0} <= seen
         inside = [int(track) in members for track in tracks.track_id]
         assert [phase >= Phase.MEETING for phase in scene.phase] == inside
         assert ((scene.hidden >= 0) & (scene.hidden <= 1)).all()
         order = np.random.default_rng(picture).permutation(len(tracks))
-        other = shuffled.update(
-            Tracks(tracks.pts, *(rows[order] for rows in (tracks.track_id, tracks.xyxy, tracks.score, tracks.class_id)))
-        )
+        columns = (tracks.track_id, tracks.xyxy, tracks.score, tracks.class_id)
+        other = meet(shuffled, Tracks(tracks.pts, *(rows[order] for rows in columns)))
         assert np.array_equal(other.phase, scene.phase[order])
 
 
@@ -202,5 +214,5 @@ def test_any_boxes_are_safe(boxes: list[list[float]]) -> None:
     n = len(xyxy)
     tracks = Tracks(0, np.arange(1, n + 1, dtype=np.int32), xyxy, np.ones(n, np.float32), np.zeros(n, np.int32))
     for _ in range(3):
-        scene = meetings.update(tracks)
+        scene = meet(meetings, tracks)
     assert scene.phase.shape == scene.hidden.shape == (n,)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tests.test_meetings import FPS, TALL, WIDE
 from tiler.config.models import TrackerConfig
 from tiler.kernels.people_cpu import MOST_AWAY
-from tiler.track.base import Embedder
-from tiler.track.reid import ReId, Sight
+from tiler.track.base import Embedder, TrackBatch
+from tiler.track.reid import ReId
 from tiler.types import APPEARANCE, CLOCK_HZ, Float32, Frame, Tracks
 
 WIDTH, HEIGHT = 1000, 400
@@ -60,6 +60,13 @@ def tracks_of(picture: int, seen: Seen) -> Tracks:
     return Tracks(pts, np.array(ids, np.int32), xyxy, ones, np.zeros(len(ids), np.int32))
 
 
+def know(reid: ReId, frame: Frame, tracks: Tracks, detected: bool = True, wanted: Iterable[int] = ()) -> Tracks:
+    """Who the tracks of the only stream are, which has another picture."""
+    batch = TrackBatch.of((0,), (tracks,))
+    (known,) = reid.recognise(batch, reid.look([frame], batch, [detected], [wanted])).pictures()
+    return known
+
+
 class Story:
     """One stream, told picture by picture; says which id each person is shown with."""
 
@@ -72,10 +79,9 @@ class Story:
         shown: dict[int, int] = {}
         for k in range(pictures):
             tracks = tracks_of(self.picture, seen(k) if callable(seen) else seen)
-            (looks,) = self.reid.look([Sight(frame_at(self.picture), tracks, detected)])
-            known = self.reid.recognise(0, tracks, looks)
+            known = know(self.reid, frame_at(self.picture), tracks, detected)
             shown = {round(float(box[1])): int(who) for who, box in zip(known.track_id, known.xyxy, strict=True)}
-            assert len(looks) == len(known) == len(tracks)
+            assert len(known) == len(tracks)
             self.picture += 1
         return shown
 
@@ -90,13 +96,13 @@ class Story:
 def test_people_who_were_exchanged_get_their_ids_back_within_a_second() -> None:
     story = Story()
     assert story.meet((1, 2), (2, 1)) == {10: 1, 12: 2}
-    assert story.reid.duties[0].exchanged == 1
+    assert story.reid.duty(0).exchanged == 1
 
 
 def test_people_who_were_not_exchanged_keep_their_ids() -> None:
     story = Story()
     assert story.meet((1, 2), (1, 2)) == {10: 1, 12: 2}
-    assert story.reid.duties[0].exchanged == 0
+    assert story.reid.duty(0).exchanged == 0
 
 
 def test_an_exchange_holds_when_they_meet_again() -> None:
@@ -122,7 +128,7 @@ def test_who_comes_back_gets_the_id_back_and_a_stranger_gets_a_new_one() -> None
     assert story.tell({2: (12, 600), 5: (10, 300)}, 12) == {10: 1, 12: 2}
     story.tell({2: (12, 600)}, 100)
     assert story.tell({2: (12, 600), 6: (20, 300)}, 60) == {20: 6, 12: 2}
-    duty = story.reid.duties[0]
+    duty = story.reid.duty(0)
     assert (duty.returned, duty.exchanged) == (1, 0)
 
 
@@ -165,10 +171,9 @@ def test_who_was_given_an_id_back_and_is_lost_at_once_is_remembered_from_then_on
     story.tell({1: (10, 200), 2: (12, 600)}, 60)
     story.tell({2: (12, 600)}, 25 * FPS)
     story.tell({2: (12, 600), 3: (10, 605)})
-    duty = story.reid.duties[0]
-    while not duty.exchanged and story.picture < 1000:
+    while not story.reid.duty(0).exchanged and story.picture < 1000:
         story.tell({2: (12, 600), 3: (10, 640)})
-    assert duty.exchanged == 1
+    assert story.reid.duty(0).exchanged == 1
     story.tell({2: (12, 600)}, 6 * FPS)
     assert story.tell({2: (12, 600), 4: (10, 200)}, 30) == {10: 1, 12: 2}
 
@@ -204,7 +209,7 @@ def test_galleries_are_not_fed_while_people_cover_each_other() -> None:
 def test_somebody_alone_is_looked_at_now_and_then_only() -> None:
     story = Story()
     story.tell({1: (10, 200)}, 20 * FPS)
-    duty = story.reid.duties[0]
+    duty = story.reid.duty(0)
     assert (duty.pictures, duty.tracks) == (500, 500)
     assert duty.looked == duty.crops <= 15
     assert duty.report()["duty"] == pytest.approx(duty.looked / 500, abs=1e-4)
@@ -213,13 +218,12 @@ def test_somebody_alone_is_looked_at_now_and_then_only() -> None:
 def test_who_is_wanted_is_looked_at_and_others_with_them_when_nearly_due() -> None:
     story = Story()
     story.tell({1: (10, 200), 2: (12, 700)}, 60)
-    before = replace(story.reid.duties[0])
+    before = story.reid.duty(0)
     for _ in range(10):
         tracks = tracks_of(story.picture, {1: (10, 200), 2: (12, 700)})
-        (looks,) = story.reid.look([Sight(frame_at(story.picture), tracks, True, {2})])
-        story.reid.recognise(0, tracks, looks)
+        know(story.reid, frame_at(story.picture), tracks, wanted={2})
         story.picture += 1
-    duty = story.reid.duties[0]
+    duty = story.reid.duty(0)
     assert duty.looked - before.looked == 5
     assert 5 <= duty.crops - before.crops <= 6
 
@@ -227,11 +231,12 @@ def test_who_is_wanted_is_looked_at_and_others_with_them_when_nearly_due() -> No
 def test_all_streams_share_one_call() -> None:
     faces = Faces()
     reid = ReId(faces, 3, TrackerConfig())
-    pictures = [Sight(frame_at(0, stream), tracks_of(0, {1: (10, 200), 2: (12, 600)}), True) for stream in (0, 2)]
-    told = reid.look(pictures)
+    tracks = TrackBatch.of((0, 2), [tracks_of(0, {1: (10, 200), 2: (12, 600)})] * 2)
+    looks = reid.look([frame_at(0, stream) for stream in (0, 2)], tracks, [True, True])
     assert faces.calls == [4]
-    assert [looks.known.tolist() for looks in told] == [[True, True], [True, True]]
-    assert reid.look([]) == []
+    assert looks.known.all()
+    assert [len(own) for own in looks.pictures(tracks)] == [2, 2]
+    assert reid.look([], TrackBatch.empty(), []).pictures(TrackBatch.empty()) == []
     reid.close()
     reid.close()
     assert faces.closed >= 1
@@ -241,10 +246,11 @@ def test_nobody_of_a_source_that_has_left_is_known_in_the_one_that_comes_into_it
     story = Story()
     story.tell({1: (10, 200), 2: (12, 600)}, 60)
     story.tell({2: (12, 600)}, 40)
-    before = replace(story.reid.duties[0])
-    duty = story.reid.begin(0)
+    before = story.reid.duty(0)
+    story.reid.begin(0)
     assert story.tell({1: (12, 600)}, 12) == {12: 1}
     assert story.tell({1: (12, 600), 2: (10, 200)}, 60) == {12: 1, 10: 2}  # or 10 would come back as 1
+    duty = story.reid.duty(0)
     assert (duty.returned, duty.pictures) == (0, 72)
     assert before.pictures == 100
 
@@ -259,18 +265,17 @@ stories = st.lists(
 def test_ids_are_unique_and_streams_beside_each_other_are_each_alone(one: list[Seen], two: list[Seen]) -> None:
     both, alone = ReId(Faces(blur=0), 2, TrackerConfig()), ReId(Faces(blur=0), 1, TrackerConfig())
     for picture in range(max(len(one), len(two))):
-        told = []
-        for stream, story in enumerate((one, two)):
-            if picture < len(story):
-                told.append(Sight(frame_at(picture, stream), tracks_of(picture, story[picture]), True))
-        seen = both.look(told)
-        known = [both.recognise(now.frame.stream, now.tracks, looks) for now, looks in zip(told, seen, strict=True)]
-        for tracks, looks in zip(known, seen, strict=True):
+        streams = [stream for stream, story in enumerate((one, two)) if picture < len(story)]
+        told = [tracks_of(picture, (one, two)[stream][picture]) for stream in streams]
+        batch = TrackBatch.of(streams, told)
+        seen = both.look([frame_at(picture, stream) for stream in streams], batch, [True] * len(streams))
+        known = both.recognise(batch, seen).pictures()
+        for tracks, looks in zip(known, seen.pictures(batch), strict=True):
             assert (np.diff(tracks.track_id) > 0).all()
             assert set(tracks.track_id.tolist()) <= set(range(1, 9))
             assert np.allclose(np.linalg.norm(looks.vectors[looks.known], axis=1), 1, atol=1e-5)
         if picture < len(one):
-            tracks = alone.recognise(0, told[0].tracks, alone.look([told[0]])[0])
+            tracks = know(alone, frame_at(picture), told[0])
             assert np.array_equal(tracks.track_id, known[0].track_id)
             assert np.array_equal(tracks.xyxy, known[0].xyxy)
 
@@ -288,6 +293,6 @@ def test_ids_stay_unique_while_people_are_forgotten(story: list[Seen], gaps_s: l
                 raw[k] = max(raw.values(), default=0) + 1
             last[k] = now
         tracks = replace(tracks_of(0, {raw[k]: place for k, place in people.items()}), pts=now)
-        known = reid.recognise(0, tracks, reid.look([Sight(replace(frame_at(0), pts=now), tracks, True)])[0])
+        known = know(reid, replace(frame_at(0), pts=now), tracks)
         assert (np.diff(known.track_id) > 0).all()
         assert set(known.track_id.tolist()) <= set(range(1, max(raw.values(), default=0) + 1))

@@ -79,9 +79,9 @@ def build(
     loaded = load(path, ["detector=none", *overrides])
     built = stages.build(loaded)
     loaded = load(path, overrides)
-    trackers = tuple(ByteTracker(loaded.config.tracker, 0.35) for _ in loaded.config.sources)
+    tracker = ByteTracker(loaded.config.tracker, 0.35, loaded.config.places)
     built = replace(
-        built, preprocessor=FirstPixels(), detector=CornerDetector(), trackers=trackers, queued=queued,
+        built, preprocessor=FirstPixels(), detector=CornerDetector(), tracker=tracker, queued=queued,
         batch_ticks=batch_ticks,
     )  # fmt: skip
     observer = RunObserver(loaded.config, stages.choose(loaded), built.feeds, built.encoder)
@@ -265,7 +265,7 @@ class Breaks:
         ("preprocessor", "prepare", "preprocess"),
         ("detector", "submit", "preprocess"),
         ("detector", "infer", "infer"),
-        ("trackers", "update", "track"),
+        ("tracker", "update_all", "track"),
         ("compositor", "compose", "compose"),
         ("encoder", "encode", "encode"),
         ("output", "write", "output: file .*out.mp4"),

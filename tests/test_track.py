@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
-from track_parts import SCORE, BoxFilter, Row, assign, box_iou, from_corners, ids, person, see, ticks, tracker
+from track_parts import SCORE, BoxFilter, Row, add, assign, box_iou, from_corners, ids, person, see, ticks, tracker
 from track_reference import ReferenceTracker, ReferenceTrails
 
 from tiler.config.models import TrackerConfig
@@ -96,6 +96,35 @@ def test_two_trackers_interleaved_are_each_as_if_alone(
             assert_equal(b.update(second[index][1], pts_b), alone[1][index])
 
 
+@given(st.lists(scenes, min_size=1, max_size=4), st.randoms(use_true_random=False))
+def test_streams_of_one_tracker_are_each_as_if_alone(told, random) -> None:  # type: ignore[no-untyped-def]
+    alone = [play(scene, tracker()) for scene in told]
+    together, pts, shown = ByteTracker(TrackerConfig(), SCORE, len(told) + 1), [0] * len(told), [0] * len(told)
+    together.update_all([len(told)], [0], [see(person(0), person(90))])  # a stream of which nothing more is seen
+    while left := [s for s, scene in enumerate(told) if shown[s] < len(scene)]:
+        now = random.sample(left, random.randint(1, len(left)))
+        pictures = [told[s][shown[s]] for s in now]
+        for s, (step, _) in zip(now, pictures, strict=True):
+            pts[s] += step
+        batch = together.update_all(now, [pts[s] for s in now], [detections for _, detections in pictures])
+        assert batch.streams.tolist() == now
+        assert batch.most == max(len(tracks) for tracks in batch.pictures())
+        for s, tracks in zip(now, batch.pictures(), strict=True):
+            assert_equal(tracks, alone[s][shown[s]])
+            shown[s] += 1
+
+
+@given(scenes, scenes)
+def test_another_source_in_a_place_begins_anew(
+    before: list[tuple[int, Detections | None]], after: list[tuple[int, Detections | None]]
+) -> None:
+    one = tracker()
+    play(before, one)
+    one.begin(0)
+    for a, b in zip(play(after, one), play(after, tracker()), strict=True):
+        assert_equal(a, b)
+
+
 def assert_as_reference(scene: list[tuple[int, Detections | None]], **config: float) -> list[Tracks]:
     """Equal ids, scores and classes, and boxes to a rounding, all along the scene."""
     reference = ReferenceTracker(TrackerConfig.model_validate(config), SCORE)
@@ -144,9 +173,9 @@ def test_a_busy_street_is_that_of_the_reference(seed: int, every: int) -> None:
     assert max(ids(tracks)[-1] for tracks in shown if len(tracks)) > 20
     trails, reference = Trails(0.7), ReferenceTrails(0.7)
     for tracks in shown:
-        trails.add(tracks)
+        rows = add(trails, tracks)
         reference.add(tracks)
-        np.testing.assert_array_equal(trails.rows(tracks.pts), reference.rows(tracks.pts))
+        np.testing.assert_array_equal(rows, reference.rows(tracks.pts))
 
 
 def test_none_predicts_along_constant_velocity() -> None:

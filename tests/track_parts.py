@@ -8,8 +8,10 @@ import numpy.typing as npt
 from tiler.config.models import TrackerConfig
 from tiler.kernels import assign_cpu, track_cpu
 from tiler.kernels.track_cpu import STATE_COLUMNS, Float64, V
+from tiler.track.base import TrackBatch
 from tiler.track.bytetrack import ByteTracker
-from tiler.types import CLOCK_HZ, Detections, Tracks
+from tiler.track.trails import Trails
+from tiler.types import CLOCK_HZ, Detections, Float32, Tracks
 
 Mask = npt.NDArray[np.bool_]
 
@@ -110,6 +112,12 @@ def assign(similarity: Float64, gate: float) -> tuple[Indices, Indices]:
     pairs = assign_cpu.best_pairs(np.maximum(similarity - gate, 0.0))
     rows = np.flatnonzero(pairs >= 0)
     return rows, pairs[rows]
+
+
+def add(trails: Trails, tracks: Tracks) -> Float32:
+    """The trails of the only stream, which has another picture."""
+    (rows,) = trails.add(TrackBatch.of((0,), (tracks,)))
+    return rows
 
 
 def ticks(seconds: float) -> int:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Protocol
+
+import numpy as np
 
 from tiler.compose.layout import place_tiles
 from tiler.config.models import Config, Source
@@ -22,16 +24,15 @@ from tiler.errors import InputError, mask_uri
 from tiler.observe.metrics import RateMeter
 from tiler.observe.run import RunObserver
 from tiler.observe.streams import StreamSeen, TileSeen
-from tiler.stages import Feed, Stages, new_tracker
-from tiler.track.base import Tracker
+from tiler.stages import Feed, Stages
 from tiler.track.camera import Camera
 from tiler.track.slots import Slots
-from tiler.track.trails import Trails
-from tiler.types import Crop, Detections, Follow, TileInput, Tracks
+from tiler.types import Crop, Float32, Follow, TileInput, Tracks
 
 _log = logging.getLogger(__name__)
 
 Cameras = Mapping[Follow, Camera]
+_NO_TRAILS: Float32 = np.empty((0, 4), np.float32)
 
 
 class Exports(Protocol):
@@ -50,27 +51,23 @@ class Stream:
         feed: its pictures; used by the thread of the ticks.
         hold: keeps its picture while it is paused; likewise.
         slots: the fixed cast, if it has one. This and what follows is used by the thread of the tracks.
+        begun: it has shown a picture.
         tracks: who is where, in the picture that was shown last.
         seen: what is measured of it.
     """
 
     def __init__(
-        self, index: int, feed: Feed, seen: StreamSeen, config: Config, tracker: Tracker | None,
-        slots: Slots | None = None, cameras: Cameras | None = None,
-    ) -> None:  # fmt: skip
+        self, index: int, feed: Feed, seen: StreamSeen, slots: Slots | None = None, cameras: Cameras | None = None
+    ) -> None:
         """
         Args:
             index, feed, seen, slots: as above.
-            config: of the run.
-            tracker: None without a detector.
             cameras: of the views that follow somebody in it.
         """
         self.index, self.feed, self.seen, self.hold = index, feed, seen, Hold()
-        self.slots = slots
-        self.tracks = Tracks.empty()
-        self._tracker = tracker
+        self.slots, self.begun = slots, False
+        self.tracks, self._trails = Tracks.empty(), _NO_TRAILS
         self._cameras: Cameras = cameras or {}
-        self._trails = Trails(config.overlay.trail_s)
         self._rate = RateMeter()
         self._pictures = 0
 
@@ -79,15 +76,9 @@ class Stream:
         self._pictures += 1
         return (self._pictures - 1) % every == 0
 
-    def track(self, detections: Detections | None, pts: int) -> Tracks:
-        """The tracker's word on the next picture; see `Tracker.update`."""
-        assert self._tracker is not None
-        return self._tracker.update(detections, pts)
-
-    def follow(self, tracks: Tracks) -> None:
-        """These are in the next picture, and are who they are."""
-        self.tracks = tracks
-        self._trails.add(tracks)
+    def follow(self, tracks: Tracks, trails: Float32) -> None:
+        """These are in the next picture, are who they are, and came from there; see `TileInput.history`."""
+        self.tracks, self._trails = tracks, trails
         self.seen.tracks = len(tracks)
 
     def tile(self, shown: Shown, pts: int, began_s: float) -> TileInput:
@@ -100,7 +91,7 @@ class Stream:
         """
         frame = shown.frame
         if frame is None:
-            self.tracks = Tracks.empty(pts)
+            self.tracks, self._trails = Tracks.empty(pts), _NO_TRAILS
         elif shown.new:
             self._rate.add(frame.pts)
         rate = self._rate.rate(pts if frame is None else frame.pts)
@@ -108,7 +99,7 @@ class Stream:
         if frame is not None:
             crops = {key: camera.look(self.tracks, frame.picture_size, pts) for key, camera in self._cameras.items()}
         self.seen.tile = TileSeen(shown.state, rate, None if frame is None else began_s - frame.arrival_s)
-        return TileInput(frame, self.tracks, shown.state, rate, self._trails.rows(self.tracks.pts), crops)
+        return TileInput(frame, self.tracks, shown.state, rate, self._trails, crops)
 
 
 class Lineup:
@@ -122,18 +113,17 @@ class Lineup:
             config: as the run starts.
             stages, control, observer, exports: of the run.
         """
-        self._config, self._stages, self._control = config, stages, control
+        self._stages, self._control = stages, control
         self._observer, self._exports = observer, exports
         self._changing = threading.Lock()
         self._over = False
         names = stages.detector.class_names if stages.detector is not None else ()
         cameras = _cameras(config)
-        trackers: Sequence[Tracker | None] = stages.trackers or [None] * len(stages.feeds)
         self._streams: list[Stream | None] = [None] * config.places
         for i, source in enumerate(config.sources):
             slots = Slots(source.slots, names) if source.slots else None
             seen = observer.streams[i]
-            self._streams[i] = Stream(i, stages.feeds[i], seen, config, trackers[i], slots, cameras[i])
+            self._streams[i] = Stream(i, stages.feeds[i], seen, slots, cameras[i])
         self._now: tuple[tuple[int, ...], tuple[Stream, ...]] = (), ()
         self._leaving: deque[tuple[int, Stream]] = deque()  # in the order of `Wanted.seated`
 
@@ -159,8 +149,7 @@ class Lineup:
             undo.callback(self._exports.leave, place)
             self._exports.join(place, source.id)
             feed = self._stages.entrance.open(source, place, late=True)
-            tracker = new_tracker(self._config) if self._stages.trackers else None
-            stream = Stream(place, feed, StreamSeen(source, feed), self._config, tracker)
+            stream = Stream(place, feed, StreamSeen(source, feed))
             self._streams[place] = stream
             undo.callback(setattr, self._observer, "streams", self._observer.streams)
             self._observer.streams = (*self._observer.streams, stream.seen)

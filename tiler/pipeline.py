@@ -12,7 +12,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from tiler.batches import Batches, Found
 from tiler.config.loader import LoadedConfig
@@ -25,8 +28,10 @@ from tiler.memory import TENSORS, WAITING
 from tiler.observe.run import RunObserver
 from tiler.output.outputs import Outputs
 from tiler.stages import STAGES, Stages
-from tiler.track.reid import Looks, Sight
-from tiler.types import CLOCK_HZ, Detections, Mosaic, Packet, TileInput, Tracks
+from tiler.track.base import TrackBatch
+from tiler.track.reid import Looking, Looks
+from tiler.track.trails import Trails
+from tiler.types import CLOCK_HZ, Detections, Frame, Mosaic, Packet, TileInput
 from tiler.worker import Channel, Step, Worker
 
 if TYPE_CHECKING:
@@ -37,10 +42,18 @@ _JOIN_S = 5.0
 __all__ = ["STAGES", "Run", "Tick"]
 
 
+class New(NamedTuple):
+    """A stream that shows a new picture at a tick: which, and its number."""
+
+    stream: Stream
+    frame: Frame
+    number: int
+
+
 @dataclass(slots=True)
 class Tick:
-    """One tick on its way: filled in stage by stage. `streams`, `shown`, `numbers`, `tracks` and `tiles` go together,
-    one entry for each source that was in the run when it began."""
+    """One tick on its way: filled in stage by stage. `streams`, `shown`, `numbers` and `tiles` go together, one entry
+    for each source that was in the run when it began; `new` and `tracks`, one for each of those with a new picture."""
 
     index: int
     pts: int
@@ -52,8 +65,9 @@ class Tick:
     numbers: Sequence[int]
     found: Found | None = None
     detections: dict[int, Detections] = field(default_factory=dict)
-    tracks: list[Tracks | None] = field(default_factory=list)
-    looks: Looks | None = None
+    new: list[New] = field(default_factory=list)
+    tracks: TrackBatch | None = None
+    looks: Looking | None = None
     track_s: float = 0.0
     tiles: list[TileInput] = field(default_factory=list)
     mosaic: Mosaic | None = None
@@ -95,6 +109,7 @@ class Run:
             self._batches = Batches(
                 stages.preprocessor, stages.detector, stages.batch_ticks, lambda: observer.stage("preprocess")
             )
+        self._trails = Trails(self._config.overlay.trail_s, self._config.places)
         self._every = self._config.detector.every if isinstance(self._config.detector, DetectorConfig) else 1
         names = stages.detector.class_names if stages.detector is not None else ()
         with ExitStack() as opened:
@@ -213,21 +228,32 @@ class Run:
         return tick
 
     def _follow(self, tick: Tick) -> None:
-        found, reid = tick.detections, self._stages.reid
-        seen = []
-        for stream, shown in zip(tick.streams, tick.shown, strict=True):
-            if shown.frame is None or not shown.new:
-                tick.tracks.append(None)
-                continue
-            tracks = stream.track(found.get(shown.frame.stream), shown.frame.pts)
-            tick.tracks.append(tracks)
-            if reid is not None:
-                if stream.seen.reid is None:
-                    stream.seen.reid = reid.begin(stream.index)
-                wanted = stream.slots.wanted if stream.slots is not None else frozenset()
-                seen.append(Sight(shown.frame, tracks, shown.frame.stream in found, wanted))
+        tracker, reid, found = self._stages.tracker, self._stages.reid, tick.detections
+        assert tracker is not None
+        tick.new = [
+            New(stream, shown.frame, number)
+            for stream, shown, number in zip(tick.streams, tick.shown, tick.numbers, strict=True)
+            if shown.new and shown.frame is not None
+        ]
+        for stream, _, _ in tick.new:
+            if not stream.begun:
+                self._begin(stream)
+        places = [stream.index for stream, _, _ in tick.new]
+        frames = [frame for _, frame, _ in tick.new]
+        seen = [found.get(place) for place in places]
+        tick.tracks = tracker.update_all(places, [frame.pts for frame in frames], seen)
         if reid is not None:
-            tick.looks = reid.submit(seen)
+            wanted = [stream.slots.wanted if stream.slots is not None else () for stream, _, _ in tick.new]
+            tick.looks = reid.submit(frames, tick.tracks, [one is not None for one in seen], wanted)
+
+    def _begin(self, stream: Stream) -> None:
+        """Nothing is known of it yet, whatever was in its place before."""
+        stream.begun = True
+        for one in (self._stages.tracker, self._stages.reid, self._trails):
+            if one is not None:
+                one.begin(stream.index)
+        if self._stages.reid is not None:
+            stream.seen.reid = partial(self._stages.reid.duty, stream.index)
 
     def _recognise(self, tick: Tick) -> Tick:
         """Who they are by their looks, and which of the cast; then all that compose needs to know of each stream."""
@@ -241,20 +267,27 @@ class Run:
         return tick
 
     def _know(self, tick: Tick) -> None:
-        reid, looks = self._stages.reid, iter(tick.looks() if tick.looks is not None else ())
-        tick.looks = None
-        every = zip(tick.streams, tick.shown, tick.numbers, tick.tracks, strict=True)
-        for stream, shown, number, tracks in every:
-            if tracks is None or shown.frame is None:
-                continue
-            known = next(looks, None)
+        tracks, looks = tick.tracks, tick.looks() if tick.looks is not None else None
+        assert tracks is not None
+        tick.tracks = tick.looks = None
+        if any(stream.slots is not None for stream, _, _ in tick.new):
+            tracks = self._cast(tick.new, tracks, looks)
+        if self._stages.reid is not None and looks is not None:
+            tracks = self._stages.reid.recognise(tracks, looks)
+        every = zip(tick.new, tracks.pictures(), self._trails.add(tracks), strict=True)
+        for (stream, frame, number), own, trails in every:
+            stream.follow(own, trails)
+            self.outputs.put_tracks(frame, number, own)
+
+    def _cast(self, new: Sequence[New], tracks: TrackBatch, looks: Looks | None) -> TrackBatch:
+        """The same with the slots of those that have a cast."""
+        own = tracks.pictures()
+        appearance = looks.pictures(tracks) if looks is not None else [None] * len(own)
+        for k, (stream, frame, _) in enumerate(new):
             if stream.slots is not None:
-                tracks = stream.slots.update(tracks, known, width_px=shown.frame.picture_size[0])
-                stream.seen.cast(tracks, stream.slots.revised)
-            if reid is not None and known is not None:
-                tracks = reid.recognise(stream.index, tracks, known)
-            stream.follow(tracks)
-            self.outputs.put_tracks(shown.frame, number, tracks)
+                own[k] = stream.slots.update(own[k], appearance[k], width_px=frame.picture_size[0])
+                stream.seen.cast(own[k], stream.slots.revised)
+        return tracks._replace(slot=np.concatenate([one.slot for one in own]))
 
     def _compose(self, tick: Tick) -> Tick:
         with self._observer.stage("compose"):

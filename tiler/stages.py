@@ -184,9 +184,9 @@ class Entrance:
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """The running parts of one run, in the order of the flow; feeds and trackers of the sources that it begins with.
+    """The running parts of one run, in the order of the flow; feeds of the sources that it begins with.
 
-    With `detector: none` there are no `trackers`; `preprocessor`, `detector` and `reid` are None. With
+    With `detector: none` `preprocessor`, `detector`, `tracker` and `reid` are None. With
     `tracker: {reid: off}` the last is None, too. `processes` decode for the feeds, where the config asks for them.
     `queued` says that the stages before the encoder enqueue their work for a device to do, and seldom wait. Only then
     may the pictures of more than one tick go to the detector at once, of `batch_ticks`.
@@ -196,7 +196,7 @@ class Stages:
     feeds: tuple[Feed, ...]
     preprocessor: Preprocessor | None
     detector: Detector | None
-    trackers: tuple[Tracker, ...]
+    tracker: Tracker | None
     reid: ReId | None
     compositor: Compositor
     encoder: Encoder
@@ -241,10 +241,10 @@ def build(loaded: LoadedConfig, *, opener: Opener | None = None, warm: bool = Tr
         _log.warning("%s: for CUDA only; this run is on the CPU", ", ".join(unused))
     opened: list[Callable[[], None]] = []
     try:
-        preprocessor, detector, trackers = _build_analysis(loaded, threads, warm)
+        preprocessor, detector, tracker = _build_analysis(loaded, threads, warm)
         if detector is not None and preprocessor is not None:
             opened += [detector.close, preprocessor.close]
-        reid = _open_reid(config) if trackers else None
+        reid = _open_reid(config) if tracker is not None else None
         compositor = CpuCompositor(config, threads, detector.class_names if detector else ())
         opened.append(compositor.close)
         encoder = X264Encoder(config.mosaic, config.encoder, threads)
@@ -257,7 +257,7 @@ def build(loaded: LoadedConfig, *, opener: Opener | None = None, warm: bool = Tr
         raise
     choices = choose(loaded)
     return Stages(
-        entrance, tuple(feeds), preprocessor, detector, trackers, reid, compositor, encoder, choices, Copies()
+        entrance, tuple(feeds), preprocessor, detector, tracker, reid, compositor, encoder, choices, Copies()
     )
 
 
@@ -281,20 +281,20 @@ def open_feeds(
 
 
 def new_tracker(config: Config) -> Tracker:
-    """The tracker of one source, of a config with a detector: the host's, on every device."""
+    """The tracker of a config with a detector: the host's, on every device."""
     from tiler.track.bytetrack import ByteTracker
 
     assert isinstance(config.detector, DetectorConfig)
-    return ByteTracker(config.tracker, config.detector.score)
+    return ByteTracker(config.tracker, config.detector.score, config.places)
 
 
 def _build_analysis(
     loaded: LoadedConfig, threads: int, warm: bool
-) -> tuple[Preprocessor | None, Detector | None, tuple[Tracker, ...]]:
+) -> tuple[Preprocessor | None, Detector | None, Tracker | None]:
     """The stages that `detector: none` does without; their libraries are then not even imported."""
     config = loaded.config
     if not isinstance(config.detector, DetectorConfig):
-        return None, None, ()
+        return None, None, None
     from tiler.engines.registry import load_model
     from tiler.infer.cpu import OrtDetector
     from tiler.preprocess.cpu import CpuPreprocessor
@@ -309,7 +309,7 @@ def _build_analysis(
         min_score=min(config.tracker.low_score, config.detector.score),
     )
     preprocessor = CpuPreprocessor(model.input_size, model.input, streams, threads)
-    return preprocessor, detector, tuple(new_tracker(config) for _ in config.sources)
+    return preprocessor, detector, new_tracker(config)
 
 
 def _open_reid(config: Config) -> ReId | None:

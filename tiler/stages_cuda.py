@@ -74,12 +74,12 @@ def build_cuda(loaded: LoadedConfig, index: int, threads: int) -> Stages:
         pool.set_limit(size=plan.pool_bytes)
         choices = [_decode_choice(index, opener, feeds, len(processes))]
         preprocessor, detector, infer, batch_ticks = None, None, None, 1
-        trackers: tuple[Tracker, ...] = ()
+        tracker: Tracker | None = None
         reid = None
         if model is not None and isinstance(config.detector, DetectorConfig):
             preprocessor, detector, infer = _open_analysis(config, model, plan.batch_ticks, index, threads, copies)
             opened += [preprocessor.close, detector.close]
-            trackers = tuple(new_tracker(config) for _ in feeds)
+            tracker = new_tracker(config)
             batch_ticks = 1 if infer.device == "cpu" else plan.batch_ticks
             why = "one launch for all streams" + (f" and {batch_ticks} ticks" if batch_ticks > 1 else "")
             choices += [Choice("preprocess", f"cuda:{index}", "CUDA kernel", why), infer]
@@ -105,7 +105,7 @@ def build_cuda(loaded: LoadedConfig, index: int, threads: int) -> Stages:
             raise InputError(f"GPU memory: {error} ({share}); fewer or smaller sources need less") from error
         raise
     return Stages(
-        entrance, tuple(feeds), preprocessor, detector, trackers, reid, compositor, encoder, tuple(choices), copies,
+        entrance, tuple(feeds), preprocessor, detector, tracker, reid, compositor, encoder, tuple(choices), copies,
         tuple(processes), queued=True, batch_ticks=batch_ticks,
     )  # fmt: skip
 

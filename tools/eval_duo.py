@@ -26,7 +26,8 @@ from duo_scenes import Events, RecordedEmbedder, Scene, events, load, record, to
 
 from tiler.config.models import SlotsConfig, TrackerConfig
 from tiler.kernels.assign_cpu import best_pairs, box_iou
-from tiler.track.reid import Duty, ReId, Sight
+from tiler.track.base import TrackBatch
+from tiler.track.reid import Duty, ReId
 from tiler.track.slots import Slots
 from tiler.types import Frame, Tracks
 
@@ -67,16 +68,17 @@ def run(scene: Scene, reid: bool, slots: bool) -> tuple[list[Tracks], Duty]:
     luma, chroma = np.zeros((height, width), np.uint8), np.zeros((height // 2, width // 2), np.uint8)
     shown = []
     for tracks in scene.tracks:
-        now, looks = tracks, None
+        now, looks, appearance = TrackBatch.of((0,), (tracks,)), None, None
         if known is not None:
-            wanted = cast.wanted if cast is not None else frozenset()
-            (looks,) = known.look([Sight(Frame(0, tracks.pts, luma, chroma, chroma), tracks, True, wanted)])
+            wanted = cast.wanted if cast is not None else ()
+            looks = known.look([Frame(0, tracks.pts, luma, chroma, chroma)], now, [True], [wanted])
+            (appearance,) = looks.pictures(now)
         if cast is not None:
-            now = cast.update(now, looks, width_px=width)
+            now = now._replace(slot=cast.update(tracks, appearance, width_px=width).slot)
         if known is not None and looks is not None:
-            now = known.recognise(0, now, looks)
-        shown.append(now)
-    return shown, known.duties[0] if known is not None else Duty()
+            now = known.recognise(now, looks)
+        shown += now.pictures()
+    return shown, known.duty(0) if known is not None else Duty()
 
 
 def labels(scene: Scene, shown: Sequence[Tracks], slots: bool) -> list[dict[int, int]]:

@@ -36,8 +36,9 @@ from tiler.kernels.assign_cpu import best_pairs, box_iou
 from tiler.preprocess.cpu import CpuPreprocessor
 from tiler.samples import resolve
 from tiler.track.appearance import CpuEmbedder
+from tiler.track.base import TrackBatch
 from tiler.track.bytetrack import ByteTracker
-from tiler.track.reid import Duty, ReId, Sight
+from tiler.track.reid import Duty, ReId
 from tiler.types import Detections, Frame, Tracks
 
 Rows = npt.NDArray[np.float64]
@@ -136,7 +137,8 @@ def run(clip: Clip, found: list[Detections], reid: ReId | None) -> tuple[list[Tr
         start = time.perf_counter()
         tracks = tracker.update(detections, frame.pts)
         if reid is not None:
-            tracks = reid.recognise(0, tracks, reid.look([Sight(frame, tracks, True)])[0])
+            batch = TrackBatch.of((0,), (tracks,))
+            (tracks,) = reid.recognise(batch, reid.look((frame,), batch, (True,))).pictures()
         spent += time.perf_counter() - start
         shown.append(tracks)
     return shown, 1000 * spent / max(len(shown), 1)
@@ -192,7 +194,7 @@ def main(clips: tuple[str, ...], boxes: str) -> None:
                 reid = ReId(embedder, 1, TrackerConfig()) if mode == "auto" else None
                 shown, cost[name] = run(clip, found[name], reid)
                 tracks[name], tallies[name] = mot_text(shown), mistakes(clip, shown)
-                duties[name] = reid.duties[0] if reid is not None else Duty()
+                duties[name] = reid.duty(0) if reid is not None else Duty()
             scores = evaluate([clip.sequence for clip in named], tracks)
             for clip in named:
                 name = clip.sequence.name

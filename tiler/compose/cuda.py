@@ -32,9 +32,9 @@ from tiler.kernels.compose_table import (
     UNDER,
     Int64,
     Mode,
+    pack_launch,
     pack_picture,
     pack_placement,
-    pack_rows,
     pack_tiles,
     planes_of,
     reach,
@@ -75,8 +75,8 @@ class _Turn:
         self._tiles_at = _aligned(self._blocks * 4)
         self._rows_at = self._tiles_at + _aligned(tiles * TILE_WORDS * 8)
         size = self._rows_at + rest
-        self._host = np.frombuffer(cupy.cuda.alloc_pinned_memory(size), np.uint8, size)
-        self.host_address = self._host.ctypes.data
+        host = np.frombuffer(cupy.cuda.alloc_pinned_memory(size), np.uint8, size)
+        self._words, self._longs, self.host_address = host.view(np.int32), host.view(np.int64), host.ctypes.data
         self.device = cupy.empty(size, cupy.uint8)
         self.device_blocks = self.device[: self._tiles_at]
         self.device_tiles = self.device[self._tiles_at : self._rows_at]
@@ -87,15 +87,12 @@ class _Turn:
         heads_at = len(rows) * ROW_WORDS * 4
         lists_at = heads_at + plan.heads.nbytes
         size = lists_at + plan.lists.nbytes
-        if len(tiles) > self._most_tiles or self._rows_at + size > len(self._host):
-            self._reserve(max(len(tiles), self._most_tiles), max(2 * size, _FIRST_BYTES))
-        self._host[: plan.blocks.nbytes].view(np.uint32)[:] = plan.blocks
-        self._host[self._tiles_at :][: tiles.nbytes].view(np.int64).reshape(tiles.shape)[:] = tiles
-        rest = self._host[self._rows_at :]
-        pack_rows(rows, rest[:heads_at].view(np.int32).reshape(-1, ROW_WORDS))
-        rest[heads_at:lists_at].view(np.uint32).reshape(-1, 2)[:] = plan.heads
-        rest[lists_at:size].view(np.int32)[:] = plan.lists
-        self.used = self._rows_at + size
+        if len(tiles) > self._most_tiles or self._rows_at + size > self.device.nbytes:
+            self._reserve(max(len(tiles), self._most_tiles), _aligned(max(2 * size, _FIRST_BYTES)))
+        self.used = 4 * pack_launch(
+            self._words, self._longs, self._tiles_at // 8, self._rows_at // 4,
+            plan.blocks, tiles, rows, plan.heads, plan.lists,
+        )  # fmt: skip
         device = self.device_rows.data.ptr
         self.arguments = len(plan.blocks), plan.lead, plan.drawn, device + heads_at, device + lists_at, len(tiles)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tiler.types import State, Tracks
@@ -38,14 +39,14 @@ class StreamSeen:
         source: whose numbers these are.
         tile: what it showed last.
         tracks: people (or other things) followed now.
-        reid: how much was looked at whom; None without.
+        reid: says how much was looked at whom; None without.
     """
 
     def __init__(self, source: Source, feed: Feed) -> None:
         self.source = source
         self.tile = TileSeen()
         self.tracks = 0
-        self.reid: Reports | None = None
+        self.reid: Callable[[], Reports] | None = None
         self._feed: Feed | None = feed
         self._slots = dict.fromkeys(source.slots.names, 0) if source.slots else {}
         self._revised = 0
@@ -90,7 +91,7 @@ class StreamSeen:
             "removed": False,
         }
         if self.reid is not None:
-            row["reid"] = self.reid.report()
+            row["reid"] = self.reid().report()
         if self.source.slots:
             row |= {"slots": dict(self._slots), "slots_revised": self._revised}
         return row

@@ -44,10 +44,13 @@ docs/bench/tracking.md has what each is worth, and what was tried in vain.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from tiler.config.models import TrackerConfig
-from tiler.kernels.track_cpu import STATE_COLUMNS, TRACK_COLUMNS, update
+from tiler.kernels.track_cpu import CLOCK_COLUMNS, COUNT, NEVER, PTS, STATE_COLUMNS, TRACK_COLUMNS, update
+from tiler.track.base import TrackBatch, Tracker, grown
 from tiler.types import CLOCK_HZ, Detections, Tracks
 
 _LOW_IOU = 0.5
@@ -58,62 +61,72 @@ _FIND_SIMILARITY = 0.3
 _NOTHING = Detections.empty()
 
 
-class ByteTracker:
-    """The identities of one stream.
+class ByteTracker(Tracker):
+    """The identities of some streams.
 
-    Deterministic, and independent of the order of the detections. Not thread-safe; two
-    instances share nothing.
+    Deterministic, and independent of the order of the detections and of what other streams show. Not thread-safe.
 
     Args:
         config: gates and times.
         score: lowest score of a high detection (`detector.score`).
+        streams: how many there may be at once.
     """
 
-    def __init__(self, config: TrackerConfig, score: float) -> None:
+    def __init__(self, config: TrackerConfig, score: float, streams: int = 1) -> None:
         gate = config.match_iou
         gates = (gate, max(gate, _LOW_IOU), max(gate, _TENTATIVE_SIMILARITY), max(gate, _FIND_SIMILARITY))
         self._limits = np.array((min(config.low_score, score), score, config.new_score, *gates), np.float64)
         self._lost_ticks = round(config.lost_s * CLOCK_HZ)
         self._confirm = config.confirm
-        self._states = np.empty((0, STATE_COLUMNS))
-        self._tracks = np.empty((0, TRACK_COLUMNS), np.int64)
-        self._count = 0
-        self._last_id = 0
-        self._pts: int | None = None
-        self._detected = False
+        self._states = np.empty((streams, 0, STATE_COLUMNS))
+        self._tracks = np.empty((streams, 0, TRACK_COLUMNS), np.int64)
+        self._clocks = np.zeros((streams, CLOCK_COLUMNS), np.int64)
+        self._clocks[:, PTS] = NEVER
         self.update(None, 0)  # the first picture must not wait for a compiler
-        self._pts = None
+        self.begin(0)
 
-    def update(self, detections: Detections | None, pts: int) -> Tracks:
-        """Tracks at `pts` (1/90000 s, never decreasing).
+    def begin(self, stream: int) -> None:
+        """See `Tracker.begin`."""
+        self._clocks[stream] = 0
+        self._clocks[stream, PTS] = NEVER
 
-        None means that the detector did not run for this picture: what was seen when it
-        last ran is predicted. Boxes without area or with a value that is not a number
-        are ignored.
+    def update_all(
+        self, streams: Sequence[int], pts: Sequence[int], detections: Sequence[Detections | None]
+    ) -> TrackBatch:
+        """See `Tracker.update_all`.
+
+        Where the detector did not run, what was seen when it last ran is predicted. Boxes without area or with a value
+        that is not a number are ignored.
         """
-        before = pts if self._pts is None else self._pts
-        self._pts = max(pts, before)
-        seen = _NOTHING if detections is None else detections
-        room = self._count + len(seen.score)
-        if room > len(self._tracks):
-            # What is there comes first, and again in the rows to spare, where it does no harm.
-            self._states = np.resize(self._states, (2 * room, STATE_COLUMNS))
-            self._tracks = np.resize(self._tracks, (2 * room, TRACK_COLUMNS))
-        self._count, self._last_id, track_id, xyxy, score, class_id = update(
+        if not streams:
+            return TrackBatch.empty()
+        seen = [_NOTHING if one is None else one for one in detections]
+        counts = [-1 if one is None else len(one.score) for one in detections]
+        places, times = np.array(streams, np.int64), np.array(pts, np.int64)
+        self._make_room(int(self._clocks[:, COUNT].max()) + max(counts))
+        ends, most, track_id, xyxy, score, class_id = update(
+            places,
+            times,
+            np.array(counts, np.int64),
+            np.concatenate([one.xyxy for one in seen], dtype=np.float32),
+            np.concatenate([one.score for one in seen], dtype=np.float32),
+            np.concatenate([one.class_id for one in seen], dtype=np.int32),
             self._states,
             self._tracks,
-            self._count,
-            self._last_id,
-            pts,
-            (self._pts - before) / CLOCK_HZ,
-            self._lost_ticks,
-            detections is not None,
-            np.ascontiguousarray(seen.xyxy, np.float32),
-            np.ascontiguousarray(seen.score, np.float32),
-            np.ascontiguousarray(seen.class_id, np.int32),
+            self._clocks,
             self._limits,
-            1 if self._detected else self._confirm,
+            self._lost_ticks,
             self._confirm,
         )
-        self._detected |= detections is not None
-        return Tracks(pts, track_id, xyxy, score, class_id)
+        slot = np.full(len(track_id), -1, np.int32)
+        return TrackBatch(places, times, ends, most, track_id, xyxy, score, class_id, slot)
+
+    def update(self, detections: Detections | None, pts: int) -> Tracks:
+        """The tracks of the first stream, which has another picture."""
+        (tracks,) = self.update_all((0,), (pts,), (detections,)).pictures()
+        return tracks
+
+    def _make_room(self, room: int) -> None:
+        """For so many tracks of a stream."""
+        if room > self._tracks.shape[1]:
+            self._states, self._tracks = grown(self._states, 2 * room), grown(self._tracks, 2 * room)

@@ -1,4 +1,4 @@
-"""Identities: who the tracks of one stream are, by what they look like.
+"""Identities: who the tracks of a stream are, by what they look like.
 
 A tracker that knows motion only may exchange two people who meet, and takes somebody who comes back for somebody
 new. The ids it gives are therefore names that can be passed on: here is a permutation of them, so that no two
@@ -21,59 +21,62 @@ import numpy as np
 
 from tiler.kernels.identities_cpu import identify
 from tiler.kernels.people_cpu import COUNTS, NEW, NEW_COLUMNS, PEOPLE, PERSON_COLUMNS
-from tiler.track.meetings import Int64, Meetings, Scene
-from tiler.types import APPEARANCE, CLOCK_HZ, Appearance, Tracks
+from tiler.track.base import Int64, TrackBatch, grown
+from tiler.track.meetings import Meetings, Scene
+from tiler.types import APPEARANCE, CLOCK_HZ, Bool, Float32
 
 
 class Identities:
-    """Those of one stream. Deterministic; not thread-safe; two instances share nothing.
+    """Those of some streams. Deterministic; not thread-safe; no stream knows of another.
 
     Attributes:
-        counts: (COUNTS,) int64 of `kernels/people_cpu.py`: how many there are, were exchanged and have returned.
+        counts: (streams, COUNTS) int64 of `kernels/people_cpu.py`: people there are, exchanges, and who has returned.
 
     Args:
         memory_s: seconds for which somebody away is remembered; no shorter than the tracker remembers a lost track,
             and than a meeting does (`GHOST_S`).
+        streams: how many there may be at once.
     """
 
-    def __init__(self, memory_s: float) -> None:
+    def __init__(self, memory_s: float, streams: int = 1) -> None:
         self._memory = round(memory_s * CLOCK_HZ)
-        self._people, self._new = np.zeros((0, PERSON_COLUMNS), np.int64), np.zeros((0, NEW_COLUMNS), np.int64)
-        self._galleries, self._new_means = np.zeros((2, 0, APPEARANCE)), np.zeros((0, APPEARANCE))
-        self.counts = np.zeros(COUNTS, np.int64)
+        self._people = np.zeros((streams, 0, PERSON_COLUMNS), np.int64)
+        self._galleries = np.zeros((streams, 2, 0, APPEARANCE))
+        self._new, self._new_means = np.zeros((streams, 0, NEW_COLUMNS), np.int64), np.zeros((streams, 0, APPEARANCE))
+        self.counts = np.zeros((streams, COUNTS), np.int64)
+
+    def begin(self, stream: int) -> None:
+        """Another source's tracks come from now on: nobody is known."""
+        self.counts[stream] = 0
 
     @property
-    def new(self) -> tuple[Int64, int]:
-        """The tracks that still wait to be told from those who are away, in the first column; and how many they are."""
-        return self._new, int(self.counts[NEW])
+    def new(self) -> tuple[Int64, Int64]:
+        """The tracks of each stream that still wait to be told from those who are away, in the first column; and how
+        many they are."""
+        return self._new, self.counts[:, NEW].copy()
 
-    def update(self, tracks: Tracks, scene: Scene, meetings: Meetings, looks: Appearance) -> Tracks:
-        """The tracks of the next picture under the ids of who they are, and in their order.
+    def update(
+        self, tracks: TrackBatch, scene: Scene, meetings: Meetings, known: Bool, vectors: Float32
+    ) -> TrackBatch:
+        """The tracks of the next pictures under the ids of who they are, and in their order.
 
         Args:
             tracks: as the tracker gives them.
-            scene: what `meetings` says of this picture.
+            scene: what `meetings` says of these pictures.
             meetings: those whose people are known leave it.
-            looks: of those tracks, row by row.
+            known: (n,) bool, which tracks were looked at.
+            vectors: (as many, APPEARANCE) float32, what they look like.
         """
-        n, people, new = len(tracks), int(self.counts[PEOPLE]), int(self.counts[NEW])
-        if people + n > len(self._people) or new + n > len(self._new):
-            self._reserve(people + n, new + n)
-        meetings.reserve(n * (people + n + 1))
-        *columns, meetings.said_count = identify(
-            tracks.pts, tracks.track_id, tracks.xyxy, tracks.score, tracks.class_id, tracks.slot, looks.known,
-            looks.vectors, scene.phase, scene.deep, meetings.members, meetings.rows, meetings.said, meetings.says,
-            meetings.said_count, self._people, self._galleries, self._new, self._new_means, self.counts, self._memory,
+        people, new = (int(self.counts[:, column].max()) + tracks.most for column in (PEOPLE, NEW))
+        if people > self._people.shape[1]:
+            self._people = grown(self._people, 2 * people)
+            self._galleries = np.stack([grown(self._galleries[:, k], 2 * people) for k in range(2)], axis=1)
+        if new > self._new.shape[1]:
+            self._new, self._new_means = grown(self._new, 2 * new), grown(self._new_means, 2 * new)
+        meetings.reserve(tracks.most * (people + 1))
+        columns = identify(
+            tracks.streams, tracks.pts, tracks.ends, *tracks[4:], known, vectors, scene.phase, scene.deep,
+            meetings.members, meetings.rows, meetings.counts, meetings.said, meetings.says,
+            self._people, self._galleries, self._new, self._new_means, self.counts, self._memory,
         )  # fmt: skip
-        return Tracks(tracks.pts, *columns)
-
-    def _reserve(self, people: int, new: int) -> None:
-        """Room for so many people and newcomers."""
-        if people > len(self._people):
-            self._people = np.resize(self._people, (2 * people, PERSON_COLUMNS))
-            grown = np.zeros((2, 2 * people, APPEARANCE))
-            grown[:, : self._galleries.shape[1]] = self._galleries
-            self._galleries = grown
-        if new > len(self._new):
-            self._new = np.resize(self._new, (2 * new, NEW_COLUMNS))
-            self._new_means = np.resize(self._new_means, (2 * new, APPEARANCE))
+        return TrackBatch(*tracks[:4], *columns)

@@ -1,4 +1,4 @@
-"""Meetings: when the tracks of one stream may have been exchanged, and when somebody should look who is who.
+"""Meetings: when tracks of a stream may have been exchanged, and when somebody should look who is who.
 
 A state machine with hysteresis. Each track of a picture is in one phase:
 
@@ -21,11 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tiler.kernels import meetings_cpu
-from tiler.kernels.meetings_cpu import MEETING_COLUMNS, MEMBER_COLUMNS, SAID_COLUMNS, meet
-from tiler.types import CLOCK_HZ, Bool, Tracks
+from tiler.kernels.meetings_cpu import COUNTS, MEETING_COLUMNS, MEMBER_COLUMNS, MEMBERS, SAID, SAID_COLUMNS, meet
+from tiler.track.base import Int64, TrackBatch, grown
+from tiler.types import CLOCK_HZ, Bool
 
 Float64 = npt.NDArray[np.float64]
-Int64 = npt.NDArray[np.int64]
 
 TOUCH, APART = 0.15, 0.03
 """Part of the smaller box that two share: above the first they meet, below the second they have parted."""
@@ -52,7 +52,7 @@ _LIMITS = np.array((TOUCH, APART, DEEP, REACH, GHOST_S * CLOCK_HZ, PATIENCE_S * 
 
 
 class Scene(NamedTuple):
-    """One picture, track by track.
+    """Some pictures, track by track.
 
     Attributes:
         phase: (n,) int64, a `Phase`.
@@ -66,41 +66,44 @@ class Scene(NamedTuple):
 
 
 class Meetings:
-    """Those of one stream. Deterministic; two instances share nothing.
+    """Those of some streams. Deterministic; no stream knows of another.
 
-    Attributes:
-        rows: (capacity, MEETING_COLUMNS) int64, of `kernels/meetings_cpu.py`.
-        said, says, said_count: what crops have said of who is who in those that are deep; likewise.
+    Attributes: of `kernels/meetings_cpu.py`, in the first place each the stream
+        counts: (streams, COUNTS) int64.
+        members: (streams, capacity, MEMBER_COLUMNS) int64: who is in one, or was until it was settled.
+        rows: (streams, capacity, MEETING_COLUMNS) int64.
+        said, says: what crops have said of who is who in those that are deep.
     """
 
-    def __init__(self) -> None:
-        self._members, self._places = np.zeros((0, MEMBER_COLUMNS), np.int64), np.zeros((0, 4), np.float32)
-        self.rows = np.zeros((0, MEETING_COLUMNS), np.int64)
-        self._count = self._last_number = 0
-        self.said, self.says, self.said_count = np.zeros((0, SAID_COLUMNS), np.int64), np.zeros(0), 0
+    def __init__(self, streams: int = 1) -> None:
+        """
+        Args:
+            streams: how many there may be at once.
+        """
+        self.counts = np.zeros((streams, COUNTS), np.int64)
+        self.members = np.zeros((streams, 0, MEMBER_COLUMNS), np.int64)
+        self._places = np.zeros((streams, 0, 4), np.float32)
+        self.rows = np.zeros((streams, 0, MEETING_COLUMNS), np.int64)
+        self.said, self.says = np.zeros((streams, 0, SAID_COLUMNS), np.int64), np.zeros((streams, 0))
 
-    @property
-    def members(self) -> Int64:
-        """(n, MEMBER_COLUMNS) int64: who is in one, or was until it was settled."""
-        return self._members[: self._count]
+    def begin(self, stream: int) -> None:
+        """Another source's tracks come from now on."""
+        self.counts[stream] = 0
+        self.rows[stream] = 0
 
-    def update(self, tracks: Tracks) -> Scene:
-        """Take the tracks of the next picture; pts never decrease."""
-        room = self._count + len(tracks)
-        if room > len(self._members):
-            # What is there comes first, and again in the rows to spare, where it does no harm; to meetings it would.
-            self._members = np.resize(self._members, (2 * room, MEMBER_COLUMNS))
-            self._places = np.resize(self._places, (2 * room, 4))
-            more = np.zeros((2 * room - len(self.rows), MEETING_COLUMNS), np.int64)
-            self.rows = np.concatenate([self.rows, more])
-        self._count, self._last_number, self.said_count, phase, hidden, deep = meet(
-            self._members, self._places, self._count, self.rows, self._last_number,
-            self.said, self.says, self.said_count, tracks.pts, tracks.track_id, tracks.xyxy, tracks.class_id, _LIMITS,
-        )  # fmt: skip
-        return Scene(phase, hidden, deep)
+    def update(self, tracks: TrackBatch) -> Scene:
+        """Take the tracks of the next pictures; pts of a stream never decrease."""
+        room = int(self.counts[:, MEMBERS].max()) + tracks.most
+        if room > self.members.shape[1]:
+            self.members, self._places = grown(self.members, 2 * room), grown(self._places, 2 * room)
+            self.rows = grown(self.rows, 2 * room)
+        return Scene(*meet(
+            tracks.streams, tracks.pts, tracks.ends, tracks.track_id, tracks.xyxy, tracks.class_id,
+            self.members, self._places, self.rows, self.counts, self.said, self.says, _LIMITS,
+        ))  # fmt: skip
 
     def reserve(self, more: int) -> None:
         """Room for so much more that is said."""
-        if self.said_count + more > len(self.says):
-            room = 2 * (self.said_count + more)
-            self.said, self.says = np.resize(self.said, (room, SAID_COLUMNS)), np.resize(self.says, room)
+        room = int(self.counts[:, SAID].max()) + more
+        if room > self.says.shape[1]:
+            self.said, self.says = grown(self.said, 2 * room), grown(self.says, 2 * room)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tiler.errors import InputError
-from tiler.track.base import Tracker
+from tiler.track.bytetrack import ByteTracker
 from tiler.types import CLOCK_HZ, Detections, Tracks
 
 Float64 = npt.NDArray[np.float64]
@@ -61,7 +61,7 @@ def read_detections(path: Path) -> dict[int, Detections]:
 
 
 def follow(
-    detections: Mapping[int, Detections], fps: float, tracker: Tracker, last: int | None = None
+    detections: Mapping[int, Detections], fps: float, tracker: ByteTracker, last: int | None = None
 ) -> Iterator[tuple[int, Tracks]]:
     """The frame number from 1, and the tracks, of every frame: one without detections is an empty picture.
 

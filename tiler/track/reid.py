@@ -11,7 +11,7 @@ and then of everybody else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
@@ -19,13 +19,22 @@ from typing import NamedTuple
 import numpy as np
 
 from tiler.config.models import TrackerConfig
-from tiler.kernels.looks_cpu import boxes_of, spread
-from tiler.kernels.meetings_cpu import LOOKED_COLUMNS, choose
+from tiler.kernels.looks_cpu import spread
+from tiler.kernels.meetings_cpu import (
+    DUTY_COLUMNS,
+    LOOKED_COLUMNS,
+    PICTURES,
+    TAKEN,
+    TRACKS,
+    TRACKS_LOOKED,
+    WITH_CROPS,
+    choose,
+)
 from tiler.kernels.people_cpu import EXCHANGED, RETURNED
-from tiler.track.base import Embedder, Vectors
+from tiler.track.base import Embedder, TrackBatch, Vectors, grown
 from tiler.track.identities import Identities
-from tiler.track.meetings import GHOST_S, Int64, Meetings, Scene
-from tiler.types import APPEARANCE, CLOCK_HZ, Appearance, Bool, Frame, Tracks
+from tiler.track.meetings import GHOST_S, Meetings, Scene
+from tiler.types import APPEARANCE, CLOCK_HZ, Appearance, Bool, Float32, Frame
 
 _EVERY_S = (2.0, 0.8, 0.4, 0.06)
 _NEW_EVERY_S, _NEW_CROPS = 0.06, 3
@@ -42,12 +51,11 @@ _TICKS = [s * CLOCK_HZ for s in (_NEW_EVERY_S, _WANTED_EVERY_S, *_EVERY_S)]
 _RULES = np.array((_CLEAR, _EDGE, *_TICKS[:2], _NEW_CROPS, _WITH, *_TICKS[2:]))
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class Duty:
     """How much was looked at in one stream.
 
     Attributes:
-        counts: (COUNTS,) int64 of the stream's identities, which count for themselves.
         pictures: in which the detector ran.
         looked: of those, in how many a crop was taken.
         tracks: people in all those pictures, summed.
@@ -56,19 +64,12 @@ class Duty:
         returned: tracks that were given back the id of somebody who had been away.
     """
 
-    counts: Int64
     pictures: int = 0
     looked: int = 0
     tracks: int = 0
     crops: int = 0
-
-    @property
-    def exchanged(self) -> int:
-        return int(self.counts[EXCHANGED])
-
-    @property
-    def returned(self) -> int:
-        return int(self.counts[RETURNED])
+    exchanged: int = 0
+    returned: int = 0
 
     def report(self) -> dict[str, float | int]:
         """As the run's report shows it."""
@@ -81,24 +82,29 @@ class Duty:
         }
 
 
-Looks = Callable[[], list[Appearance]]
-"""Waits for the looks of the tracks of some pictures."""
-
-
-class Sight(NamedTuple):
-    """The next picture of a stream.
+class Looks(NamedTuple):
+    """What is known of the tracks of some pictures.
 
     Attributes:
-        frame: the picture.
-        tracks: as the tracker gives them.
-        detected: the detector ran for it: predicted boxes are not looked at.
-        wanted: tracks that somebody else wants to know the looks of.
+        scene: who meets whom.
+        known: (n,) bool, who was looked at.
+        vectors: (as many, APPEARANCE) float32, what they look like.
     """
 
-    frame: Frame
-    tracks: Tracks
-    detected: bool
-    wanted: Set[int] = frozenset()
+    scene: Scene
+    known: Bool
+    vectors: Float32
+
+    def pictures(self, tracks: TrackBatch) -> list[Appearance]:
+        """The looks of the tracks of each picture."""
+        vectors = np.zeros((len(self.known), APPEARANCE), np.float32)
+        spread(self.vectors, self.known, vectors)
+        ends = tracks.ends.tolist()
+        return [Appearance(vectors[a:b], self.known[a:b]) for a, b in zip([0, *ends], ends, strict=False)]
+
+
+Looking = Callable[[], Looks]
+"""Waits for the looks of the tracks of some pictures."""
 
 
 class ReId:
@@ -112,101 +118,77 @@ class ReId:
 
     def __init__(self, embedder: Embedder, streams: int, config: TrackerConfig) -> None:
         self._embedder = embedder
-        self._memory_s = max(config.memory_s, config.lost_s, GHOST_S)
-        self._streams = [_Stream(self._memory_s) for _ in range(streams)]
-        self._vectors = np.zeros((0, APPEARANCE), np.float32)
-        self._compile()
+        self._meetings = Meetings(streams)
+        self._identities = Identities(max(config.memory_s, config.lost_s, GHOST_S), streams)
+        self._looked = np.zeros((streams, 0, LOOKED_COLUMNS), np.int64)
+        self._duty = np.zeros((streams, DUTY_COLUMNS), np.int64)
+        nobody = TrackBatch.empty()
+        self.recognise(nobody, self.look((), nobody, ()))  # the first picture must not wait for a compiler
 
-    def _compile(self) -> None:
-        """Now, as the first picture must not wait for it."""
-        nobody = Tracks.empty()
-        stream = _Stream(self._memory_s)
-        known, _ = stream.ask(Sight(_NO_PICTURE, nobody, True))
-        stream.tell(nobody, Appearance(self._vectors, known))
-        spread(self._vectors, known, self._vectors, 0)
-        boxes_of(nobody.xyxy, known, 0)
+    def duty(self, stream: int) -> Duty:
+        """How much was looked at whom, so far."""
+        looked, found = self._duty[stream].tolist(), self._identities.counts[stream].tolist()
+        counted = looked[PICTURES], looked[WITH_CROPS], looked[TRACKS], looked[TAKEN]
+        return Duty(*counted, found[EXCHANGED], found[RETURNED])
 
-    @property
-    def duties(self) -> list[Duty]:
-        """Of each stream."""
-        return [stream.duty for stream in self._streams]
+    def begin(self, stream: int) -> None:
+        """Another source's pictures come from now on: nobody of the last one's is known."""
+        self._meetings.begin(stream)
+        self._identities.begin(stream)
+        self._duty[stream] = 0
 
-    def begin(self, stream: int) -> Duty:
-        """Another source's pictures come from now on: nobody of the last one's is known. How much is looked at whom."""
-        self._streams[stream] = _Stream(self._memory_s)
-        return self._streams[stream].duty
+    def submit(
+        self,
+        frames: Sequence[Frame],
+        tracks: TrackBatch,
+        detected: Sequence[bool],
+        wanted: Sequence[Iterable[int]] = (),
+    ) -> Looking:
+        """Begin to look at the tracks of the next pictures of some streams: one batch for all.
 
-    def submit(self, seen: Sequence[Sight]) -> Looks:
-        """Begin to look at these tracks: one batch for some streams.
+        Args:
+            frames: the pictures.
+            tracks: as the tracker gives them, of these pictures.
+            detected: the detector ran for the picture: predicted boxes are not looked at.
+            wanted: of each picture, tracks that somebody else wants to know the looks of; () for nobody.
 
         Returns:
-            What gives, row by row, what is known of the looks of the tracks; valid until the next. To be called once,
-            before `recognise` for any of them.
+            What waits for their looks. To be called once, before the next are submitted.
         """
-        asked = [self._streams[now.frame.stream].ask(now) for now in seen]
-        crops = [(now.frame, boxes_of(now.tracks.xyxy, own, n)) for now, (own, n) in zip(seen, asked, strict=True) if n]
-        vectors = self._embedder.submit(crops) if crops else None
-        return lambda: self._looks(asked, vectors)
+        scene = self._meetings.update(tracks)
+        room = int(self._duty[:, TRACKS_LOOKED].max()) + tracks.most
+        if room > self._looked.shape[1]:
+            self._looked = grown(self._looked, 2 * room)
+        asked = [list(own) for own in wanted] or [[]] * len(frames)
+        widths = [float(frame.picture_size[0]) if ran else 0.0 for frame, ran in zip(frames, detected, strict=True)]
+        counts, known, boxes = choose(
+            tracks.streams, tracks.pts, tracks.ends, tracks.track_id, tracks.xyxy, np.array(widths), *scene,
+            *self._identities.new, np.array([track for own in asked for track in own], np.int64),
+            np.array(list(accumulate(map(len, asked))), np.int64), self._looked, self._duty, _RULES,
+        )  # fmt: skip
+        vectors: Vectors | None = None
+        if len(boxes):
+            each = zip(frames, counts.tolist(), accumulate(counts.tolist()), strict=True)
+            vectors = self._embedder.submit([(frame, boxes[end - n : end]) for frame, n, end in each if n])
+        return lambda: Looks(scene, known, vectors() if vectors is not None else _NOBODY)
 
-    def look(self, seen: Sequence[Sight]) -> list[Appearance]:
+    def look(
+        self,
+        frames: Sequence[Frame],
+        tracks: TrackBatch,
+        detected: Sequence[bool],
+        wanted: Sequence[Iterable[int]] = (),
+    ) -> Looks:
         """What is known of the looks of these tracks: `submit` and what it gives."""
-        return self.submit(seen)()
+        return self.submit(frames, tracks, detected, wanted)()
 
-    def _looks(self, asked: list[tuple[Bool, int]], vectors: Vectors | None) -> list[Appearance]:
-        ends = list(accumulate(len(own) for own, _ in asked))
-        if ends and ends[-1] > len(self._vectors):
-            self._vectors = np.zeros((2 * ends[-1], APPEARANCE), np.float32)
-        if vectors is not None:
-            found, begin = vectors(), 0
-            for end, (own, n) in zip(ends, asked, strict=True):
-                spread(found[begin : begin + n], own, self._vectors, end - len(own))
-                begin += n
-        return [
-            Appearance(self._vectors[end - len(own) : end], own) for end, (own, _) in zip(ends, asked, strict=True)
-        ]
-
-    def recognise(self, stream: int, tracks: Tracks, looks: Appearance) -> Tracks:
+    def recognise(self, tracks: TrackBatch, looks: Looks) -> TrackBatch:
         """The tracks that were looked at under the ids of who they are, and in their order."""
-        return self._streams[stream].tell(tracks, looks)
+        return self._identities.update(tracks, looks.scene, self._meetings, looks.known, looks.vectors)
 
     def close(self) -> None:
         """Free what is on the device; may be called twice."""
         self._embedder.close()
 
 
-class _Stream:
-    """One stream: asks for crops, then is told what they look like."""
-
-    def __init__(self, memory_s: float) -> None:
-        self._meetings = Meetings()
-        self._identities = Identities(memory_s)
-        self.duty = Duty(self._identities.counts)
-        self._scene: Scene | None = None
-        self._looked, self._count = np.zeros((0, LOOKED_COLUMNS), np.int64), 0
-
-    def ask(self, now: Sight) -> tuple[Bool, int]:
-        """(n,) the tracks to look at, and how many those are."""
-        frame, tracks, detected, wanted = now
-        self._scene = scene = self._meetings.update(tracks)
-        if not detected:
-            return np.zeros(len(tracks), np.bool_), 0
-        if (room := self._count + len(tracks)) > len(self._looked):
-            self._looked = np.resize(self._looked, (2 * room, LOOKED_COLUMNS))
-        self._count, crops, chosen = choose(
-            self._looked, self._count, tracks.pts, tracks.track_id, tracks.xyxy, float(frame.picture_size[0]),
-            *scene, *self._identities.new, np.array(list(wanted), np.int64) if wanted else _NOBODY, _RULES,
-        )  # fmt: skip
-        self.duty.pictures += 1
-        self.duty.tracks += len(tracks)
-        self.duty.crops += crops
-        self.duty.looked += crops > 0
-        return chosen, crops
-
-    def tell(self, tracks: Tracks, looks: Appearance) -> Tracks:
-        """The tracks by the ids of who they are."""
-        assert self._scene is not None
-        return self._identities.update(tracks, self._scene, self._meetings, looks)
-
-
-_NOBODY = np.empty(0, np.int64)
-_NO_PICTURE = Frame(0, 0, *(np.zeros((1, 1), np.uint8),) * 3)
+_NOBODY: Float32 = np.empty((0, APPEARANCE), np.float32)
