@@ -1,10 +1,10 @@
-"""The trails, boxes and labels of one tile as rows of primitives: one compiled call a tile.
+"""The trails, boxes and labels of all tiles as rows of primitives: one compiled call a tick.
 
 A tile has few of each: calls are what would cost, not work. So all is plain loops over numbers, and
 what lasts (how rows look, where the tile is, its letters) comes in flat tables that the caller keeps.
 
-These calls keep the GIL. Each takes some 10 us; a thread that gives the GIL up for so short a time
-waits for all the others to get it back.
+The call keeps the GIL. It takes some 100 us; a thread that gives the GIL up for so short a time waits for all the
+others to get it back.
 """
 
 from __future__ import annotations
@@ -29,6 +29,14 @@ PLACE_COLUMNS = 13
 # a label's text may take; of trails: seconds, pieces a second, line width in px, alpha, and 0..1 of it.
 FROM, SCALE, TO, ROOM, TRAIL_S, PIECES_A_SECOND, TRAIL_PX, TRAIL_ALPHA, OPACITY = 0, 2, 4, 6, 7, 8, 9, 10, 11
 VIEW_COLUMNS = 12
+
+# Columns of a tile's `fonts`: where its `Lettering` begins and ends in the arrays of all of them: glyphs and advances,
+# begins, slots; and its longest.
+GLYPHS, BEGINS, SLOTS, LONGEST = 0, 2, 4, 6
+FONT_COLUMNS = 7
+
+# Columns of `parts`: where those rows of a tile end that lie under its picture, and all of them.
+UNDER_END, PART_END, PART_COLUMNS = range(3)
 
 # Rows of `looks`: of every letter, then for each colour of a track.
 LETTER_LOOK, TRACK_LOOKS = 0, 1
@@ -63,48 +71,90 @@ class Lettering(NamedTuple):
     longest: int
 
 
-def most_rows(tracks: int, points: int, letters: Lettering) -> int:
-    """Rows that `draw_tracks` writes at most."""
-    return points + tracks * (2 + _MOST_BESIDE_CLASS + letters.longest)
+def most_rows(tracks: int, points: int, longest: int) -> int:
+    """Rows that come with so many tracks and points of trails at most, with a Lettering of that `longest`."""
+    return points + tracks * (2 + _MOST_BESIDE_CLASS + longest)
 
 
 @njit(cache=True, error_model="numpy")
-def draw_tracks(
+def draw_tiles(
     rows: Int32,
     at: int,
+    parts: Int64,
     looks: Int32,
     place: Int64,
     view: Float64,
+    fonts: Int64,
+    glyphs: Int32,
+    advances: Float64,
+    begins: Int64,
+    slots: Int64,
+    furniture: Int32,
+    furniture_ends: Int64,
+    ends: Int64,
     history: Float32,
-    now_s: float,
+    now_s: Float64,
     track_id: Int32,
     xyxy: Float32,
     score: Float32,
     class_id: Int32,
     slot: Int32,
-    glyphs: Int32,
-    advances: Float64,
-    begins: Int64,
-    slots: Int64,
-    longest: int,
 ) -> int:
-    """Write the trails, then the boxes, then the labels of a tile.
+    """Write what lies under the picture of each tile; then its trails, boxes and labels; then its captions.
 
     Args:
-        rows: (n, COLUMNS) int32 with room for `most_rows` from `at` on; nothing checks that.
+        rows: (n, COLUMNS) int32 with room for `most_rows` of all tiles, and the furniture, from `at` on; nothing checks
+            that.
         at: where to begin.
-        looks: (TRACK_LOOKS + LOOKS_A_TRACK * colours, COLUMNS) int32: rows to be placed.
-        place: (PLACE_COLUMNS,) int64.
-        view: (VIEW_COLUMNS,) float64.
-        history: (m, 4) float32, as in `TileInput`.
-        now_s: time of the tracks, s.
-        track_id, xyxy, score, class_id, slot: as in `Tracks`.
-        glyphs, advances, begins, slots, longest: the `Lettering` for the labels: a tuple takes long to hand over.
+        parts: (tiles, PART_COLUMNS) int64, is written.
+        looks: (tiles, TRACK_LOOKS + LOOKS_A_TRACK * colours, COLUMNS) int32: rows to be placed.
+        place: (tiles, PLACE_COLUMNS) int64.
+        view: (tiles, VIEW_COLUMNS) float64.
+        fonts: (tiles, FONT_COLUMNS) int64.
+        glyphs, advances, begins, slots: of all letterings, one after the other.
+        furniture, furniture_ends: (k, COLUMNS) int32, what lies under the pictures and the captions; and (tiles, 2)
+            where they end: of each tile the first, then the second.
+        ends: (2, tiles) int64, where the tracks and the history of each tile end.
+        history: (m, 4) float32, as in `TileInput`, of all tiles.
+        now_s: (tiles,) float64, time of the tracks, s.
+        track_id, xyxy, score, class_id, slot: as in `Tracks`, of all tiles.
 
     Returns:
         The end of what is written.
     """
-    letters = Lettering(glyphs, advances, begins, slots, longest)
+    a = c = f = 0
+    for t in range(parts.shape[0]):
+        at, f = _copy(rows, at, furniture, f, furniture_ends[t, 0]), furniture_ends[t, 0]
+        parts[t, UNDER_END] = at
+        b, d = ends[0, t], ends[1, t]
+        if b > a or d > c:
+            font = fonts[t]
+            letters = Lettering(
+                glyphs[font[GLYPHS] : font[GLYPHS + 1]], advances[font[GLYPHS] : font[GLYPHS + 1]],
+                begins[font[BEGINS] : font[BEGINS + 1]], slots[font[SLOTS] : font[SLOTS + 1]], font[LONGEST],
+            )  # fmt: skip
+            at = _tracks(
+                rows, at, looks[t], place[t], view[t], history[c:d], now_s[t], track_id[a:b], xyxy[a:b], score[a:b],
+                class_id[a:b], slot[a:b], letters,
+            )  # fmt: skip
+        a, c = b, d
+        at, f = _copy(rows, at, furniture, f, furniture_ends[t, 1]), furniture_ends[t, 1]
+        parts[t, PART_END] = at
+    return at
+
+
+@_inner
+def _copy(rows, at, furniture, begin, end):  # type: ignore[no-untyped-def]
+    for k in range(begin, end):
+        for column in range(COLUMNS):
+            rows[at, column] = furniture[k, column]
+        at += 1
+    return at
+
+
+@_inner
+def _tracks(rows, at, looks, place, view, history, now_s, track_id, xyxy, score, class_id, slot, letters):  # type: ignore[no-untyped-def]
+    """The trails, then the boxes, then the labels of a tile."""
     colour = np.empty(len(track_id), np.int64)
     for i in range(len(track_id)):
         colour[i] = slot[i] if slot[i] >= 0 else track_id[i]

@@ -20,7 +20,7 @@ from tiler.compose.cpu import CpuCompositor
 from tiler.config.models import Config, MosaicConfig, Source
 from tiler.engines.registry import load_model
 from tiler.kernels.compose_cpu import compose_rows
-from tiler.kernels.overlay_cpu import draw_tracks
+from tiler.kernels.overlay_cpu import draw_tiles
 from tiler.kernels.preprocess_cpu import preprocess_rows
 from tiler.kernels.trails_cpu import add_points
 from tiler.preprocess.cpu import CpuPreprocessor
@@ -38,7 +38,7 @@ with CpuCompositor(config, 2, ("person",)) as compositor, \\
         CpuPreprocessor((640, 640), load_model("person-nano", Path()).input, 2, 2) as preprocessor:
     compositor.compose(0, [tile, tile], "12:00:00")
     preprocessor.prepare([frame, frame])
-for function in (compose_rows, draw_tracks, preprocess_rows, add_points):
+for function in (compose_rows, draw_tiles, preprocess_rows, add_points):
     assert function.stats.cache_hits and not function.stats.cache_misses, function
 """
 

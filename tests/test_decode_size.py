@@ -216,7 +216,7 @@ def test_a_tile_shows_the_same_whatever_the_decoder_scaled(
     assert before.geometry is not None
     assert after.geometry is not None
     assert after.geometry.box == before.geometry.box
-    np.testing.assert_array_equal(after.bars, before.bars)
+    np.testing.assert_array_equal(after.canvas.under, before.canvas.under)
     for ours, theirs in zip(composed(config, small), composed(config, large), strict=True):
         assert np.abs(ours - theirs).max() <= 3
 

@@ -67,7 +67,7 @@ def build(settings: Config, what: TileInput, index: int = 0) -> tuple[np.ndarray
 
 def tile_rows(builder: OverlayBuilder, i: int, tile: PlacedTile, view: View | None, what: TileInput) -> np.ndarray:
     rows = Rows()
-    builder.draw_tile(builder.canvas(i, tile, view), what, rows)
+    builder.draw_tiles([builder.canvas(i, tile, view)], [what] * (tile.source + 1), rows)
     return rows.written
 
 
@@ -345,10 +345,11 @@ def test_rows_are_those_of_the_reference(seed: int) -> None:
     overlay |= {"trail_s": float(rng.choice([0.1, 0.7, 2.0, 12.3]))}
     overlay |= {"line_px": int(rng.choice([0, 0, 1, 7])), "text_px": int(rng.choice([0, 0, 0, 9, 33]))}
     width, height = ((1920, 1080), (640, 360), (200, 600), (3840, 2160))[seed % 4]
-    tiles = [{"source": "a", "opacity": 0.37}, {"source": "a", "rect": [-70, -50, width // 2, height // 2]}]
-    tiles += [{"source": "a", "fit": fit, "crop": [0.1, 0.25, 0.7, 0.5]} for fit in ("contain", "cover", "stretch")]
+    tiles = [{"source": "a0", "opacity": 0.37}, {"source": "a1", "rect": [-70, -50, width // 2, height // 2]}]
+    tiles += [{"source": f"a{2 + i}", "fit": fit, "crop": [0.1, 0.25, 0.7, 0.5]}
+              for i, fit in enumerate(("contain", "cover", "stretch"))]  # fmt: skip
     settings = Config.model_validate(
-        {"sources": [{"id": "a", "uri": "a.mp4"}], "tiles": tiles, "overlay": overlay,
+        {"sources": [{"id": f"a{i}", "uri": "a.mp4"} for i in range(5)], "tiles": tiles, "overlay": overlay,
          "mosaic": {"width": width, "height": height, "gap_px": 2}}
     )  # fmt: skip
     placed = place_tiles(settings)
@@ -356,16 +357,25 @@ def test_rows_are_those_of_the_reference(seed: int) -> None:
     atlas = Atlas(20)
     builder, reference = OverlayBuilder(settings, names, atlas), ReferenceOverlay(settings, placed, names, atlas)
     rows, expected = Rows(), []
-    for i in rng.permutation(len(placed)).tolist() * 2:
-        size = tuple(rng.integers(2, 2000, 2).tolist())
-        tracks = random_tracks(rng, size, int(rng.choice([0, 1, 5, 40])), int(rng.integers(0, 2**33)))
-        state = State(int(rng.choice([*State, *[State.LIVE] * 5])))
-        what = TileInput(frame(), tracks, state, float(rng.uniform(0, 99)), random_history(rng, tracks))
-        view = fit_picture(placed[i], size)
-        begin = rows.count
-        builder.draw_tile(builder.canvas(i, placed[i], view), what, rows)
-        expected.append(reference.tile_rows(placed[i], view, what))
-        np.testing.assert_array_equal(rows.written[begin:], expected[-1], f"tile {i}")
+    for _ in range(4):
+        canvases, sources = [], [shown()] * len(placed)
+        begin, ends = rows.count, []
+        for i in rng.permutation(len(placed))[: rng.integers(1, len(placed) + 1)].tolist():
+            size = tuple(rng.integers(2, 2000, 2).tolist())
+            tracks = random_tracks(rng, size, int(rng.choice([0, 1, 5, 40])), int(rng.integers(0, 2**33)))
+            state = State(int(rng.choice([*State, *[State.LIVE] * 5])))
+            what = TileInput(frame(), tracks, state, float(rng.uniform(0, 99)), random_history(rng, tracks))
+            view = fit_picture(placed[i], size)
+            under = rng.integers(0, 9, (rng.integers(0, 3), COLUMNS), np.int32)
+            canvases.append(builder.canvas(i, placed[i], view, under))
+            sources[placed[i].source] = what
+            expected += [under, reference.tile_rows(placed[i], view, what)]
+            ends.append([begin + len(under), begin := begin + len(under) + len(expected[-1])])
+        assert builder.draw_tiles(canvases, sources, rows).tolist() == ends
+        if rng.random() < 0.5:   # the same pictures once more: what lasts is kept
+            assert (builder.draw_tiles(canvases, sources, rows) - ends == rows.count - begin).all()
+            expected += expected[-2 * len(canvases) :]
+        np.testing.assert_array_equal(rows.written, np.concatenate(expected))
     np.testing.assert_array_equal(rows.written, np.concatenate(expected))   # what came later left it alone
 
 

@@ -28,6 +28,7 @@ from tiler.kernels.compose_cpu import (
     compose_rows,
     pack_picture,
 )
+from tiler.kernels.overlay_cpu import PART_END, UNDER_END
 from tiler.kernels.primitives import (
     CLIP_X0,
     CLIP_X1,
@@ -113,10 +114,13 @@ class CpuCompositor(Closing):
         rows.add(self._restore(turn))
         table[:, PLANES] = 0
         table[0, OVER] = table[0, END] = rows.count
-        for row, table_at, drawn in zip(table[1:], self._axes_at, self._scene.draw(sources, rows), strict=False):
-            if drawn.frame is not None and drawn.geometry is not None:
-                pack_picture(row, drawn.frame, drawn.geometry, table_at, drawn.opacity)
-            row[UNDER], row[OVER], row[END] = drawn.under, drawn.over, drawn.end
+        frames, parts = self._scene.draw(sources, rows)
+        table[1:-1, OVER], table[1:-1, END] = parts[:, UNDER_END], parts[:, PART_END]
+        table[1:-1, UNDER] = table[:-2, END]
+        for i, frame in enumerate(frames):
+            geometry = self._scene.placements[i].geometry
+            if frame is not None and geometry is not None:
+                pack_picture(table[1 + i], frame, geometry, self._axes_at[i], self._scene.opacities[i])
         table[-1, UNDER] = table[-1, OVER] = rows.count
         self._scene.overlay.draw_mosaic(clock, rows)
         table[-1, END] = rows.count

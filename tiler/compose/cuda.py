@@ -24,6 +24,7 @@ from tiler.kernels.compose_table import (
     BESIDE_ATLAS,
     COLOUR,
     END,
+    OVER,
     PLANES,
     REACH,
     ROW_WORDS,
@@ -40,6 +41,7 @@ from tiler.kernels.compose_table import (
     reach,
     scale_mode,
 )
+from tiler.kernels.overlay_cpu import PART_END, UNDER_END
 from tiler.kernels.plane_cuda import PerPicture
 from tiler.memory import MOSAICS
 from tiler.observe.copies import Copies
@@ -167,13 +169,14 @@ class CudaCompositor(Closing):
             self._rows.clear()
             drawn = self._scene.draw(sources, self._rows)
             self._scene.overlay.draw_mosaic(clock, self._rows)
-            self._wait_for(drawn)
+            frames = [frame for frame in drawn.frames if frame is not None]
+            enqueue_cuda.wait(self._stream, (frame.ready for frame in frames))
             self._fill(turn, drawn)
             self._upload_glyphs()
             self._upload(turn)
             self._launch(turn)
             enqueue_cuda.record(turn.ready, self._stream)
-        turn.frames = [tile.frame for tile in drawn if tile.frame is not None]
+        turn.frames = frames
         return Mosaic(tick, turn.planes, shown_pts(sources), turn.nv12, turn.ready)
 
     def close(self) -> None:
@@ -188,19 +191,16 @@ class CudaCompositor(Closing):
             if turn.frames and enqueue_cuda.passed(turn.ready):
                 turn.frames = []
 
-    def _wait_for(self, drawn: Sequence[Drawn]) -> None:
-        """The stream reads no picture before it is written."""
-        enqueue_cuda.wait(self._stream, (tile.frame.ready for tile in drawn if tile.frame is not None))
-
-    def _fill(self, turn: _Turn, drawn: Sequence[Drawn]) -> None:
+    def _fill(self, turn: _Turn, drawn: Drawn) -> None:
         """Write this tick's tiles, primitives and plan to pinned memory."""
-        table = self._table
+        table, parts = self._table, drawn.parts
         table[:, PLANES] = 0
-        for row, tile, mode in zip(table, drawn, self._modes, strict=False):
-            if tile.frame is not None:
-                pack_picture(row, self._planes_of(tile.frame), mode)
-        table[:-1, UNDER : END + 1] = [(tile.under, tile.over, tile.end) for tile in drawn]
-        table[-1, UNDER : END + 1] = drawn[-1].end, drawn[-1].end, self._rows.count
+        for row, frame, mode in zip(table, drawn.frames, self._modes, strict=False):
+            if frame is not None:
+                pack_picture(row, self._planes_of(frame), mode)
+        table[:-1, OVER], table[:-1, END] = parts[:, UNDER_END], parts[:, PART_END]
+        table[1:, UNDER] = parts[:, PART_END]
+        table[-1, OVER], table[-1, END] = table[-1, UNDER], self._rows.count
         self._pack(turn)
 
     def _pack(self, turn: _Turn) -> None:

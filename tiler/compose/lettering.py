@@ -11,7 +11,7 @@ from tiler.kernels.overlay_cpu import ALWAYS, Lettering
 
 
 def lettering(atlas: Atlas, class_names: Sequence[str], height_px: int, slot_names: Sequence[str] = ()) -> Lettering:
-    """What `draw_tracks` writes labels of this height with; classes without a name are `class 7`."""
+    """What `draw_tiles` writes labels of this height with; classes without a name are `class 7`."""
     characters = list(atlas.characters(ALWAYS, height_px))
     begins = [len(characters)]
     for name in (*class_names, "class "):

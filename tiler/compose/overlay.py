@@ -1,14 +1,17 @@
 """What is drawn over the pictures at a tick, as rows of primitives (`tiler.kernels.primitives`).
 
-Pure: the same inputs give the same rows. What tracks bring is written by one compiled call a tile;
+Pure: the same inputs give the same rows. What tracks bring is written by one compiled call a tick;
 what stays the same from tick to tick (captions, slates, the letters of labels) is kept.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import accumulate
+from operator import is_
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,27 +25,35 @@ from tiler.compose.slate import draw_badge, draw_caption, draw_clock, draw_slate
 from tiler.config.models import Config
 from tiler.kernels.overlay_cpu import (
     BASELINE_PX,
+    BEGINS,
     BOXES,
+    FONT_COLUMNS,
     FROM,
+    GLYPHS,
     LABELS,
+    LONGEST,
     OPACITY,
     PAD_PX,
+    PART_COLUMNS,
+    PART_END,
     PICTURE,
     PIECES_A_SECOND,
     PLACE_COLUMNS,
     PLATE_PX,
     ROOM,
     SCALE,
+    SLOTS,
     TO,
     TRAIL_ALPHA,
     TRAIL_PX,
     TRAIL_S,
+    UNDER_END,
     VIEW_COLUMNS,
     VISIBLE,
     Float64,
     Int64,
     Lettering,
-    draw_tracks,
+    draw_tiles,
     most_rows,
 )
 from tiler.kernels.primitives import Kind
@@ -53,7 +64,7 @@ TRAIL_PARTS = 16
 
 _KEPT = 8192
 _SLATES = (State.WAITING, State.NO_SIGNAL)
-_NO_TRAILS: Float32 = np.empty((0, 4), np.float32)
+_NOBODY, _NO_TRAILS = Tracks.empty(), np.empty((0, 4), np.float32)
 
 
 class Canvas(NamedTuple):
@@ -63,8 +74,9 @@ class Canvas(NamedTuple):
         number, tile: which tile.
         text: height of its text, px.
         visible: the tile within the mosaic.
-        picture: its picture within that; None without a picture.
-        looks, place, view: as `draw_tracks` takes them.
+        picture: its picture within that; None without a picture, or where nothing of it is visible.
+        looks, place, view: as `draw_tiles` takes them, of this tile.
+        under: rows that lie under the picture.
     """
 
     number: int
@@ -75,6 +87,29 @@ class Canvas(NamedTuple):
     looks: Int32
     place: Int64
     view: Float64
+    under: Int32
+
+
+class _Lasting(NamedTuple):
+    """What `draw_tiles` takes of some canvases.
+
+    Attributes:
+        canvases: those.
+        tables: looks, place, view and fonts of each; and glyphs, advances, begins and slots of all letterings.
+        longest: of all letterings.
+    """
+
+    canvases: Sequence[Canvas]
+    tables: tuple[Any, ...]
+    longest: int
+
+
+class _Furniture(NamedTuple):
+    """What lies under the picture of each tile, and its captions: one after the other, and where they end."""
+
+    pieces: Sequence[Int32]
+    rows: Int32
+    ends: Int64
 
 
 class OverlayBuilder:
@@ -100,28 +135,33 @@ class OverlayBuilder:
         self._clock_px = overlay.text_px or text_height(config.mosaic.width, config.mosaic.height)
         self.atlas = atlas or Atlas(self._clock_px, Path(overlay.font) if overlay.font else None)
         self._stills: dict[tuple[int, Rectangle | None, State, str], Int32] = {}
+        self._captions: dict[int, tuple[Canvas, State, float, Int32]] = {}   # of each tile what it shows, and its rows
         self._slot_names = [tuple(source.slots.names) if source.slots else () for source in config.sources]
         self._letters: dict[tuple[int, tuple[str, ...]], Lettering] = {}
+        self._lasting = _Lasting((), (), 0)
+        self._furniture = _Furniture((), no_rows(), np.zeros((0, 2), np.int64))
         self._clock = "", no_rows()
         self._marks_tracks = overlay.boxes or overlay.labels or overlay.trails
         if class_names:   # no tick is to pay for first use
             canvas = self.canvas(-1, PlacedTile(0, *self._mosaic), View(self._mosaic, self._mosaic))
-            self._draw_tracks(canvas, Tracks.empty(), _NO_TRAILS, Rows())
+            self._draw([canvas], [_NOBODY], [_NO_TRAILS], self._furnish([no_rows(), no_rows()]), Rows())
 
-    def canvas(self, number: int, tile: PlacedTile, view: View | None) -> Canvas:
+    def canvas(self, number: int, tile: PlacedTile, view: View | None, under: Int32 | None = None) -> Canvas:
         """What lasts while a tile shows pictures through this view; no view: no picture.
 
         Args:
             number: tells the tile from others.
             tile: that tile.
             view: where its picture is.
+            under: rows that lie under it.
         """
-        overlay = self._overlay
+        overlay, under = self._overlay, no_rows() if under is None else under
         text = overlay.text_px or max(text_height(tile.w, tile.h), round(self._mosaic[3] / 120))
         visible = _intersection(self._mosaic, (tile.x, tile.y, tile.w, tile.h))
         place, table = np.zeros(PLACE_COLUMNS, np.int64), np.zeros(VIEW_COLUMNS)
-        if view is None:
-            return Canvas(number, tile, text, visible, None, no_rows(), place, table)
+        if view is None or visible[0] >= visible[2] or visible[1] >= visible[3]:
+            looks = _looks(0, visible, visible)
+            return Canvas(number, tile, text, visible, None, looks, place, table, under)
         picture = _intersection(visible, view.dst)
         line, pad = overlay.line_px or max(2, round(text / 7)), plate_padding(text)
         place[VISIBLE : VISIBLE + 4], place[PICTURE : PICTURE + 4] = visible, picture
@@ -132,28 +172,35 @@ class OverlayBuilder:
         table[TRAIL_S], table[PIECES_A_SECOND] = overlay.trail_s, TRAIL_PARTS / overlay.trail_s
         table[TRAIL_PX], table[TRAIL_ALPHA], table[OPACITY] = line, 235, tile.opacity
         looks = blend(_looks(line, visible, picture), tile.opacity)
-        return Canvas(number, tile, text, visible, picture, looks, place, table)
+        return Canvas(number, tile, text, visible, picture, looks, place, table, under)
 
-    def draw_tile(self, canvas: Canvas, shown: TileInput, rows: Rows) -> None:
-        """Add the overlay of one tile, clipped to it, in drawing order.
+    def draw_tiles(self, canvases: Sequence[Canvas], sources: Sequence[TileInput], rows: Rows) -> Int64:
+        """Add what lies under the pictures of tiles, and their overlays, clipped to them, in drawing order.
 
         Args:
-            canvas: of the tile and its picture.
-            shown: what its source shows.
+            canvases: of the tiles and their pictures.
+            sources: what the sources show, by their index.
             rows: where to add it.
+
+        Returns:
+            (tiles, PART_COLUMNS) int64: where its parts end, see `kernels/overlay_cpu.py`.
         """
-        x0, y0, x1, y1 = canvas.visible
-        if x0 >= x1 or y0 >= y1:
-            return
-        if canvas.picture is None or shown.state in _SLATES:
-            state = State.NO_SIGNAL if shown.state is State.NO_SIGNAL else State.WAITING
-            rows.add(self._still(canvas, None, state, ""))
-            return
-        history = shown.history if self._overlay.trails else _NO_TRAILS
-        if self._marks_tracks and (len(shown.tracks) or len(history)):
-            self._draw_tracks(canvas, shown.tracks, history, rows)
-        fps = f"{shown.fps:.1f} fps" if self._overlay.fps and shown.state is State.LIVE else ""
-        rows.add(self._still(canvas, canvas.picture, shown.state, fps))
+        tracks, history, pieces = [], [], []
+        trails, marks = self._overlay.trails, self._marks_tracks
+        for canvas in canvases:
+            shown = sources[canvas.tile.source]
+            marked = marks and canvas.picture is not None and shown.state not in _SLATES
+            tracks.append(shown.tracks if marked else _NOBODY)
+            history.append(shown.history if marked and trails else _NO_TRAILS)
+            pieces += (canvas.under, self._caption(canvas, shown))
+        furniture = self._furnish(pieces)
+        if self._class_names or any(map(len, tracks)) or any(map(len, history)):
+            return self._draw(canvases, tracks, history, furniture, rows)
+        parts = np.empty((len(canvases), PART_COLUMNS), np.int64)   # nobody is there, nor will be: without a compiler
+        parts[:, UNDER_END] = rows.count + furniture.ends[:, 0]
+        parts[:, PART_END] = rows.count + furniture.ends[:, 1]
+        rows.add(furniture.rows)
+        return parts
 
     def draw_mosaic(self, clock: str, rows: Rows) -> None:
         """Add the overlay of the whole mosaic, to draw last: the wall clock."""
@@ -165,17 +212,73 @@ class OverlayBuilder:
             self._clock = clock, pen.rows(self._mosaic)
         rows.add(self._clock[1])
 
-    def _draw_tracks(self, canvas: Canvas, tracks: Tracks, history: Float32, rows: Rows) -> None:
-        """Trails, boxes and labels."""
+    def _draw(
+        self,
+        canvases: Sequence[Canvas],
+        tracks: Sequence[Tracks],
+        history: Sequence[Float32],
+        furniture: _Furniture,
+        rows: Rows,
+    ) -> Int64:
+        lasting, parts = self._last(canvases), np.empty((len(canvases), PART_COLUMNS), np.int64)
+        columns = zip(*((one.track_id, one.xyxy, one.score, one.class_id, one.slot) for one in tracks), strict=True)
+        ends = np.array([[*accumulate(map(len, tracks))], [*accumulate(map(len, history))]], np.int64)
+        rows.make_room(most_rows(int(ends[0, -1]), int(ends[1, -1]), lasting.longest) + len(furniture.rows))
+        rows.count = draw_tiles(
+            rows.array, rows.count, parts, *lasting.tables, furniture.rows, furniture.ends, ends,
+            np.concatenate(history), np.array([one.pts / CLOCK_HZ for one in tracks]), *map(np.concatenate, columns),
+        )  # fmt: skip
+        return parts
+
+    def _last(self, canvases: Sequence[Canvas]) -> _Lasting:
+        """What lasts as long as these do."""
+        if not _same(canvases, self._lasting.canvases):
+            letters = [self._letters_of(canvas) for canvas in canvases]
+            each = list({id(one): one for one in letters}.values())
+            fonts, ends = {}, np.zeros(3, np.int64)
+            for one in each:
+                sizes = np.array([len(one.glyphs), len(one.begins), len(one.slots)])
+                begin, ends = ends, ends + sizes
+                font = fonts[id(one)] = np.zeros(FONT_COLUMNS, np.int64)
+                font[[GLYPHS, BEGINS, SLOTS]], font[[GLYPHS + 1, BEGINS + 1, SLOTS + 1]] = begin, ends
+                font[LONGEST] = one.longest
+            tables = (
+                np.stack([canvas.looks for canvas in canvases]), np.stack([canvas.place for canvas in canvases]),
+                np.stack([canvas.view for canvas in canvases]), np.stack([fonts[id(one)] for one in letters]),
+                *(np.concatenate([one[k] for one in each]) for k in range(4)),
+            )  # fmt: skip
+            self._lasting = _Lasting(tuple(canvases), tables, max(one.longest for one in each))
+        return self._lasting
+
+    def _letters_of(self, canvas: Canvas) -> Lettering:
         key = canvas.text, self._slot_names[canvas.tile.source]
         letters = self._letters.get(key)
         if letters is None:
             letters = self._letters[key] = lettering(self.atlas, self._class_names, *key)
-        rows.make_room(most_rows(len(tracks), len(history), letters))
-        rows.count = draw_tracks(
-            rows.array, rows.count, canvas.looks, canvas.place, canvas.view, history, tracks.pts / CLOCK_HZ,
-            tracks.track_id, tracks.xyxy, tracks.score, tracks.class_id, tracks.slot, *letters,
-        )  # fmt: skip
+        return letters
+
+    def _furnish(self, pieces: Sequence[Int32]) -> _Furniture:
+        """These one after the other: mostly they are those of the last tick."""
+        if not _same(pieces, self._furniture.pieces):
+            ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64).reshape(-1, 2)
+            self._furniture = _Furniture(tuple(pieces), np.concatenate(pieces), ends)
+        return self._furniture
+
+    def _caption(self, canvas: Canvas, shown: TileInput) -> Int32:
+        """What is written on a tile, or the slate that it shows."""
+        last = self._captions.get(canvas.number)
+        if last is not None and last[0] is canvas and last[1] is shown.state and last[2] == shown.fps:
+            return last[3]
+        if canvas.visible[0] >= canvas.visible[2] or canvas.visible[1] >= canvas.visible[3]:
+            rows = no_rows()
+        elif canvas.picture is None or shown.state in _SLATES:
+            state = State.NO_SIGNAL if shown.state is State.NO_SIGNAL else State.WAITING
+            rows = self._still(canvas, None, state, "")
+        else:
+            fps = f"{shown.fps:.1f} fps" if self._overlay.fps and shown.state is State.LIVE else ""
+            rows = self._still(canvas, canvas.picture, shown.state, fps)
+        self._captions[canvas.number] = canvas, shown.state, shown.fps, rows
+        return rows
 
     def _still(self, canvas: Canvas, picture: Rectangle | None, state: State, fps: str) -> Int32:
         """Caption and badge, or the slate when there is no picture."""
@@ -194,6 +297,11 @@ class OverlayBuilder:
                 self._stills.clear()
             rows = self._stills[key] = blend(pen.rows(visible), tile.opacity)
         return rows
+
+
+def _same(now: Sequence[object], before: Sequence[object]) -> bool:
+    """The very same objects."""
+    return len(now) == len(before) and all(map(is_, now, before))
 
 
 def text_height(width: int, height: int) -> int:

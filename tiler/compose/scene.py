@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tiler.compose.layout import PlacedTile, View, fit_picture, place_tiles
-from tiler.compose.overlay import Canvas, OverlayBuilder
+from tiler.compose.overlay import Canvas, Int64, OverlayBuilder
 from tiler.compose.palette import Ycc, ycc
 from tiler.compose.rows import Rows
 from tiler.config.models import Config
@@ -38,18 +38,19 @@ class Placement(NamedTuple):
     crop: Crop
     geometry: Geometry | None
     canvas: Canvas
-    bars: Int32
 
 
 class Drawn(NamedTuple):
-    """One tile at a tick: the rows [under, over), then the picture (unless None), then [over, end)."""
+    """The tiles at a tick.
 
-    frame: Frame | None
-    geometry: Geometry | None
-    opacity: int
-    under: int
-    over: int
-    end: int
+    Attributes:
+        frames: the picture of each; None for none.
+        parts: (tiles, PART_COLUMNS) int64, the ends of its rows: those up to the first, from where those of the tile
+            before end, then the picture, then the others.
+    """
+
+    frames: list[Frame | None]
+    parts: Int64
 
 
 class Scene:
@@ -83,7 +84,7 @@ class Scene:
 
     def _show(self, tiles: tuple[PlacedTile, ...]) -> None:
         self.tiles = tiles
-        self._opacities = [round(255 * tile.opacity) for tile in self.tiles]
+        self.opacities = [round(255 * tile.opacity) for tile in self.tiles]
         self.placements = [self._placement(i, None, tile.crop) for i, tile in enumerate(self.tiles)]
 
     def place(self, sources: Sequence[TileInput]) -> bool:
@@ -98,28 +99,23 @@ class Scene:
                 changed |= self.placements[i].geometry is not placed.geometry
         return changed
 
-    def draw(self, sources: Sequence[TileInput], rows: Rows) -> list[Drawn]:
+    def draw(self, sources: Sequence[TileInput], rows: Rows) -> Drawn:
         """Every tile at this tick, after `place` with the same sources; adds what lies around and over the pictures."""
-        drawn = []
-        for tile, placed, opacity in zip(self.tiles, self.placements, self._opacities, strict=True):
-            shown = sources[tile.source]
-            frame = visible(shown) if placed.geometry is not None and opacity else None
-            under = rows.count
-            rows.add(placed.bars)
-            over = rows.count
-            self.overlay.draw_tile(placed.canvas, shown, rows)
-            drawn.append(Drawn(frame, placed.geometry, opacity, under, over, rows.count))
-        return drawn
+        frames = [
+            visible(sources[tile.source]) if placed.geometry is not None and opacity else None
+            for tile, placed, opacity in zip(self.tiles, self.placements, self.opacities, strict=True)
+        ]
+        return Drawn(frames, self.overlay.draw_tiles([placed.canvas for placed in self.placements], sources, rows))
 
     def _placement(self, i: int, frame: Frame | None, crop: Crop) -> Placement:
         tile = self.tiles[i]
         if frame is None:
-            return Placement(None, crop, None, self.overlay.canvas(i, tile, None), self._bars(tile, None))
+            return Placement(None, crop, None, self.overlay.canvas(i, tile, None, self._bars(tile, None)))
         view = fit_picture(replace(tile, crop=crop), frame.picture_size, frame.picture_aspect)
         if tile.follow is not None:
             view = _stepped(view)
         tables = geometry(frame.plane_size, frame.rotation, _in_samples(view.src, frame), view.dst, self.size)
-        return Placement(_kind(frame), crop, tables, self.overlay.canvas(i, tile, view), self._bars(tile, view))
+        return Placement(_kind(frame), crop, tables, self.overlay.canvas(i, tile, view, self._bars(tile, view)))
 
     def _bars(self, tile: PlacedTile, view: View | None) -> Int32:
         """Background around the picture of a tile; all over it without one."""
