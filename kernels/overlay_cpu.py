@@ -16,14 +16,14 @@ import numpy.typing as npt
 from numba import njit
 
 from tiler.kernels.primitives import AFTER, ALPHA, COLUMNS, STROKE, X0, X1, Y0, Y1, A, B
-from tiler.types import Float32, Int32
+from tiler.types import CLOCK_HZ, Float32, Int32
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
 # Columns of a tile's `place`: rectangles x0, y0, x1, y1 in mosaic pixels; sizes in pixels; switches.
-VISIBLE, PICTURE, PAD_PX, PLATE_PX, BASELINE_PX, BOXES, LABELS = 0, 4, 8, 9, 10, 11, 12
-PLACE_COLUMNS = 13
+VISIBLE, PICTURE, PAD_PX, PLATE_PX, BASELINE_PX, BOXES, LABELS, TRAILS = 0, 4, 8, 9, 10, 11, 12, 13
+PLACE_COLUMNS = 14
 
 # Columns of a tile's `view`: mosaic x = (picture x - FROM) * SCALE + TO, then as much for y; px that
 # a label's text may take; of trails: seconds, pieces a second, line width in px, alpha, and 0..1 of it.
@@ -91,14 +91,16 @@ def draw_tiles(
     slots: Int64,
     furniture: Int32,
     furniture_ends: Int64,
+    numbers: Int64,
+    pts: Int64,
     ends: Int64,
-    history: Float32,
-    now_s: Float64,
     track_id: Int32,
     xyxy: Float32,
     score: Float32,
     class_id: Int32,
     slot: Int32,
+    history: Float32,
+    history_ends: Int64,
 ) -> int:
     """Write what lies under the picture of each tile; then its trails, boxes and labels; then its captions.
 
@@ -114,30 +116,29 @@ def draw_tiles(
         glyphs, advances, begins, slots: of all letterings, one after the other.
         furniture, furniture_ends: (k, COLUMNS) int32, what lies under the pictures and the captions; and (tiles, 2)
             where they end: of each tile the first, then the second.
-        ends: (2, tiles) int64, where the tracks and the history of each tile end.
-        history: (m, 4) float32, as in `TileInput`, of all tiles.
-        now_s: (tiles,) float64, time of the tracks, s.
-        track_id, xyxy, score, class_id, slot: as in `Tracks`, of all tiles.
+        numbers: (tiles,) int64, which picture of the crowd each shows; negative for none.
+        pts, ends, track_id, xyxy, score, class_id, slot: as in `TrackBatch`.
+        history, history_ends: as in `Crowd`.
 
     Returns:
         The end of what is written.
     """
-    a = c = f = 0
+    f = 0
     for t in range(parts.shape[0]):
         at, f = _copy(rows, at, furniture, f, furniture_ends[t, 0]), furniture_ends[t, 0]
         parts[t, UNDER_END] = at
-        b, d = ends[0, t], ends[1, t]
-        if b > a or d > c:
-            font = fonts[t]
+        n, font = numbers[t], fonts[t]
+        if n >= 0:
+            a, b = ends[n - 1] if n > 0 else 0, ends[n]
+            c, d = history_ends[n - 1] if n > 0 else 0, history_ends[n]
             letters = Lettering(
                 glyphs[font[GLYPHS] : font[GLYPHS + 1]], advances[font[GLYPHS] : font[GLYPHS + 1]],
                 begins[font[BEGINS] : font[BEGINS + 1]], slots[font[SLOTS] : font[SLOTS + 1]], font[LONGEST],
             )  # fmt: skip
             at = _tracks(
-                rows, at, looks[t], place[t], view[t], history[c:d], now_s[t], track_id[a:b], xyxy[a:b], score[a:b],
-                class_id[a:b], slot[a:b], letters,
+                rows, at, looks[t], place[t], view[t], history[c:d], pts[n] / CLOCK_HZ, track_id[a:b], xyxy[a:b],
+                score[a:b], class_id[a:b], slot[a:b], letters,
             )  # fmt: skip
-        a, c = b, d
         at, f = _copy(rows, at, furniture, f, furniture_ends[t, 1]), furniture_ends[t, 1]
         parts[t, PART_END] = at
     return at
@@ -158,7 +159,8 @@ def _tracks(rows, at, looks, place, view, history, now_s, track_id, xyxy, score,
     colour = np.empty(len(track_id), np.int64)
     for i in range(len(track_id)):
         colour[i] = slot[i] if slot[i] >= 0 else track_id[i]
-    at = _trails(rows, at, looks, view, history, now_s, track_id, colour)
+    if place[TRAILS] != 0:
+        at = _trails(rows, at, looks, view, history, now_s, track_id, colour)
     order, keys = np.empty(len(xyxy), np.int64), np.empty(len(xyxy))
     n = _in_sight(xyxy, place, view, order, keys)
     if place[BOXES] != 0:

@@ -67,10 +67,10 @@ class ReferenceOverlay:
             return blend(self._still(tile, style, None, state, ""), tile.opacity)
         picture = _intersection(style.visible, view.dst)
         parts = []
-        if self._overlay.trails and len(shown.history) > 1:
-            parts.append(self._trails(view, picture, style, shown.history, shown.tracks.pts))
-        if len(shown.tracks) and (self._overlay.boxes or self._overlay.labels):
-            parts += self._tracks(view, picture, style, shown.tracks)
+        if self._overlay.trails and len(shown.people.history) > 1:
+            parts.append(self._trails(view, picture, style, shown.people.history, shown.people.tracks.pts))
+        if len(shown.people.tracks) and (self._overlay.boxes or self._overlay.labels):
+            parts += self._tracks(view, picture, style, shown.people.tracks)
         fps = f"{shown.fps:.1f} fps" if self._overlay.fps and shown.state is State.LIVE else ""
         parts.append(self._still(tile, style, picture, shown.state, fps))
         return blend(np.concatenate(parts), tile.opacity)

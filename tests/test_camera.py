@@ -21,6 +21,7 @@ from tiler.compose.cpu import CpuCompositor
 from tiler.compose.layout import place_tiles
 from tiler.compose.scene import Scene
 from tiler.config.models import Config
+from tiler.crowd import People
 from tiler.decode_size import DecodeSizes
 from tiler.track.camera import SPEED, Camera
 from tiler.types import CLOCK_HZ, Crop, Frame, State, TileInput, Tracks
@@ -156,7 +157,7 @@ def ramp() -> Frame:
 
 def tile_input(tracks: Tracks, crop: Crop | None) -> TileInput:
     crops = {(1, 2.0): crop} if crop else {}
-    return TileInput(ramp(), tracks, State.LIVE, 25.0, np.empty((0, 4), np.float32), crops)
+    return TileInput(ramp(), People.of(tracks, np.empty((0, 4), np.float32)), State.LIVE, 25.0, crops)
 
 
 def composed(settings: Config, what: TileInput) -> np.ndarray:

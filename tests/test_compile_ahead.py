@@ -24,16 +24,16 @@ from tiler.kernels.overlay_cpu import draw_tiles
 from tiler.kernels.preprocess_cpu import preprocess_rows
 from tiler.kernels.trails_cpu import add_points
 from tiler.preprocess.cpu import CpuPreprocessor
-from tiler.track.base import TrackBatch
+from tiler.crowd import People, TrackBatch
 from tiler.track.trails import Trails
 from tiler.types import Frame, Matrix, State, TileInput, Tracks
 y, u, v = (np.zeros((h, 160), np.uint8)[:, :w] for h, w in ((90, 150), (45, 75), (45, 75)))
 frame = Frame(0, 0, y, u, v, matrix=Matrix.BT601, rotation=90)
 ids = np.arange(2, dtype=np.int32)
 tracks = Tracks(9, ids, np.ones((2, 4), np.float32), np.ones(2, np.float32), np.zeros(2, np.int32))
-(trails,) = Trails(2.0).add(TrackBatch.of((0,), (tracks,)))
+people = People(Trails(2.0).add(TrackBatch.of((0,), (tracks,))), 0)
 config = Config(sources=[Source(id="a", uri="a"), Source(id="b", uri="b")], mosaic=MosaicConfig(width=320, height=180))
-tile = TileInput(frame, tracks, State.LIVE, 25.0, trails)
+tile = TileInput(frame, people, State.LIVE, 25.0)
 with CpuCompositor(config, 2, ("person",)) as compositor, \\
         CpuPreprocessor((640, 640), load_model("person-nano", Path()).input, 2, 2) as preprocessor:
     compositor.compose(0, [tile, tile], "12:00:00")

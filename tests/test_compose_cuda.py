@@ -21,6 +21,7 @@ from tests.gpu import random_picture
 from tests.kernel_on_host import needs_compiler
 from tiler.compose.cpu import CpuCompositor
 from tiler.config.models import Config
+from tiler.crowd import People
 from tiler.kernels import enqueue_cuda
 from tiler.observe.copies import Copies
 from tiler.types import Frame, Matrix, State, TileInput, Tracks
@@ -143,7 +144,7 @@ def shown(rng: np.random.Generator, most: int) -> TileInput:
     frame = random_picture(rng, size, sixteen=rng.integers(5) == 0, **kind) if rng.integers(6) else None
     tracks, history = people(rng, int(rng.integers(0, most + 1)), size)
     state = State.LIVE if rng.integers(4) else list(State)[rng.integers(len(State))]
-    return TileInput(frame, tracks, state, 25.0, history)
+    return TileInput(frame, People.of(tracks, history), state, 25.0)
 
 
 def expect_the_same(config: Config, make: Callable[..., Any], rng: np.random.Generator, most: int) -> None:
@@ -152,7 +153,7 @@ def expect_the_same(config: Config, make: Callable[..., Any], rng: np.random.Gen
         for tick in range(TICKS):
             sources = [shown(rng, most) for _ in config.sources]
             clock = f"12:00:0{tick}" if config.overlay.clock else ""
-            twins = [one if one.frame is None else replace(one, frame=on_device(one.frame)) for one in sources]
+            twins = [one if one.frame is None else one._replace(frame=on_device(one.frame)) for one in sources]
             found, wanted = gpu.compose(tick, twins, clock), cpu.compose(tick, sources, clock)
             for name, one, other in zip("yuv", found.planes, wanted.planes, strict=True):
                 wrong = np.argwhere(np.asarray(one) != other)

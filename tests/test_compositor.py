@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from pictures import random_frame
 
 from tiler.compose.cpu import RING, CpuCompositor
 from tiler.config.models import Config, MosaicConfig, OverlayConfig, Source, Tile
+from tiler.crowd import NOBODY
 from tiler.kernels import color
-from tiler.types import Frame, State, TileInput, Tracks
+from tiler.types import Frame, State, TileInput
 
 POISON = 0xA5
 
@@ -25,7 +24,7 @@ def config(count: int = 1, tiles: list[Tile] | None = None, **mosaic: object) ->
 
 
 def shown(frame: Frame | None, state: State = State.LIVE) -> TileInput:
-    return TileInput(frame, Tracks.empty(), state, 25.0, np.empty((0, 4), np.float32))
+    return TileInput(frame, NOBODY, state, 25.0)
 
 
 def flat(value: int, size: tuple[int, int] = (64, 48), pts: int = 0) -> Frame:
@@ -118,11 +117,11 @@ def test_any_number_of_threads_gives_the_same_mosaic() -> None:
 def test_a_mosaic_keeps_its_memory_when_ticks_are_left_out() -> None:
     rng = np.random.default_rng(2)
     config = Config(sources=[Source(id="a", uri="x")], mosaic=MosaicConfig(width=64, height=64))
-    shown = [TileInput(random_frame(rng, (64, 64)), Tracks.empty(), State.LIVE, 30.0, np.zeros((0, 4), np.float32))]
+    shown = [TileInput(random_frame(rng, (64, 64)), NOBODY, State.LIVE, 30.0)]
     with CpuCompositor(config, 1) as compositor:
         first = compositor.compose(0, shown)
         before = first.planes[0].copy()
-        other = [replace(shown[0], frame=random_frame(rng, (64, 64)))]
+        other = [shown[0]._replace(frame=random_frame(rng, (64, 64)))]
         for tick in (RING, 2 * RING, 3 * RING)[: RING - 1]:
             compositor.compose(tick, other)
     assert np.array_equal(first.planes[0], before)

@@ -13,9 +13,10 @@ from tiler.compose.cpu import CpuCompositor
 from tiler.compose.layout import numbered_tiles
 from tiler.config.models import Config, MosaicConfig, OverlayConfig, SlotsConfig, Source, Tile, ViewConfig
 from tiler.control import Control
+from tiler.crowd import NOBODY
 from tiler.decode.feed import Hold, Shown
 from tiler.errors import InputError
-from tiler.types import Frame, State, TileInput, Tracks
+from tiler.types import Frame, State, TileInput
 
 PLAIN = OverlayConfig(boxes=False, labels=False, trails=False, titles=False, fps=False)
 NO_HISTORY = np.empty((0, 4), np.float32)
@@ -40,7 +41,7 @@ def picture(stream: int, luma: int, size: tuple[int, int] = (64, 36)) -> TileInp
     w, h = size
     chroma = np.full((h // 2, w // 2), 128, np.uint8)
     frame = Frame(stream, 0, np.full((h, w), luma, np.uint8), chroma, chroma)
-    return TileInput(frame, Tracks.empty(), State.LIVE, 25.0, NO_HISTORY)
+    return TileInput(frame, NOBODY, State.LIVE, 25.0)
 
 
 def test_promoting_in_a_grid_makes_a_spotlight_and_others_keep_their_places() -> None:

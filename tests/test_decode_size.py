@@ -21,11 +21,12 @@ from tiler.compose.scene import Scene
 from tiler.config.loader import load
 from tiler.config.models import Config
 from tiler.config.plan import Plan, SourcePlan
+from tiler.crowd import NOBODY
 from tiler.decode_size import SMALLEST, DecodeSizes
 from tiler.engines.registry import InputSpec, load_model
 from tiler.memory import SURFACES, surface_bytes
 from tiler.preprocess.cpu import CpuPreprocessor
-from tiler.types import Frame, State, TileInput, Tracks
+from tiler.types import Frame, State, TileInput
 
 FULL_HD = (1920, 1080)
 SQUARE = Fraction(1)
@@ -175,7 +176,7 @@ def shrunk(frame: Frame, width: int, height: int) -> Frame:
 
 
 def shown(frame: Frame) -> list[TileInput]:
-    return [TileInput(frame, Tracks.empty(), State.LIVE, 25.0, np.empty((0, 4), np.float32))]
+    return [TileInput(frame, NOBODY, State.LIVE, 25.0)]
 
 
 def composed(config: Config, frame: Frame) -> list[np.ndarray]:

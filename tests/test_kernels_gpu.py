@@ -22,6 +22,7 @@ from tiler.config.models import (
     Tile,
     ViewConfig,
 )
+from tiler.crowd import People
 from tiler.engines.registry import InputSpec, ModelSpec, load_model
 from tiler.infer.heads import HeadDecoder
 from tiler.observe.copies import Copies
@@ -67,13 +68,13 @@ def random_shown(rng: np.random.Generator, stream: int, tracks: int) -> TileInpu
     )
     seen = random_tracks(rng, frame.picture_size, tracks)
     state = State(int(rng.choice([State.LIVE, State.LIVE, State.LIVE, State.STALE, State.ENDED, State.NO_SIGNAL])))
-    return TileInput(frame, seen, state, 29.97, random_history(rng, seen, 20))
+    return TileInput(frame, People.of(seen, random_history(rng, seen, 20)), state, 29.97)
 
 
 def device_twin(rng: np.random.Generator, shown: TileInput) -> TileInput:
     assert shown.frame is not None
     pad, offset = int(rng.integers(0, 40)), int(rng.integers(0, 5))
-    return replace(shown, frame=to_device(shown.frame, pad, offset))
+    return shown._replace(frame=to_device(shown.frame, pad, offset))
 
 
 def compose_both(config: Config, shown: list[TileInput], twins: list[TileInput], ticks: int = 1) -> tuple[Any, Any]:
@@ -140,8 +141,8 @@ def test_views_that_move_and_rest_equal_those_of_the_cpu() -> None:
         ],
         mosaic=MosaicConfig(width=1280, height=720),
     )
-    one = replace(random_shown(rng, 0, 9), state=State.LIVE)
-    one.tracks.slot[:2] = 0, 1
+    one = random_shown(rng, 0, 9)._replace(state=State.LIVE)
+    one.people.tracks.slot[:2] = 0, 1
     twin = device_twin(rng, one)
     with CpuCompositor(config, 2, ("person",)) as cpu, CudaCompositor(config, 0, Copies(), ("person",)) as gpu:
         for tick in range(8):
@@ -150,8 +151,8 @@ def test_views_that_move_and_rest_equal_those_of_the_cpu() -> None:
                 (1, 2.3): (at * (1 - 1 / 2.3), 0.1, 1 / 2.3, 1 / 2.3),
                 (0, 6.0): (max(0.0, 0.8 - at), 0.5, 1 / 6, 1 / 6),
             }
-            host = cpu.compose(tick, [replace(one, crops=crops)])
-            device = gpu.compose(tick, [replace(twin, crops=crops)])
+            host = cpu.compose(tick, [one._replace(crops=crops)])
+            device = gpu.compose(tick, [twin._replace(crops=crops)])
             device.ready.synchronize()
             expect_equal(list(host.planes), [plane.get() for plane in device.planes])
 
@@ -167,11 +168,12 @@ def test_a_tile_that_loses_its_picture_equals_that_of_the_cpu() -> None:
     shown = []
     for size in ((640, 360), (1280, 720)):
         tracks = random_tracks(rng, size, 5)
-        shown.append(TileInput(random_picture(rng, size), tracks, State.LIVE, 30.0, random_history(rng, tracks, 30)))
-    twins = [replace(one, frame=to_device(one.frame)) for one in shown if one.frame is not None]
+        people = People.of(tracks, random_history(rng, tracks, 30))
+        shown.append(TileInput(random_picture(rng, size), people, State.LIVE, 30.0))
+    twins = [one._replace(frame=to_device(one.frame)) for one in shown if one.frame is not None]
     with CpuCompositor(config, 2, ("person",)) as cpu, CudaCompositor(config, 0, Copies(), ("person",)) as gpu:
         for tick, state in enumerate((State.LIVE, State.NO_SIGNAL, State.LIVE)):
-            host = cpu.compose(tick, [replace(one, state=state) for one in shown])
+            host = cpu.compose(tick, [one._replace(state=state) for one in shown])
             device = gpu.compose(tick, [replace(one, state=state) for one in twins])
             device.ready.synchronize()
             expect_equal(list(host.planes), [plane.get() for plane in device.planes])
@@ -182,7 +184,7 @@ def test_more_primitives_than_a_block_lists_at_once() -> None:
     config = Config(sources=[Source(id="a", uri="x")], mosaic=MosaicConfig(width=640, height=360))
     frame = random_picture(rng, (640, 360))
     tracks = random_tracks(rng, (640, 360), 600)
-    shown = TileInput(frame, tracks, State.LIVE, 30.0, random_history(rng, tracks, 30))
+    shown = TileInput(frame, People.of(tracks, random_history(rng, tracks, 30)), State.LIVE, 30.0)
     expect_equal(*compose_both(config, [shown], [device_twin(rng, shown)]))
 
 

@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tiler.crowd import Int64, TrackBatch
 from tiler.kernels.meetings_cpu import MEETING, MEMBERS, NUMBER, SAID, SEEN, SINCE, TRACK, settle
-from tiler.track.base import Int64, TrackBatch
 from tiler.track.meetings import DEEP, GHOST_S, PATIENCE_S, Meetings, Phase, Scene
 from tiler.types import CLOCK_HZ, Tracks
 

@@ -15,6 +15,7 @@ from tiler.compose.overlay import TRAIL_PARTS, OverlayBuilder, text_height
 from tiler.compose.palette import TRACK_COLOURS, ycc
 from tiler.compose.rows import Rows
 from tiler.config.models import Config
+from tiler.crowd import People
 from tiler.kernels.primitives import ALPHA, CLIP_X0, COLUMNS, KIND, LUMA, X0, X1, Y0, Y1, A, B, Kind
 from tiler.types import Frame, State, TileInput, Tracks
 
@@ -55,7 +56,7 @@ def shown(
         np.zeros(n, np.int32),
     )
     points = np.array(history or [], np.float32).reshape(-1, 4)
-    return TileInput(frame(), tracks, state, 29.97, points)
+    return TileInput(frame(), People.of(tracks, points), state, 29.97)
 
 
 def build(settings: Config, what: TileInput, index: int = 0) -> tuple[np.ndarray, OverlayBuilder, PlacedTile]:
@@ -364,7 +365,8 @@ def test_rows_are_those_of_the_reference(seed: int) -> None:
             size = tuple(rng.integers(2, 2000, 2).tolist())
             tracks = random_tracks(rng, size, int(rng.choice([0, 1, 5, 40])), int(rng.integers(0, 2**33)))
             state = State(int(rng.choice([*State, *[State.LIVE] * 5])))
-            what = TileInput(frame(), tracks, state, float(rng.uniform(0, 99)), random_history(rng, tracks))
+            people = People.of(tracks, random_history(rng, tracks))
+            what = TileInput(frame(), people, state, float(rng.uniform(0, 99)))
             view = fit_picture(placed[i], size)
             under = rng.integers(0, 9, (rng.integers(0, 3), COLUMNS), np.int32)
             canvases.append(builder.canvas(i, placed[i], view, under))
@@ -382,8 +384,8 @@ def test_rows_are_those_of_the_reference(seed: int) -> None:
 def test_tables_of_any_layout_are_taken() -> None:
     settings = config()
     what = shown([(10, 20, 90, 200), (60, 70, 300, 250)], history=[(1.0, 50.0 + i, 200.0, i / 10) for i in range(9)])
-    wide = np.repeat(what.tracks.xyxy, 2, 1)[:, ::2]
-    ids = np.repeat(what.tracks.track_id, 3)[::3]
-    tracks = Tracks(what.tracks.pts, ids, wide, what.tracks.score, what.tracks.class_id.astype(np.int64))   # type: ignore[arg-type]
-    other = TileInput(what.frame, tracks, what.state, what.fps, np.asfortranarray(what.history))
+    own = what.people.tracks
+    wide, ids = np.repeat(own.xyxy, 2, 1)[:, ::2], np.repeat(own.track_id, 3)[::3]
+    tracks = Tracks(own.pts, ids, wide, own.score, own.class_id)
+    other = TileInput(what.frame, People.of(tracks, np.asfortranarray(what.people.history)), what.state, what.fps)
     assert np.array_equal(build(settings, what)[0], build(settings, other)[0])

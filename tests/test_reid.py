@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from tests.test_meetings import FPS, TALL, WIDE
 from tiler.config.models import TrackerConfig
+from tiler.crowd import TrackBatch
 from tiler.kernels.people_cpu import MOST_AWAY
-from tiler.track.base import Embedder, TrackBatch
+from tiler.track.base import Embedder
 from tiler.track.reid import ReId
 from tiler.types import APPEARANCE, CLOCK_HZ, Float32, Frame, Tracks
 

@@ -92,7 +92,7 @@ def named(*names: str) -> Config:
 
 def test_a_name_takes_the_place_of_the_number_in_the_label() -> None:
     what = shown([(100, 100, 160, 300), (400, 100, 460, 300)], ids=[7, 8])
-    what.tracks.slot[:] = 1, -1
+    what.people.tracks.slot[:] = 1, -1
 
     def luma(settings: Config, what=what) -> np.ndarray:  # type: ignore[no-untyped-def]
         rows, builder, _ = build(settings, what)
@@ -104,13 +104,13 @@ def test_a_name_takes_the_place_of_the_number_in_the_label() -> None:
     assert np.array_equal(named_ab, luma(named("x", "b")))         # the other name is nobody's
     assert np.array_equal(named_ab[:, 640:], luma(config(1, only("labels")))[:, 640:])  # who has none keeps the number
     other = shown([(100, 100, 160, 300), (400, 100, 460, 300)], ids=[9, 8])
-    other.tracks.slot[:] = 1, -1
+    other.people.tracks.slot[:] = 1, -1
     assert np.array_equal(named_ab, luma(named("a", "b"), other))  # colour and text are the name's
 
 
 def test_a_slot_without_a_name_is_shown_by_its_number() -> None:
     what, plain = shown([(100, 100, 160, 300)], ids=[0]), shown([(100, 100, 160, 300)], ids=[0])
-    what.tracks.slot[:] = 5
+    what.people.tracks.slot[:] = 5
     labels = [build(config(1, only("labels")), tile)[0][:, [KIND, X0, Y0]] for tile in (what, plain)]
     assert np.array_equal(*labels)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from track_parts import add, ticks
 from track_reference import ReferenceTrails
 
-from tiler.track.base import TrackBatch
+from tiler.crowd import People, TrackBatch
 from tiler.track.trails import POINTS, Trails
 from tiler.types import Tracks
 
@@ -76,8 +76,10 @@ def test_streams_leave_trails_each_as_if_alone(steps: list[tuple[int, tuple[int,
         tracks = at(pts[stream], **{f"t{track_id}": (track_id, stream) for track_id in present})
         other = (stream + 1) % 3
         batch = TrackBatch.of((stream, other), (tracks, at(pts[other])))
-        for s, rows, own in zip((stream, other), together.add(batch), batch.pictures(), strict=True):
-            np.testing.assert_array_equal(rows, add(alone[s], own))
+        crowd = together.add(batch)
+        for k, s in enumerate((stream, other)):
+            people = People(crowd, k)
+            np.testing.assert_array_equal(people.history, add(alone[s], people.tracks))
     together.begin(0)
     assert len(add(together, at(pts[0]))) == 0
 

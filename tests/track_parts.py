@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tiler.config.models import TrackerConfig
+from tiler.crowd import People, TrackBatch
 from tiler.kernels import assign_cpu, track_cpu
 from tiler.kernels.track_cpu import STATE_COLUMNS, Float64, V
-from tiler.track.base import TrackBatch
 from tiler.track.bytetrack import ByteTracker
 from tiler.track.trails import Trails
 from tiler.types import CLOCK_HZ, Detections, Float32, Tracks
@@ -116,8 +116,7 @@ def assign(similarity: Float64, gate: float) -> tuple[Indices, Indices]:
 
 def add(trails: Trails, tracks: Tracks) -> Float32:
     """The trails of the only stream, which has another picture."""
-    (rows,) = trails.add(TrackBatch.of((0,), (tracks,)))
-    return rows
+    return People(trails.add(TrackBatch.of((0,), (tracks,))), 0).history
 
 
 def ticks(seconds: float) -> int:

@@ -66,19 +66,19 @@ def compile_pictures() -> None:
     """Compile what each picture of a run on the CPU goes through, but for what is compiled when stages are opened."""
     from tiler.compose.cpu import CpuCompositor
     from tiler.config.models import Config, MosaicConfig, Source
+    from tiler.crowd import People, TrackBatch
     from tiler.engines.registry import load_model
     from tiler.preprocess.cpu import CpuPreprocessor
-    from tiler.track.base import TrackBatch
     from tiler.track.trails import Trails
     from tiler.types import Frame, State, TileInput, Tracks
 
     grey, half = np.full((64, 64), 128, np.uint8), np.full((32, 32), 128, np.uint8)
     frame = Frame(0, 0, grey, half, half)
     person = Tracks(1, np.ones(1, np.int32), np.ones((1, 4), np.float32), np.ones(1, np.float32), np.zeros(1, np.int32))
-    (trails,) = Trails(1.0).add(TrackBatch.of((0,), (person,)))
+    people = People(Trails(1.0).add(TrackBatch.of((0,), (person,))), 0)
     config = Config(sources=[Source(id="a", uri="a")], mosaic=MosaicConfig(width=64, height=64))
     with CpuCompositor(config, 1) as compositor:
-        compositor.compose(0, [TileInput(frame, person, State.LIVE, 0.0, trails)])
+        compositor.compose(0, [TileInput(frame, people, State.LIVE, 0.0)])
     with CpuPreprocessor((64, 64), load_model("person-nano", Path()).input, 1, 1) as preprocessor:
         preprocessor.prepare([frame])
 

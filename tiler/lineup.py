@@ -13,11 +13,10 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Protocol
 
-import numpy as np
-
 from tiler.compose.layout import place_tiles
 from tiler.config.models import Config, Source
 from tiler.control import Control, Wanted
+from tiler.crowd import NOBODY, People
 from tiler.decode.base import Reader
 from tiler.decode.feed import Hold, Shown
 from tiler.errors import InputError, mask_uri
@@ -27,12 +26,11 @@ from tiler.observe.streams import StreamSeen, TileSeen
 from tiler.stages import Feed, Stages
 from tiler.track.camera import Camera
 from tiler.track.slots import Slots
-from tiler.types import Crop, Float32, Follow, TileInput, Tracks
+from tiler.types import Crop, Follow, TileInput
 
 _log = logging.getLogger(__name__)
 
 Cameras = Mapping[Follow, Camera]
-_NO_TRAILS: Float32 = np.empty((0, 4), np.float32)
 
 
 class Exports(Protocol):
@@ -52,7 +50,7 @@ class Stream:
         hold: keeps its picture while it is paused; likewise.
         slots: the fixed cast, if it has one. This and what follows is used by the thread of the tracks.
         begun: it has shown a picture.
-        tracks: who is where, in the picture that was shown last.
+        people: who is where, in the picture that was shown last.
         seen: what is measured of it.
     """
 
@@ -66,7 +64,7 @@ class Stream:
         """
         self.index, self.feed, self.seen, self.hold = index, feed, seen, Hold()
         self.slots, self.begun = slots, False
-        self.tracks, self._trails = Tracks.empty(), _NO_TRAILS
+        self.people = NOBODY
         self._cameras: Cameras = cameras or {}
         self._rate = RateMeter()
         self._pictures = 0
@@ -76,30 +74,30 @@ class Stream:
         self._pictures += 1
         return (self._pictures - 1) % every == 0
 
-    def follow(self, tracks: Tracks, trails: Float32) -> None:
-        """These are in the next picture, are who they are, and came from there; see `TileInput.history`."""
-        self.tracks, self._trails = tracks, trails
-        self.seen.tracks = len(tracks)
+    def follow(self, people: People, count: int) -> None:
+        """These are in the next picture, and are who they are; and how many they are."""
+        self.people, self.seen.tracks = people, count
 
     def tile(self, shown: Shown, pts: int, began_s: float) -> TileInput:
         """All that compose knows of it at a tick.
 
         Args:
-            shown: its picture then, whose tracks were given to `follow`.
+            shown: its picture then, whose people were given to `follow`.
             pts: of the tick, 1/90000 s.
             began_s: when the tick began (monotonic).
         """
         frame = shown.frame
         if frame is None:
-            self.tracks, self._trails = Tracks.empty(pts), _NO_TRAILS
+            self.people = NOBODY
         elif shown.new:
             self._rate.add(frame.pts)
         rate = self._rate.rate(pts if frame is None else frame.pts)
         crops: dict[Follow, Crop] = {}
-        if frame is not None:
-            crops = {key: camera.look(self.tracks, frame.picture_size, pts) for key, camera in self._cameras.items()}
+        if frame is not None and self._cameras:
+            tracks = self.people.tracks
+            crops = {key: camera.look(tracks, frame.picture_size, pts) for key, camera in self._cameras.items()}
         self.seen.tile = TileSeen(shown.state, rate, None if frame is None else began_s - frame.arrival_s)
-        return TileInput(frame, self.tracks, shown.state, rate, self._trails, crops)
+        return TileInput(frame, self.people, shown.state, rate, crops)
 
 
 class Lineup:

@@ -21,6 +21,7 @@ from tiler.batches import Batches, Found
 from tiler.config.loader import LoadedConfig
 from tiler.config.models import Config, DetectorConfig
 from tiler.control import Control, Wanted
+from tiler.crowd import People, TrackBatch
 from tiler.decode.feed import Shown
 from tiler.errors import RunError, StageError
 from tiler.lineup import Lineup, Stream
@@ -28,7 +29,6 @@ from tiler.memory import TENSORS, WAITING
 from tiler.observe.run import RunObserver
 from tiler.output.outputs import Outputs
 from tiler.stages import STAGES, Stages
-from tiler.track.base import TrackBatch
 from tiler.track.reid import Looking, Looks
 from tiler.track.trails import Trails
 from tiler.types import CLOCK_HZ, Detections, Frame, Mosaic, Packet, TileInput
@@ -274,10 +274,12 @@ class Run:
             tracks = self._cast(tick.new, tracks, looks)
         if self._stages.reid is not None and looks is not None:
             tracks = self._stages.reid.recognise(tracks, looks)
-        every = zip(tick.new, tracks.pictures(), self._trails.add(tracks), strict=True)
-        for (stream, frame, number), own, trails in every:
-            stream.follow(own, trails)
-            self.outputs.put_tracks(frame, number, own)
+        crowd = self._trails.add(tracks)
+        for k, (count, (stream, frame, number)) in enumerate(zip(tracks.counts(), tick.new, strict=True)):
+            people = People(crowd, k)
+            stream.follow(people, count)
+            if self.outputs.take_tracks:
+                self.outputs.put_tracks(frame, number, people.tracks)
 
     def _cast(self, new: Sequence[New], tracks: TrackBatch, looks: Looks | None) -> TrackBatch:
         """The same with the slots of those that have a cast."""

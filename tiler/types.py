@@ -16,10 +16,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from fractions import Fraction
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from tiler.crowd import People
 
 CLOCK_HZ = 90_000
 """Ticks of the internal clock in a second; every pts is a count of these."""
@@ -282,26 +286,22 @@ Follow = tuple[int, float]
 """Whom a view follows, by the index of the slot, and its zoom."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class TileInput:
+class TileInput(NamedTuple):
     """What one source shows at one tick: all that compose knows of it.
 
     Attributes:
         frame: the picture, or None before the first one.
-        tracks: of that picture (the newest there are).
+        people: who is where in that picture, and came from where (the newest there are).
         state: what to show.
         fps: pictures a second that came lately, for the tile's caption.
-        history: (m, 4) float32 rows of track_id, x, y, age_s for the trails: the foot
-            point (bottom centre) of each track in picture pixels, newest first per id.
         crops: the part of the picture that each view of this source shows now.
     """
 
     frame: Frame | None
-    tracks: Tracks
+    people: People
     state: State
     fps: float
-    history: Float32
-    crops: Mapping[Follow, Crop] = field(default_factory=dict)
+    crops: Mapping[Follow, Crop] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -32,7 +32,8 @@ import numpy as np
 
 from tiler.compose.cpu import CpuCompositor
 from tiler.config.models import Config, MosaicConfig, OverlayConfig, Source
-from tiler.types import Frame, Mosaic, State, TileInput, Tracks
+from tiler.crowd import NOBODY
+from tiler.types import Frame, Mosaic, State, TileInput
 
 PLAIN = OverlayConfig(boxes=False, labels=False, trails=False, titles=False, fps=False)
 WIDTH, HEIGHT = 3840, 2160
@@ -228,7 +229,7 @@ def _tiler(
             for plane in picture.planes
         ]
         frame = Frame(index, 0, *planes, owner=picture)
-        shown.append(TileInput(frame, Tracks.empty(), State.LIVE, 30.0, np.zeros((0, 4), np.float32)))
+        shown.append(TileInput(frame, NOBODY, State.LIVE, 30.0))
     last: list[Mosaic] = []
     ticks = count(1)
 

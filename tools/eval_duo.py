@@ -25,8 +25,8 @@ import numpy as np
 from duo_scenes import Events, RecordedEmbedder, Scene, events, load, record, touching
 
 from tiler.config.models import SlotsConfig, TrackerConfig
+from tiler.crowd import TrackBatch
 from tiler.kernels.assign_cpu import best_pairs, box_iou
-from tiler.track.base import TrackBatch
 from tiler.track.reid import Duty, ReId
 from tiler.track.slots import Slots
 from tiler.types import Frame, Tracks

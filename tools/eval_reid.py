@@ -29,6 +29,7 @@ import numpy.typing as npt
 from eval_tracking import Sequence, evaluate, measures, pictures, read_rows, say_table
 
 from tiler.config.models import DetectorConfig, Source, TrackerConfig
+from tiler.crowd import TrackBatch
 from tiler.decode.cpu import PyavDecoder
 from tiler.engines.registry import load_model
 from tiler.infer.cpu import OrtDetector
@@ -36,7 +37,6 @@ from tiler.kernels.assign_cpu import best_pairs, box_iou
 from tiler.preprocess.cpu import CpuPreprocessor
 from tiler.samples import resolve
 from tiler.track.appearance import CpuEmbedder
-from tiler.track.base import TrackBatch
 from tiler.track.bytetrack import ByteTracker
 from tiler.track.reid import Duty, ReId
 from tiler.types import Detections, Frame, Tracks

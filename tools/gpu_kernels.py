@@ -15,6 +15,7 @@ from tests.gpu import random_picture, to_device
 from tiler.compose.cpu import CpuCompositor
 from tiler.compose.cuda import RING, CudaCompositor
 from tiler.config.models import Config, MosaicConfig, Source
+from tiler.crowd import People
 from tiler.engines.registry import load_model
 from tiler.observe.copies import Copies
 from tiler.preprocess.cpu import CpuPreprocessor
@@ -88,7 +89,7 @@ def compose_case(streams: int, boxes: int) -> tuple[str, Launches, int]:
         shown = []
         for _ in range(streams):
             tracks, history = _people(rng, boxes)
-            shown.append(TileInput(random_picture(rng, (1920, 1080)), tracks, State.LIVE, 30.0, history))
+            shown.append(TileInput(random_picture(rng, (1920, 1080)), People.of(tracks, history), State.LIVE, 30.0))
         twins = [replace(one, frame=to_device(one.frame)) for one in shown if one.frame is not None]
         mosaic = compositor.compose(tick, twins)
         mosaic.ready.synchronize()

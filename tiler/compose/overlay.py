@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import accumulate
 from operator import is_
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +22,7 @@ from tiler.compose.pen import Pen, Rectangle, blend, plate_baseline, plate_heigh
 from tiler.compose.rows import Rows, no_rows
 from tiler.compose.slate import draw_badge, draw_caption, draw_clock, draw_slate
 from tiler.config.models import Config
+from tiler.crowd import NOBODY, Crowd, together
 from tiler.kernels.overlay_cpu import (
     BASELINE_PX,
     BEGINS,
@@ -47,6 +47,7 @@ from tiler.kernels.overlay_cpu import (
     TRAIL_ALPHA,
     TRAIL_PX,
     TRAIL_S,
+    TRAILS,
     UNDER_END,
     VIEW_COLUMNS,
     VISIBLE,
@@ -57,14 +58,13 @@ from tiler.kernels.overlay_cpu import (
     most_rows,
 )
 from tiler.kernels.primitives import Kind
-from tiler.types import CLOCK_HZ, Float32, Int32, State, TileInput, Tracks
+from tiler.types import Int32, State, TileInput
 
 TRAIL_PARTS = 16
 """Straight pieces of a trail at most."""
 
 _KEPT = 8192
 _SLATES = (State.WAITING, State.NO_SIGNAL)
-_NOBODY, _NO_TRAILS = Tracks.empty(), np.empty((0, 4), np.float32)
 
 
 class Canvas(NamedTuple):
@@ -144,7 +144,7 @@ class OverlayBuilder:
         self._marks_tracks = overlay.boxes or overlay.labels or overlay.trails
         if class_names:   # no tick is to pay for first use
             canvas = self.canvas(-1, PlacedTile(0, *self._mosaic), View(self._mosaic, self._mosaic))
-            self._draw([canvas], [_NOBODY], [_NO_TRAILS], self._furnish([no_rows(), no_rows()]), Rows())
+            self._draw([canvas], NOBODY.crowd, [-1], self._furnish([no_rows(), no_rows()]), Rows())
 
     def canvas(self, number: int, tile: PlacedTile, view: View | None, under: Int32 | None = None) -> Canvas:
         """What lasts while a tile shows pictures through this view; no view: no picture.
@@ -166,7 +166,7 @@ class OverlayBuilder:
         line, pad = overlay.line_px or max(2, round(text / 7)), plate_padding(text)
         place[VISIBLE : VISIBLE + 4], place[PICTURE : PICTURE + 4] = visible, picture
         place[PAD_PX], place[PLATE_PX], place[BASELINE_PX] = pad, plate_height(text), plate_baseline(text)
-        place[BOXES], place[LABELS] = overlay.boxes, overlay.labels
+        place[BOXES], place[LABELS], place[TRAILS] = overlay.boxes, overlay.labels, overlay.trails
         table[FROM:SCALE], table[SCALE:TO], table[TO:ROOM] = view.src[:2], view.scale, view.dst[:2]
         table[ROOM] = (visible[2] - visible[0]) * 0.45 - 2 * pad
         table[TRAIL_S], table[PIECES_A_SECOND] = overlay.trail_s, TRAIL_PARTS / overlay.trail_s
@@ -185,17 +185,16 @@ class OverlayBuilder:
         Returns:
             (tiles, PART_COLUMNS) int64: where its parts end, see `kernels/overlay_cpu.py`.
         """
-        tracks, history, pieces = [], [], []
-        trails, marks = self._overlay.trails, self._marks_tracks
+        everyone, pieces = [], []
         for canvas in canvases:
             shown = sources[canvas.tile.source]
-            marked = marks and canvas.picture is not None and shown.state not in _SLATES
-            tracks.append(shown.tracks if marked else _NOBODY)
-            history.append(shown.history if marked and trails else _NO_TRAILS)
+            marked = self._marks_tracks and canvas.picture is not None and shown.state not in _SLATES
+            everyone.append(shown.people if marked else NOBODY)
             pieces += (canvas.under, self._caption(canvas, shown))
         furniture = self._furnish(pieces)
-        if self._class_names or any(map(len, tracks)) or any(map(len, history)):
-            return self._draw(canvases, tracks, history, furniture, rows)
+        crowd, numbers = together(everyone)
+        if self._class_names or crowd is not NOBODY.crowd:
+            return self._draw(canvases, crowd, numbers, furniture, rows)
         parts = np.empty((len(canvases), PART_COLUMNS), np.int64)   # nobody is there, nor will be: without a compiler
         parts[:, UNDER_END] = rows.count + furniture.ends[:, 0]
         parts[:, PART_END] = rows.count + furniture.ends[:, 1]
@@ -215,18 +214,20 @@ class OverlayBuilder:
     def _draw(
         self,
         canvases: Sequence[Canvas],
-        tracks: Sequence[Tracks],
-        history: Sequence[Float32],
+        crowd: Crowd,
+        numbers: Sequence[int],
         furniture: _Furniture,
         rows: Rows,
     ) -> Int64:
+        """`draw_tiles` where people may be, with a crowd that all of them are of."""
         lasting, parts = self._last(canvases), np.empty((len(canvases), PART_COLUMNS), np.int64)
-        columns = zip(*((one.track_id, one.xyxy, one.score, one.class_id, one.slot) for one in tracks), strict=True)
-        ends = np.array([[*accumulate(map(len, tracks))], [*accumulate(map(len, history))]], np.int64)
-        rows.make_room(most_rows(int(ends[0, -1]), int(ends[1, -1]), lasting.longest) + len(furniture.rows))
+        _, pts, ends, _, *columns = crowd.tracks
+        most = 1 + len(numbers) - len(set(numbers))   # tiles that show one picture
+        people, points = most * len(columns[0]), most * len(crowd.history)
+        rows.make_room(most_rows(people, points, lasting.longest) + len(furniture.rows))
         rows.count = draw_tiles(
-            rows.array, rows.count, parts, *lasting.tables, furniture.rows, furniture.ends, ends,
-            np.concatenate(history), np.array([one.pts / CLOCK_HZ for one in tracks]), *map(np.concatenate, columns),
+            rows.array, rows.count, parts, *lasting.tables, furniture.rows, furniture.ends,
+            np.array(numbers, np.int64), pts, ends, *columns, crowd.history, crowd.history_ends,
         )  # fmt: skip
         return parts
 

@@ -83,6 +83,11 @@ class Outputs(Closing):
         for outlet in self._outlets:
             outlet.put(packet)
 
+    @property
+    def take_tracks(self) -> bool:
+        """Whether one of them wants to know who is where."""
+        return bool(self._tracks)
+
     def put_tracks(self, frame: Frame, frame_index: int, tracks: Tracks) -> None:
         """Give the tracks of a picture to every output of tracks; never fails. See `TrackWriter.write`."""
         for outlet in self._tracks:

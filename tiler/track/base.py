@@ -4,63 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from tiler.closing import Closing
-from tiler.types import Detections, Float32, Frame, Int32, Tracks
-
-Int64 = npt.NDArray[np.int64]
-
-
-class TrackBatch(NamedTuple):
-    """Who is where in some pictures, each of another stream: what `Tracks` holds, one picture after the other.
-
-    Attributes:
-        streams: (m,) int64, the stream of each picture.
-        pts: (m,) int64, its time.
-        ends: (m,) int64, where its rows end; they begin where those of the one before end.
-        most: rows of the picture that has most.
-        track_id, xyxy, score, class_id, slot: as in `Tracks`, of all pictures.
-    """
-
-    streams: Int64
-    pts: Int64
-    ends: Int64
-    most: int
-    track_id: Int32
-    xyxy: Float32
-    score: Float32
-    class_id: Int32
-    slot: Int32
-
-    def pictures(self) -> list[Tracks]:
-        """The tracks of each picture, in the same memory."""
-        _, _, _, _, track_id, xyxy, score, class_id, slot = self
-        a, each = 0, []
-        for pts, b in zip(self.pts.tolist(), self.ends.tolist(), strict=True):
-            each.append(Tracks(pts, track_id[a:b], xyxy[a:b], score[a:b], class_id[a:b], slot[a:b]))
-            a = b
-        return each
-
-    @staticmethod
-    def of(streams: Sequence[int], tracks: Sequence[Tracks]) -> TrackBatch:
-        """Those of one picture of each of these streams."""
-        every = (*tracks, Tracks.empty())
-        columns = zip(*((one.track_id, one.xyxy, one.score, one.class_id, one.slot) for one in every), strict=True)
-        counts = [len(one) for one in tracks]
-        return TrackBatch(
-            np.array(streams, np.int64), np.array([one.pts for one in tracks], np.int64),
-            np.cumsum(counts, dtype=np.int64), max(counts, default=0), *map(np.concatenate, columns),
-        )  # fmt: skip
-
-    @staticmethod
-    def empty() -> TrackBatch:
-        """No pictures."""
-        return TrackBatch.of((), ())
-
+from tiler.crowd import TrackBatch
+from tiler.types import Detections, Float32, Frame
 
 T = TypeVar("T", bound=np.generic)
 

@@ -49,8 +49,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from tiler.config.models import TrackerConfig
+from tiler.crowd import TrackBatch
 from tiler.kernels.track_cpu import CLOCK_COLUMNS, COUNT, NEVER, PTS, STATE_COLUMNS, TRACK_COLUMNS, update
-from tiler.track.base import TrackBatch, Tracker, grown
+from tiler.track.base import Tracker, grown
 from tiler.types import CLOCK_HZ, Detections, Tracks
 
 _LOW_IOU = 0.5

@@ -19,9 +19,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from tiler.crowd import Int64, TrackBatch
 from tiler.kernels.identities_cpu import identify
 from tiler.kernels.people_cpu import COUNTS, NEW, NEW_COLUMNS, PEOPLE, PERSON_COLUMNS
-from tiler.track.base import Int64, TrackBatch, grown
+from tiler.track.base import grown
 from tiler.track.meetings import Meetings, Scene
 from tiler.types import APPEARANCE, CLOCK_HZ, Bool, Float32
 

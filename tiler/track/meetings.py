@@ -20,9 +20,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tiler.crowd import Int64, TrackBatch
 from tiler.kernels import meetings_cpu
 from tiler.kernels.meetings_cpu import COUNTS, MEETING_COLUMNS, MEMBER_COLUMNS, MEMBERS, SAID, SAID_COLUMNS, meet
-from tiler.track.base import Int64, TrackBatch, grown
+from tiler.track.base import grown
 from tiler.types import CLOCK_HZ, Bool
 
 Float64 = npt.NDArray[np.float64]

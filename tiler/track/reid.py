@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tiler.config.models import TrackerConfig
+from tiler.crowd import TrackBatch
 from tiler.kernels.looks_cpu import spread
 from tiler.kernels.meetings_cpu import (
     DUTY_COLUMNS,
@@ -31,7 +32,7 @@ from tiler.kernels.meetings_cpu import (
     choose,
 )
 from tiler.kernels.people_cpu import EXCHANGED, RETURNED
-from tiler.track.base import Embedder, TrackBatch, Vectors, grown
+from tiler.track.base import Embedder, Vectors, grown
 from tiler.track.identities import Identities
 from tiler.track.meetings import GHOST_S, Meetings, Scene
 from tiler.types import APPEARANCE, CLOCK_HZ, Appearance, Bool, Float32, Frame

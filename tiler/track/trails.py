@@ -7,8 +7,9 @@ from types import ModuleType
 
 import numpy as np
 
-from tiler.track.base import TrackBatch, grown
-from tiler.types import CLOCK_HZ, Float32
+from tiler.crowd import Crowd, TrackBatch
+from tiler.track.base import grown
+from tiler.types import CLOCK_HZ
 
 POINTS = 32
 """Most points kept of one track."""
@@ -38,12 +39,11 @@ class Trails:
         """Another source's tracks come from now on."""
         self._counts[stream] = 0
 
-    def add(self, tracks: TrackBatch) -> list[Float32]:
+    def add(self, tracks: TrackBatch) -> Crowd:
         """Take the tracks of the next pictures; pts of a stream never decrease.
 
         Returns:
-            The trails of each picture: (m, 4) float32 track_id, x, y, age_s of the points no older than `seconds`.
-            Ids ascend; within an id the newest point comes first.
+            The same, and the points of each picture's trails that are no older than `seconds`; ids ascend.
         """
         room = int(self._counts.max()) + tracks.most
         if room > self._ids.shape[1]:
@@ -52,8 +52,7 @@ class Trails:
             tracks.streams, tracks.pts, tracks.ends, tracks.track_id, tracks.xyxy,
             self._ids, self._points, self._counts, self._ticks, self._spacing,
         )  # fmt: skip
-        ends = ends.tolist()
-        return [rows[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
+        return Crowd(tracks, rows, ends)
 
 
 @cache
