@@ -20,6 +20,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from tiler.kernels.assign_cpu import Int64, compiled
+
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 Bool = npt.NDArray[np.bool_]
@@ -132,3 +134,34 @@ def decode_yolov8(
             class_id[count] = best[anchor]
             count += 1
     return count
+
+
+@compiled
+def gather(
+    totals: Int32, boxes: Float32, words: Int32, count: int
+) -> tuple[int, Int64, Float32, Float32, Int32]:
+    """What is left of the candidates of some pictures, one picture after the other.
+
+    Args:
+        totals: (N, 2) int32: boxes of each picture that are left, and candidates that there were.
+        boxes: (N, limit, 6) float32: x0, y0, x1, y1 and score of a box.
+        words: the same as int32, for the class, which comes last.
+        count: pictures, the first ones.
+
+    Returns:
+        The most candidates of a picture; where the boxes of each picture end, (count,) int64; (n, 4), (n,) and (n,):
+        xyxy, score and class of each.
+    """
+    ends, total, most = np.empty(count, np.int64), 0, 0
+    for k in range(count):
+        total += totals[k, 0]
+        ends[k], most = total, max(most, totals[k, 1])
+    xyxy, score, class_id = np.empty((total, 4), np.float32), np.empty(total, np.float32), np.empty(total, np.int32)
+    at = 0
+    for k in range(count):
+        for i in range(totals[k, 0]):
+            for j in range(4):
+                xyxy[at, j] = boxes[k, i, j]
+            score[at], class_id[at] = boxes[k, i, 4], words[k, i, 5]
+            at += 1
+    return most, ends, xyxy, score, class_id

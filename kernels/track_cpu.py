@@ -291,7 +291,8 @@ def _move(states: Float64, tracks: Int64, source: int, target: int) -> None:
 def update(
     streams: Int64,
     pts: Int64,
-    counts: Int64,
+    numbers: Int64,
+    detection_ends: Int64,
     xyxy: Float32,
     score: Float32,
     class_id: Int32,
@@ -307,8 +308,8 @@ def update(
     Args:
         streams: (m,) int64, one after the other; none twice.
         pts: (m,) int64, of their pictures.
-        counts: (m,) int64, detections in each; -1 when the detector did not run.
-        xyxy, score, class_id: as in `Detections`, of all pictures in order.
+        numbers: (m,) int64, which of the detections' pictures each is; -1 when the detector did not run.
+        detection_ends, xyxy, score, class_id: as in `DetectionBatch`.
         states: (all streams, capacity, STATE_COLUMNS) float64; capacity is for the tracks and the detections of any.
         tracks: (all streams, capacity, TRACK_COLUMNS) int64.
         clocks: (all streams, CLOCK_COLUMNS) int64.
@@ -320,23 +321,24 @@ def update(
         Where the tracks to show of each picture end, (m,) int64; how many there are in one at most; and track_id, xyxy,
         score, class_id of them all.
     """
-    room = 0
+    room = score.shape[0]
     for k in range(streams.shape[0]):
-        room += clocks[streams[k], COUNT] + max(counts[k], 0)
+        room += clocks[streams[k], COUNT]
     shown_id, shown_class = np.empty(room, np.int32), np.empty(room, np.int32)
     shown_box, shown_score = np.empty((room, 4), np.float32), np.empty(room, np.float32)
     ends = np.empty(streams.shape[0], np.int64)
-    first = at = most = 0
+    at = most = 0
     for k in range(streams.shape[0]):
         own_states, own_tracks, clock = states[streams[k]], tracks[streams[k]], clocks[streams[k]]
         before = pts[k] if clock[PTS] == NEVER else clock[PTS]
         clock[PTS] = max(pts[k], before)
-        end = first + max(counts[k], 0)
+        n, first, end = numbers[k], 0, 0
+        if n >= 0:
+            first, end = detection_ends[n - 1] if n > 0 else 0, detection_ends[n]
         _take(
-            own_states, own_tracks, clock, pts[k], (clock[PTS] - before) / CLOCK_HZ, counts[k] >= 0,
+            own_states, own_tracks, clock, pts[k], (clock[PTS] - before) / CLOCK_HZ, n >= 0,
             xyxy[first:end], score[first:end], class_id[first:end], limits, lost_ticks, confirm,
         )  # fmt: skip
-        first = end
         now, shown = corners(own_states, clock[COUNT]), at
         for row in range(clock[COUNT]):
             if own_tracks[row, ID] > 0 and own_tracks[row, LOST] == 0:

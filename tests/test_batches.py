@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tiler.batches import Batches, Found
+from tiler.crowd import DetectionBatch
 from tiler.infer.base import Answer
 from tiler.memory import TENSORS
 from tiler.types import Batch, Detections, Frame
@@ -34,10 +35,10 @@ class Pictures:
         self.due += 1
         assert self.due <= TENSORS
 
-        def answer() -> list[Detections]:
+        def answer() -> DetectionBatch:
             self.due -= 1
-            return [Detections(np.full((1, 4), pts), np.ones(1, np.float32), np.zeros(1, np.int32))
-                    for pts in batch.tensor]  # fmt: skip
+            one, none = np.ones(1, np.float32), np.zeros(1, np.int32)
+            return DetectionBatch.of([Detections(np.full((1, 4), pts), one, none) for pts in batch.tensor])
 
         return answer
 
@@ -55,7 +56,9 @@ def test_each_tick_is_told_what_was_seen_in_its_pictures(counts: list[int], tick
     def ask() -> None:
         pts, found = waiting.popleft()
         if found is not None:
-            assert {stream: int(seen.xyxy[0, 0]) for stream, seen in found().items()} == dict(enumerate(pts))
+            streams, detections = found()
+            assert streams == list(range(len(pts)))
+            assert [int(seen.xyxy[0, 0]) for seen in detections.pictures()] == pts
 
     for tick, count in enumerate(counts):
         pts = [10 * tick + stream for stream in range(count)]
@@ -75,5 +78,5 @@ def test_a_batch_is_submitted_once_its_ticks_are_there() -> None:
     asked = [batches.add([Frame(0, pts, *PLANES), Frame(1, pts, *PLANES)]) for pts in range(4)]
     assert device.sizes == [6]
     assert asked[3] is not None
-    assert asked[3]().keys() == {0, 1}
+    assert asked[3]().streams == [0, 1]
     assert device.sizes == [6, 2]

@@ -18,6 +18,7 @@ from pictures import decoded
 from tiler import stages
 from tiler.cli import main
 from tiler.config.loader import load
+from tiler.crowd import DetectionBatch
 from tiler.errors import InputError, RunError
 from tiler.infer.base import Answer
 from tiler.observe.run import RunObserver
@@ -40,7 +41,7 @@ class CornerDetector:
     class_names = ("person",)
 
     def submit(self, batch: Batch) -> Answer:
-        return lambda: self.infer(batch)
+        return lambda: DetectionBatch.of(self.infer(batch))
 
     def infer(self, batch: Batch) -> list[Detections]:
         found = []
@@ -247,7 +248,7 @@ class Breaks:
 
     def __getattr__(self, name: str) -> Any:
         if name == "submit" and self._method == "infer":
-            return lambda batch: lambda: self.infer(batch)
+            return lambda batch: lambda: DetectionBatch.of(self.infer(batch))
         if name != self._method:
             return getattr(self._inner, name)
         if self._left == 0:

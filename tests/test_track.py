@@ -11,6 +11,7 @@ from track_parts import SCORE, BoxFilter, Row, add, assign, box_iou, from_corner
 from track_reference import ReferenceTracker, ReferenceTrails
 
 from tiler.config.models import TrackerConfig
+from tiler.crowd import DetectionBatch, Seen
 from tiler.kernels.assign_cpu import best_pairs
 from tiler.track.bytetrack import ByteTracker
 from tiler.track.trails import Trails
@@ -100,13 +101,17 @@ def test_two_trackers_interleaved_are_each_as_if_alone(
 def test_streams_of_one_tracker_are_each_as_if_alone(told, random) -> None:  # type: ignore[no-untyped-def]
     alone = [play(scene, tracker()) for scene in told]
     together, pts, shown = ByteTracker(TrackerConfig(), SCORE, len(told) + 1), [0] * len(told), [0] * len(told)
-    together.update_all([len(told)], [0], [see(person(0), person(90))])  # a stream of which nothing more is seen
+    somebody = Seen([len(told)], DetectionBatch.of([see(person(0), person(90))]))
+    together.update_all([len(told)], [0], somebody)  # a stream of which nothing more is seen
     while left := [s for s, scene in enumerate(told) if shown[s] < len(scene)]:
         now = random.sample(left, random.randint(1, len(left)))
         pictures = [told[s][shown[s]] for s in now]
         for s, (step, _) in zip(now, pictures, strict=True):
             pts[s] += step
-        batch = together.update_all(now, [pts[s] for s in now], [detections for _, detections in pictures])
+        seen = {s: detections for s, (_, detections) in zip(now, pictures, strict=True) if detections is not None}
+        order = random.sample(sorted(seen), len(seen))
+        seen_now = Seen(order, DetectionBatch.of([seen[s] for s in order]))
+        batch = together.update_all(now, [pts[s] for s in now], seen_now)
         assert batch.streams.tolist() == now
         assert batch.most == max(len(tracks) for tracks in batch.pictures())
         for s, tracks in zip(now, batch.pictures(), strict=True):

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
+from tiler.crowd import DetectionBatch, Seen
 from tiler.errors import StageError
 from tiler.infer.base import Answer, Detector
 from tiler.preprocess.base import Preprocessor
-from tiler.types import Detections, Frame
+from tiler.types import Frame
 
-Found = Callable[[], dict[int, Detections]]
-"""Waits for what was seen in the pictures of a tick, by their streams; to be called once."""
+Found = Callable[[], Seen]
+"""Waits for what was seen in the pictures of a tick; to be called once."""
 
 
 class Batches:
@@ -62,7 +63,7 @@ class Batches:
         if not frames:
             return None
         streams = [frame.stream for frame in frames]
-        return lambda: dict(zip(streams, self._found(batch)[first : first + len(streams)], strict=True))
+        return lambda: Seen(streams, self._found(batch).part(first, len(streams)))
 
     def _submit(self, batch: _Batch) -> None:
         frames, batch.frames, batch.submitted = batch.frames, [], True
@@ -70,7 +71,7 @@ class Batches:
             with self._timed():
                 batch.answer = self._detector.submit(self._preprocessor.prepare(frames))
 
-    def _found(self, batch: _Batch) -> list[Detections]:
+    def _found(self, batch: _Batch) -> DetectionBatch:
         if not batch.submitted:
             self._submit(batch)
         if batch.found is None:
@@ -88,4 +89,4 @@ class _Batch:
         self.ticks = 0
         self.submitted = False
         self.answer: Answer | None = None
-        self.found: list[Detections] | None = None
+        self.found: DetectionBatch | None = None

@@ -1,7 +1,7 @@
-"""Who is where in the new pictures of a tick: all streams together, and what one of them shows.
+"""What was seen, and who is where, in the new pictures of a tick: all streams together, and what one of them shows.
 
-A stream has few people, and a call for each stream would cost more than what is done in it. So the tracks of a tick lie
-one picture after the other, and stay so from the tracker to the overlay.
+A stream has few people, and a call for each stream would cost more than what is done in it. So the boxes of a tick lie
+one picture after the other, and stay so from the detector to the overlay.
 """
 
 from __future__ import annotations
@@ -12,9 +12,53 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tiler.types import Float32, Int32, Tracks
+from tiler.types import Detections, Float32, Int32, Tracks
 
 Int64 = npt.NDArray[np.int64]
+
+
+class DetectionBatch(NamedTuple):
+    """What was seen in some pictures: what `Detections` holds, one picture after the other.
+
+    Attributes:
+        ends: (m,) int64, where the rows of each picture end; they begin where those of the one before end.
+        xyxy, score, class_id: as in `Detections`, of all pictures.
+    """
+
+    ends: Int64
+    xyxy: Float32
+    score: Float32
+    class_id: Int32
+
+    def pictures(self) -> list[Detections]:
+        """The detections of each picture, in the same memory."""
+        ends = self.ends.tolist()
+        each = [slice(a, b) for a, b in zip([0, *ends], ends, strict=False)]
+        return [Detections(self.xyxy[own], self.score[own], self.class_id[own]) for own in each]
+
+    def part(self, first: int, count: int) -> DetectionBatch:
+        """Those of some pictures that follow one another, in the same memory."""
+        ends = self.ends[first : first + count]
+        a, b = (self.ends[first - 1] if first else 0), (ends[-1] if count else 0)
+        return DetectionBatch(ends - a, self.xyxy[a:b], self.score[a:b], self.class_id[a:b])
+
+    @staticmethod
+    def of(pictures: Sequence[Detections]) -> DetectionBatch:
+        """Those of these pictures."""
+        every = (*pictures, Detections.empty())
+        return DetectionBatch(
+            np.cumsum([len(one) for one in pictures], dtype=np.int64),
+            np.concatenate([one.xyxy for one in every], dtype=np.float32),
+            np.concatenate([one.score for one in every], dtype=np.float32),
+            np.concatenate([one.class_id for one in every], dtype=np.int32),
+        )
+
+
+class Seen(NamedTuple):
+    """What was seen at a tick: in the pictures of these streams."""
+
+    streams: Sequence[int]
+    detections: DetectionBatch
 
 
 class TrackBatch(NamedTuple):
@@ -127,3 +171,6 @@ def together(everyone: Sequence[People]) -> tuple[Crowd, list[int]]:
     ends = np.cumsum([len(rows) for rows in history], dtype=np.int64)
     tracks = TrackBatch.of([0] * len(everyone), [people.tracks for people in everyone])
     return Crowd(tracks, np.concatenate(history), ends), list(range(len(everyone)))
+
+
+NOTHING = Seen((), DetectionBatch.of(()))

@@ -21,7 +21,7 @@ from tiler.batches import Batches, Found
 from tiler.config.loader import LoadedConfig
 from tiler.config.models import Config, DetectorConfig
 from tiler.control import Control, Wanted
-from tiler.crowd import People, TrackBatch
+from tiler.crowd import NOTHING, People, Seen, TrackBatch
 from tiler.decode.feed import Shown
 from tiler.errors import RunError, StageError
 from tiler.lineup import Lineup, Stream
@@ -31,7 +31,7 @@ from tiler.output.outputs import Outputs
 from tiler.stages import STAGES, Stages
 from tiler.track.reid import Looking, Looks
 from tiler.track.trails import Trails
-from tiler.types import CLOCK_HZ, Detections, Frame, Mosaic, Packet, TileInput
+from tiler.types import CLOCK_HZ, Frame, Mosaic, Packet, TileInput
 from tiler.worker import Channel, Step, Worker
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Tick:
     shown: Sequence[Shown]
     numbers: Sequence[int]
     found: Found | None = None
-    detections: dict[int, Detections] = field(default_factory=dict)
+    seen: Seen = NOTHING
     new: list[New] = field(default_factory=list)
     tracks: TrackBatch | None = None
     looks: Looking | None = None
@@ -214,7 +214,7 @@ class Run:
         """Wait for what came of the batch of all streams; on the GPU the next one is behind it already."""
         if tick.found is not None:
             with self._observer.stage("infer"):
-                tick.detections = tick.found()
+                tick.seen = tick.found()
             tick.found = None
         return tick
 
@@ -228,7 +228,7 @@ class Run:
         return tick
 
     def _follow(self, tick: Tick) -> None:
-        tracker, reid, found = self._stages.tracker, self._stages.reid, tick.detections
+        tracker, reid = self._stages.tracker, self._stages.reid
         assert tracker is not None
         tick.new = [
             New(stream, shown.frame, number)
@@ -240,11 +240,10 @@ class Run:
                 self._begin(stream)
         places = [stream.index for stream, _, _ in tick.new]
         frames = [frame for _, frame, _ in tick.new]
-        seen = [found.get(place) for place in places]
-        tick.tracks = tracker.update_all(places, [frame.pts for frame in frames], seen)
+        tick.tracks = tracker.update_all(places, [frame.pts for frame in frames], tick.seen)
         if reid is not None:
             wanted = [stream.slots.wanted if stream.slots is not None else () for stream, _, _ in tick.new]
-            tick.looks = reid.submit(frames, tick.tracks, [one is not None for one in seen], wanted)
+            tick.looks = reid.submit(frames, tick.tracks, [place in tick.seen.streams for place in places], wanted)
 
     def _begin(self, stream: Stream) -> None:
         """Nothing is known of it yet, whatever was in its place before."""

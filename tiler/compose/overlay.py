@@ -22,7 +22,7 @@ from tiler.compose.pen import Pen, Rectangle, blend, plate_baseline, plate_heigh
 from tiler.compose.rows import Rows, no_rows
 from tiler.compose.slate import draw_badge, draw_caption, draw_clock, draw_slate
 from tiler.config.models import Config
-from tiler.crowd import NOBODY, Crowd, together
+from tiler.crowd import NOBODY, Crowd, People, together
 from tiler.kernels.overlay_cpu import (
     BASELINE_PX,
     BEGINS,
@@ -185,7 +185,8 @@ class OverlayBuilder:
         Returns:
             (tiles, PART_COLUMNS) int64: where its parts end, see `kernels/overlay_cpu.py`.
         """
-        everyone, pieces = [], []
+        everyone: list[People] = []
+        pieces: list[Int32] = []
         for canvas in canvases:
             shown = sources[canvas.tile.source]
             marked = self._marks_tracks and canvas.picture is not None and shown.state not in _SLATES

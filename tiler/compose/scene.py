@@ -11,10 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 from tiler.compose.layout import PlacedTile, View, fit_picture, place_tiles
-from tiler.compose.overlay import Canvas, Int64, OverlayBuilder
+from tiler.compose.overlay import Canvas, OverlayBuilder
 from tiler.compose.palette import Ycc, ycc
 from tiler.compose.rows import Rows
 from tiler.config.models import Config
+from tiler.crowd import Int64
 from tiler.kernels.primitives import ALPHA, CLIP_X0, COLUMNS, CR, KIND, LUMA, X0, Y1, Kind
 from tiler.kernels.scaling import Geometry, geometry
 from tiler.types import Crop, Frame, Int32, State, TileInput

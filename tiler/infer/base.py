@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from tiler.crowd import DetectionBatch
 from tiler.types import Batch, Detections
 
-Answer = Callable[[], list[Detections]]
+Answer = Callable[[], DetectionBatch]
 """Waits for the detections of a batch; to be called once."""
 
 
@@ -30,7 +31,7 @@ class Detector(Protocol):
         ...
 
     def infer(self, batch: Batch) -> list[Detections]:
-        """Detections of each entry of the batch, in its order, in picture pixels: `submit` and its answer."""
+        """Detections of each entry of the batch, in its order, in picture pixels: `submit`, and its answer in parts."""
         ...
 
     def close(self) -> None: ...

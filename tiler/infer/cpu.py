@@ -10,6 +10,7 @@ import onnxruntime as ort
 
 from tiler.closing import Closing
 from tiler.config.models import DetectorConfig
+from tiler.crowd import DetectionBatch
 from tiler.engines.registry import ORT_ERRORS, ModelSpec, open_session
 from tiler.errors import StageError
 from tiler.infer.base import Answer
@@ -63,7 +64,7 @@ class OrtDetector(Closing):
 
     def submit(self, batch: Batch) -> Answer:
         """See `Detector.submit`: the work is done when the answer is asked for."""
-        return lambda: self.infer(batch)
+        return lambda: DetectionBatch.of(self.infer(batch))
 
     def infer(self, batch: Batch) -> list[Detections]:
         """Detections of each entry of the batch, in its order, in picture pixels.

@@ -11,11 +11,13 @@ import numpy as np
 
 from tiler.closing import Closing
 from tiler.config.models import DetectorConfig
+from tiler.crowd import DetectionBatch
 from tiler.engines.registry import ModelSpec
 from tiler.errors import StageError
 from tiler.infer.base import Answer
 from tiler.infer.heads import wanted_classes
 from tiler.kernels import enqueue_cuda
+from tiler.kernels.decode_heads_cpu import gather
 from tiler.kernels.decode_heads_cuda import CANDIDATE_BYTES, CAPACITY, FOUND, PLACE, Detect
 from tiler.memory import TENSORS
 from tiler.observe.copies import Copies
@@ -30,11 +32,13 @@ _log = logging.getLogger(__name__)
 class _Turn:
     """Where the answer to one batch arrives on the host, and its places depart from."""
 
-    def __init__(self, result_bytes: int, max_batch: int) -> None:
+    def __init__(self, boxes_at: int, result_bytes: int, limit: int, max_batch: int) -> None:
         size = result_bytes + max_batch * PLACE.itemsize
         self._pinned = cupy.cuda.alloc_pinned_memory(size)
         host = np.frombuffer(self._pinned, np.uint8, size)
         self.result, self.places = host[:result_bytes], host[result_bytes:].view(PLACE)
+        self.totals = self.result[:boxes_at].view(np.int32).reshape(max_batch, 2)
+        self.boxes = self.result[boxes_at:].view(np.float32).reshape(max_batch, limit, FOUND.itemsize // 4)
         self.done = cupy.cuda.Event(block=True, disable_timing=True)  # the host sleeps meanwhile
 
 
@@ -81,7 +85,7 @@ class CudaDetector(Closing):
             self._counts = cupy.zeros(max_batch, cupy.int32)
             self._places = cupy.empty(max_batch * PLACE.itemsize, cupy.uint8)
             self._result = cupy.empty(self._result_bytes, cupy.uint8)
-            self._ring = [_Turn(self._result_bytes, max_batch) for _ in range(TENSORS)]
+            self._ring = [_Turn(self._boxes_at, self._result_bytes, self._limit, max_batch) for _ in range(TENSORS)]
             self._detect = Detect(
                 self._head, model.head, self.input_size[0], min_score, self._keep, self._places, config.nms_iou,
                 self._limit, self._candidates, self._counts, self._result[self._boxes_at :], self._result,
@@ -106,7 +110,7 @@ class CudaDetector(Closing):
             self._copy(turn.result.ctypes.data, self._result.data.ptr, self._result_bytes, "down", "detections")
             enqueue_cuda.record(turn.done, self._stream)
 
-        def answer() -> list[Detections]:
+        def answer() -> DetectionBatch:
             self._device.use()
             enqueue_cuda.finish(turn.done)
             return self._read(turn, count)
@@ -115,7 +119,7 @@ class CudaDetector(Closing):
 
     def infer(self, batch: Batch) -> list[Detections]:
         """See `Detector.infer`."""
-        return self.submit(batch)()
+        return self.submit(batch)().pictures()
 
     def warm_up(self, tensors: Sequence[Any]) -> None:
         """Run the network once on each of the tensors that batches come in, so that no tick pays for first use."""
@@ -124,6 +128,7 @@ class CudaDetector(Closing):
             for tensor in tensors:
                 self._network.prepare(tensor, self._head)
         self._stream.synchronize()
+        self._read(self._ring[0], 0)  # compiles
 
     def close(self) -> None:
         """Free the network; may be called twice."""
@@ -144,17 +149,12 @@ class CudaDetector(Closing):
         enqueue_cuda.copy(to, of, size, self._stream)
         self._copies.add(name, direction, size)
 
-    def _read(self, turn: _Turn, count: int) -> list[Detections]:
-        totals = turn.result[: 8 * count].view(np.int32).reshape(count, 2)
-        boxes = turn.result[self._boxes_at :].view(FOUND).reshape(-1, self._limit)
-        if not self._warned and int(totals[:, 1].max(initial=0)) > CAPACITY:
+    def _read(self, turn: _Turn, count: int) -> DetectionBatch:
+        most, *columns = gather(turn.totals, turn.boxes, turn.boxes.view(np.int32), count)
+        if most > CAPACITY and not self._warned:
             self._warned = True
             _log.warning(
                 "%s: more than %d candidate boxes in one picture; some were left out. Raise tracker.low_score",
                 self._model.name, CAPACITY,
             )  # fmt: skip
-        found = []
-        for row, kept in zip(boxes, totals[:, 0].tolist(), strict=False):
-            mine = row[:kept]
-            found.append(Detections(mine["xyxy"].copy(), mine["score"].copy(), mine["class_id"].copy()))
-        return found
+        return DetectionBatch(*columns)

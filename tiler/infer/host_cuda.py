@@ -9,6 +9,7 @@ import cupy
 import numpy as np
 
 from tiler.closing import Closing
+from tiler.crowd import DetectionBatch
 from tiler.infer.base import Answer, Detector
 from tiler.observe.copies import Copies
 from tiler.types import Batch, Detections
@@ -36,7 +37,7 @@ class HostDetector(Closing):
 
     def submit(self, batch: Batch) -> Answer:
         """See `Detector.submit`: the work is done when the answer is asked for."""
-        return lambda: self.infer(batch)
+        return lambda: DetectionBatch.of(self.infer(batch))
 
     def infer(self, batch: Batch) -> list[Detections]:
         """See `Detector.infer`; waits for the copy."""

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tiler.closing import Closing
-from tiler.crowd import TrackBatch
-from tiler.types import Detections, Float32, Frame
+from tiler.crowd import Seen, TrackBatch
+from tiler.types import Float32, Frame
 
 T = TypeVar("T", bound=np.generic)
 
@@ -28,15 +28,13 @@ class Tracker(Protocol):
         """Another source's pictures come from now on: ids begin anew."""
         ...
 
-    def update_all(
-        self, streams: Sequence[int], pts: Sequence[int], detections: Sequence[Detections | None]
-    ) -> TrackBatch:
+    def update_all(self, streams: Sequence[int], pts: Sequence[int], seen: Seen) -> TrackBatch:
         """The tracks of the next pictures of some streams.
 
         Args:
             streams: each once at most.
             pts: of their pictures, 1/90000 s; of a stream never decreasing.
-            detections: of their pictures; None where the detector did not run: tracks are predicted.
+            seen: in those pictures; where the detector did not run, tracks are predicted.
         """
         ...
 

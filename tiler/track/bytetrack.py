@@ -49,7 +49,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tiler.config.models import TrackerConfig
-from tiler.crowd import TrackBatch
+from tiler.crowd import NOTHING, DetectionBatch, Seen, TrackBatch
 from tiler.kernels.track_cpu import CLOCK_COLUMNS, COUNT, NEVER, PTS, STATE_COLUMNS, TRACK_COLUMNS, update
 from tiler.track.base import Tracker, grown
 from tiler.types import CLOCK_HZ, Detections, Tracks
@@ -58,8 +58,6 @@ _LOW_IOU = 0.5
 _TENTATIVE_SIMILARITY = 0.3
 _FIND_SIMILARITY = 0.3
 """Gates of steps 2 and 3, as published, and 4; `match_iou` is that of step 1, and the least of all."""
-
-_NOTHING = Detections.empty()
 
 
 class ByteTracker(Tracker):
@@ -91,9 +89,7 @@ class ByteTracker(Tracker):
         self._clocks[stream] = 0
         self._clocks[stream, PTS] = NEVER
 
-    def update_all(
-        self, streams: Sequence[int], pts: Sequence[int], detections: Sequence[Detections | None]
-    ) -> TrackBatch:
+    def update_all(self, streams: Sequence[int], pts: Sequence[int], seen: Seen) -> TrackBatch:
         """See `Tracker.update_all`.
 
         Where the detector did not run, what was seen when it last ran is predicted. Boxes without area or with a value
@@ -101,17 +97,15 @@ class ByteTracker(Tracker):
         """
         if not streams:
             return TrackBatch.empty()
-        seen = [_NOTHING if one is None else one for one in detections]
-        counts = [-1 if one is None else len(one.score) for one in detections]
+        number = {stream: k for k, stream in enumerate(seen.streams)}
         places, times = np.array(streams, np.int64), np.array(pts, np.int64)
-        self._make_room(int(self._clocks[:, COUNT].max()) + max(counts))
+        numbers = np.array([number.get(stream, -1) for stream in streams], np.int64)
+        self._make_room(int(self._clocks[:, COUNT].max()) + len(seen.detections.score))
         ends, most, track_id, xyxy, score, class_id = update(
             places,
             times,
-            np.array(counts, np.int64),
-            np.concatenate([one.xyxy for one in seen], dtype=np.float32),
-            np.concatenate([one.score for one in seen], dtype=np.float32),
-            np.concatenate([one.class_id for one in seen], dtype=np.int32),
+            numbers,
+            *seen.detections,
             self._states,
             self._tracks,
             self._clocks,
@@ -124,7 +118,8 @@ class ByteTracker(Tracker):
 
     def update(self, detections: Detections | None, pts: int) -> Tracks:
         """The tracks of the first stream, which has another picture."""
-        (tracks,) = self.update_all((0,), (pts,), (detections,)).pictures()
+        seen = NOTHING if detections is None else Seen((0,), DetectionBatch.of((detections,)))
+        (tracks,) = self.update_all((0,), (pts,), seen).pictures()
         return tracks
 
     def _make_room(self, room: int) -> None:
