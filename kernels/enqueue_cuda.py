@@ -14,16 +14,25 @@ from typing import Any
 
 import numpy as np
 
+from tiler.types import Frame
 
-def wait(stream: Any, events: Iterable[Any]) -> None:
-    """Whatever is put on `stream` from now on runs after the events (CuPy's; None counts as passed).
+
+def wait(stream: Any, frames: Iterable[Frame]) -> None:
+    """Whatever is put on `stream` from now on runs after these pictures are in their planes.
+
+    Of those that are there already, nobody asks again.
 
     Raises:
         RuntimeError: the driver refuses.
     """
     call, address = _driver().cuStreamWaitEvent, stream.ptr
-    for event in set(events):
-        if event is not None and not passed(event):
+    for frame in frames:
+        event = frame.ready
+        if event is None:
+            continue
+        if passed(event):
+            frame.arrived()
+        else:
             _check(call(address, event.ptr, 0), "cuStreamWaitEvent")
 
 

@@ -43,7 +43,7 @@ half of it."""
 NEW_FOR = 2.0 * CLOCK_HZ
 """Who has not been seen clearly for so long is taken for somebody new."""
 
-Named = tuple[Int32, Float32, Float32, Int32, Int32]
+Named = tuple[int, int, int, Int32, Float32, Float32, Int32, Int32]
 
 
 @compiled
@@ -89,13 +89,14 @@ def identify(
         memory: ticks for which somebody away is remembered.
 
     Returns:
-        track_id, xyxy, score, class_id, slot.
+        How many people and newcomers there are in a stream at most, and how much is said in one; and track_id, xyxy,
+        score, class_id, slot.
     """
     n = track_id.shape[0]
     ids, scores, boxes = np.empty(n, np.int32), np.empty(n, np.float32), np.empty((n, 4), np.float32)
     classes, slots = np.empty(n, np.int32), np.empty(n, np.int32)
     vector_of = np.empty(n, np.int64)
-    begin = looked = 0
+    begin = looked = known_people = newcomers = much = 0
     for k in range(streams.shape[0]):
         s, end = streams[k], ends[k]
         for row in range(begin, end):
@@ -112,8 +113,9 @@ def identify(
             ids[at], scores[at], classes[at], slots[at] = who[order[i]], score[row], class_id[row], slot[row]
             for j in range(4):
                 boxes[at, j] = xyxy[row, j]
-        begin = end
-    return ids, boxes, scores, classes, slots
+        begin, much = end, max(much, meeting_counts[s, SAID])
+        known_people, newcomers = max(known_people, counts[s, PEOPLE]), max(newcomers, counts[s, NEW])
+    return known_people, newcomers, much, ids, boxes, scores, classes, slots
 
 
 @inner

@@ -45,7 +45,7 @@ TOUCH, APART_BELOW, DEEP_ABOVE, REACH, GHOST, PATIENCE = range(6)
 # begins, and of who is wanted; crops of who begins; part of a pause after which one goes along; pause in each phase.
 CLEAR, EDGE, NEW_PAUSE, WANTED_PAUSE, NEW_CROPS, ALONG, PAUSE = range(7)
 
-Met = tuple[Int64, Float64, Bool]
+Met = tuple[int, int, Int64, Float64, Bool]
 
 
 @inner
@@ -98,9 +98,10 @@ def meet(
         limits: (6,) float64, see above.
 
     Returns:
-        Of each track its phase, the most of its box that somebody nearer covers, and whether its meeting is deep.
+        How many members a stream has at most, and how much is said in one; and of each track its phase, the most of its
+        box that somebody nearer covers, and whether its meeting is deep.
     """
-    n = ids.shape[0]
+    n, met, much = ids.shape[0], 0, 0
     phase, most, deep = np.empty(n, np.int64), np.empty(n), np.empty(n, np.bool_)
     begin = 0
     for k in range(streams.shape[0]):
@@ -109,8 +110,8 @@ def meet(
             members[s], places[s], meetings[s], counts[s], said[s], says[s], pts[k], ids[begin:end], xyxy[begin:end],
             class_id[begin:end], limits, phase[begin:end], most[begin:end], deep[begin:end],
         )  # fmt: skip
-        begin = end
-    return phase, most, deep
+        begin, met, much = end, max(met, counts[s, MEMBERS]), max(much, counts[s, SAID])
+    return met, much, phase, most, deep
 
 
 @inner
@@ -352,7 +353,7 @@ def choose(
     looked: Int64,
     duty: Int64,
     rules: Float64,
-) -> tuple[Int64, Bool, Float32]:
+) -> tuple[int, Int64, Bool, Float32]:
     """Which tracks of some pictures are to be looked at.
 
     Args:
@@ -368,10 +369,11 @@ def choose(
         rules: (10,) float64, see above.
 
     Returns:
-        How many of each picture are to be looked at, which tracks these are, and their boxes.
+        Of how many tracks of a stream it is known at most when they were looked at; how many of each picture are to be
+        looked at, which tracks these are, and their boxes.
     """
     crops, chosen = np.empty(streams.shape[0], np.int64), np.zeros(ids.shape[0], np.bool_)
-    begin = wanted_begin = total = 0
+    begin = wanted_begin = total = most = 0
     for k in range(streams.shape[0]):
         s, end = streams[k], ends[k]
         crops[k] = 0
@@ -382,13 +384,13 @@ def choose(
                 rules, chosen[begin:end],
             )  # fmt: skip
             total += crops[k]
-        begin, wanted_begin = end, wanted_ends[k]
+        begin, wanted_begin, most = end, wanted_ends[k], max(most, duty[s, TRACKS_LOOKED])
     boxes, at = np.empty((total, 4), np.float32), 0
     for i in range(ids.shape[0]):
         if chosen[i]:
             _put(boxes, at, xyxy, i)
             at += 1
-    return crops, chosen, boxes
+    return most, crops, chosen, boxes
 
 
 @inner

@@ -29,7 +29,7 @@ from tiler.types import CLOCK_HZ, Float32, Int32
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
-Shown = tuple[Int64, int, Int32, Float32, Float32, Int32]
+Shown = tuple[int, Int64, int, Int32, Float32, Float32, Int32, Int32]
 
 # Columns of `states`: Note [Filter], the score of the last detection, and its box x0, y0, x1, y1.
 X, V, XX, XV, VV, SCORE, BOX, STATE_COLUMNS = 0, 4, 8, 12, 16, 20, 21, 25
@@ -318,8 +318,8 @@ def update(
         confirm: detections in a row with which a track gets an id.
 
     Returns:
-        Where the tracks to show of each picture end, (m,) int64; how many there are in one at most; and track_id, xyxy,
-        score, class_id of them all.
+        How many tracks a stream has at most; where those to show of each picture end, (m,) int64, and how many there
+        are in one at most; and track_id, xyxy, score, class_id of them all, and slot, which is none.
     """
     room = score.shape[0]
     for k in range(streams.shape[0]):
@@ -327,7 +327,7 @@ def update(
     shown_id, shown_class = np.empty(room, np.int32), np.empty(room, np.int32)
     shown_box, shown_score = np.empty((room, 4), np.float32), np.empty(room, np.float32)
     ends = np.empty(streams.shape[0], np.int64)
-    at = most = 0
+    at = most = tracked = 0
     for k in range(streams.shape[0]):
         own_states, own_tracks, clock = states[streams[k]], tracks[streams[k]], clocks[streams[k]]
         before = pts[k] if clock[PTS] == NEVER else clock[PTS]
@@ -348,8 +348,9 @@ def update(
                 for j in range(4):
                     shown_box[at, j] = now[row, j]
                 at += 1
-        ends[k], most = at, max(most, at - shown)
-    return ends, most, shown_id[:at], shown_box[:at], shown_score[:at], shown_class[:at]
+        ends[k], most, tracked = at, max(most, at - shown), max(tracked, clock[COUNT])
+    slot = np.full(at, -1, np.int32)
+    return tracked, ends, most, shown_id[:at], shown_box[:at], shown_score[:at], shown_class[:at], slot
 
 
 @inner

@@ -30,7 +30,7 @@ def add_points(
     counts: Int64,
     ticks: float,
     spacing: float,
-) -> tuple[Int64, Float32]:
+) -> tuple[int, Int64, Float32]:
     """Take the foot points of the tracks of some pictures into their trails.
 
     Args:
@@ -42,18 +42,18 @@ def add_points(
         spacing: ticks between two points that are kept, at least.
 
     Returns:
-        Where the rows of each picture end, (m,) int64; and the rows, (n, 4) float32 id, x, y, age in seconds of the
-        points no older than `ticks`.
+        How many trails a stream has at most; where the rows of each picture end, (m,) int64; and the rows, (n, 4)
+        float32 id, x, y, age in seconds of the points no older than `ticks`.
     """
     row_ends = np.empty(streams.shape[0], np.int64)
-    begin = total = 0
+    begin = total = most = 0
     for k in range(streams.shape[0]):
         s, end = streams[k], ends[k]
         counts[s] = _add(track_id[begin:end], xyxy[begin:end], pts[k], ids[s], points[s], counts[s], ticks, spacing)
         for row in range(counts[s]):
             for column in range(PTS, points.shape[2], POINT_COLUMNS):
                 total += pts[k] - points[s, row, column] <= ticks
-        row_ends[k], begin = total, end
+        row_ends[k], begin, most = total, end, max(most, counts[s])
     rows, at = np.empty((total, 4), np.float32), 0
     for k in range(streams.shape[0]):
         s = streams[k]
@@ -64,7 +64,7 @@ def add_points(
                     rows[at, 0], rows[at, 1] = ids[s, row], points[s, row, column + X]
                     rows[at, 2], rows[at, 3] = points[s, row, column + Y], age / CLOCK_HZ
                     at += 1
-    return row_ends, rows
+    return most, row_ends, rows
 
 
 @inner

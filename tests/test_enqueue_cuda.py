@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tiler.kernels import enqueue_cuda
+from tiler.types import Frame
 
 NOT_READY, ILLEGAL_ADDRESS = 600, 700
 STREAM = SimpleNamespace(ptr=0x51)
@@ -60,17 +61,27 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
     return made
 
 
+def picture(ready: Event | None) -> Frame:
+    grey = np.zeros((2, 2), np.uint8)
+    return Frame(0, 0, grey, grey[:1, :1], grey[:1, :1], ready=ready)
+
+
 @pytest.fixture
 def launch(driver: Driver) -> enqueue_cuda.Launch:
     kernel = SimpleNamespace(kernel=SimpleNamespace(ptr=0xF))
     return enqueue_cuda.Launch(kernel, (128,), (np.int32(3), np.int32(4)), shared=64)
 
 
-def test_a_stream_waits_for_what_is_under_way_and_once(driver: Driver) -> None:
-    passed, pending, other = Event(1), Event(2), Event(3)
+def test_a_stream_waits_for_pictures_that_are_under_way_and_nobody_asks_again(driver: Driver) -> None:
+    passed, pending, other = (picture(Event(k)) for k in (1, 2, 3))
     driver.state = {2: NOT_READY, 3: NOT_READY}
-    enqueue_cuda.wait(STREAM, [pending, None, passed, other, pending])
-    assert sorted(driver.waits) == [(0x51, 2), (0x51, 3)]
+    enqueue_cuda.wait(STREAM, [pending, picture(None), passed, other])
+    assert driver.waits == [(0x51, 2), (0x51, 3)]
+    assert (passed.ready, other.ready.ptr) == (None, 3)
+    driver.state = {1: NOT_READY}   # of the next picture that lies there
+    enqueue_cuda.wait(STREAM, [passed, pending])
+    assert len(driver.waits) == 2
+    assert pending.ready is None
 
 
 def test_the_host_waits_only_for_what_is_under_way(driver: Driver) -> None:
@@ -83,7 +94,7 @@ def test_the_host_waits_only_for_what_is_under_way(driver: Driver) -> None:
 
 
 @pytest.mark.parametrize(
-    "ask", [enqueue_cuda.passed, enqueue_cuda.finish, lambda event: enqueue_cuda.wait(STREAM, [event])]
+    "ask", [enqueue_cuda.passed, enqueue_cuda.finish, lambda event: enqueue_cuda.wait(STREAM, [picture(event)])]
 )
 def test_what_failed_on_the_device_is_no_event_that_passed(driver: Driver, ask: Callable[[Event], object]) -> None:
     driver.state = {1: ILLEGAL_ADDRESS}

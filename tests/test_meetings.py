@@ -52,6 +52,7 @@ def say(meetings: Meetings, number: int, track: int, who: int) -> None:
     meetings.said[0, at] = number, track, who
     meetings.says[0, at] = 3.0
     meetings.counts[0, SAID] += 1
+    meetings.most_said = max(meetings.most_said, at + 1)
 
 
 class Story:

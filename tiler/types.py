@@ -86,7 +86,7 @@ class Frame:
         arrival_s: time.monotonic() at which the decoder gave it out.
         owner: keeps the memory behind the planes alive (a decoder's frame).
         ready: CUDA event after which the planes hold the picture: a stream waits for it
-            before it reads them. None on the CPU, where they always do.
+            before it reads them. None on the CPU, where they always do, and after `arrived`.
         layout: the same object for pictures that lie in the same memory in the same way, and are of one kind: they
             differ in time, stream and owner only. None: that is not known.
     """
@@ -131,6 +131,10 @@ class Frame:
         _OWNER(frame, owner)
         return frame
 
+    def arrived(self) -> None:
+        """The planes are known to hold the picture: nobody need wait for `ready` any more."""
+        _READY(self, None)
+
     @property
     def plane_size(self) -> tuple[int, int]:
         """(width, height) in samples of y, upright."""
@@ -154,7 +158,7 @@ class Frame:
         return f"Frame(stream={self.stream}, pts={self.pts}, y={self.y.shape} {self.y.dtype})"
 
 
-_PTS, _ARRIVAL_S, _OWNER = (Frame.__dict__[name].__set__ for name in ("pts", "arrival_s", "owner"))
+_PTS, _ARRIVAL_S, _OWNER, _READY = (Frame.__dict__[name].__set__ for name in ("pts", "arrival_s", "owner", "ready"))
 _LASTING = [
     (slot.__get__, slot.__set__)
     for name, slot in Frame.__dict__.items()

@@ -170,7 +170,7 @@ class CudaCompositor(Closing):
             drawn = self._scene.draw(sources, self._rows)
             self._scene.overlay.draw_mosaic(clock, self._rows)
             frames = [frame for frame in drawn.frames if frame is not None]
-            enqueue_cuda.wait(self._stream, (frame.ready for frame in frames))
+            enqueue_cuda.wait(self._stream, frames)
             self._fill(turn, drawn)
             self._upload_glyphs()
             self._upload(turn)

@@ -100,7 +100,6 @@ class Reader(Closing):
 
     Attributes:
         source: its entry in the config.
-        counts: see ReaderCounts.
         failure: why the stream broke, None while it has not.
         outage: why a live source is away and looked for, None while it is there.
         info: of the decoder; None before a live source was first reached.
@@ -109,7 +108,6 @@ class Reader(Closing):
     """
 
     source: Source
-    counts: ReaderCounts
     failure: StageError | None
     outage: str | None
     info: StreamInfo | None
@@ -123,6 +121,11 @@ class Reader(Closing):
     @abstractmethod
     def next(self) -> Frame | None:
         """The next frame in order, waiting for it; None at the end or after a failure."""
+
+    @property
+    @abstractmethod
+    def counts(self) -> ReaderCounts:
+        """What happened to it so far."""
 
     @property
     @abstractmethod

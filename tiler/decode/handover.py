@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 from fractions import Fraction
+from functools import cached_property
 from multiprocessing.context import BaseContext
 from multiprocessing.sharedctypes import RawValue
 from typing import Any, NamedTuple
@@ -28,7 +29,16 @@ _WOKEN_FOR = 4
 _RECORDS = BLOCKS * SURFACES + 1
 
 
-class _Record(ctypes.Structure):
+class Handed(ctypes.Structure):
+    """A picture that was handed over, or with `last` the end of them; valid until its surface is given back.
+
+    Attributes:
+        number: counted from 1.
+        pts, arrival_s: as in `Frame`.
+        look: number of the `Look` that tells the rest of it.
+        slot: which surface of that look's block.
+    """
+
     _fields_ = (
         ("number", ctypes.c_int64),
         ("pts", ctypes.c_int64),
@@ -37,34 +47,19 @@ class _Record(ctypes.Structure):
         ("slot", ctypes.c_int32),
     )
 
+    @property
+    def last(self) -> bool:
+        return bool(self.slot == _END)
+
 
 class _Shared(ctypes.Structure):
     _fields_ = (
-        ("records", _Record * _RECORDS),
+        ("records", Handed * _RECORDS),
         ("lent", (ctypes.c_uint8 * SURFACES) * BLOCKS),
         ("mapped", ctypes.c_uint8 * BLOCKS),
         ("errors", ctypes.c_int64),
         ("lag_s", ctypes.c_double),
     )
-
-
-class Handed(NamedTuple):
-    """A picture that was handed over, or with `last` the end of them.
-
-    Attributes:
-        pts, arrival_s: as in `Frame`.
-        look: number of the `Look` that tells the rest of it.
-        slot: which surface of that look's block.
-    """
-
-    pts: int
-    arrival_s: float
-    look: int
-    slot: int
-
-    @property
-    def last(self) -> bool:
-        return self.slot == _END
 
 
 class Handover:
@@ -116,7 +111,7 @@ class Handover:
 
     def end(self) -> None:
         """No picture comes any more."""
-        self.put(0, 0.0, 0, _END)
+        self.put(0, 0.0, _END, _END)
 
     def report(self, errors: int, lag_s: float) -> None:
         """What the run is to know of the decoder; see `ReaderCounts.errors` and `DemuxedDecoder.lag_s`."""
@@ -130,7 +125,15 @@ class Handover:
         """Whether the memory of a block, or of the last one in its place, is in use on the other side."""
         return bool(self._shared.mapped[block % BLOCKS])
 
-    # The side of the run
+    # The side of the run: what it asks for with each picture is looked up once.
+
+    @cached_property
+    def _records(self) -> list[Handed]:
+        return list(self._shared.records)
+
+    @cached_property
+    def _lent(self) -> list[Any]:
+        return list(self._shared.lent)
 
     def take(self) -> Handed | None:
         """The next picture, waiting for it; None when `wake` was called instead."""
@@ -139,11 +142,11 @@ class Handover:
             self._room.release()
             self._items.acquire()
             self._starved = False
-        record = self._shared.records[self._count % _RECORDS]
-        if record.number != self._count + 1:
+        handed = self._records[self._count % _RECORDS]
+        if handed.number != self._count + 1:
             return None
         self._count += 1
-        return Handed(record.pts, record.arrival_s, record.look, record.slot)
+        return handed
 
     def wake(self) -> None:
         """Let a `take` that waits, or the next one that would have to, return nothing. From any thread."""
@@ -151,7 +154,7 @@ class Handover:
 
     def give_back(self, block: int, slot: int) -> None:
         """A surface is free again. From any thread, in a finalizer, too."""
-        self._shared.lent[block % BLOCKS][slot] = 0
+        self._lent[block % BLOCKS][slot] = 0
         self._returned += 1
         if self._starved or self._returned % _WOKEN_FOR == 0:
             self._room.release()

@@ -94,7 +94,8 @@ class ImportedReader(Reader):
             device: index of the CUDA device.
             tell: sends a message to the other process.
         """
-        self.source, self.info, self.counts = job.source, info, ReaderCounts()
+        self.source, self.info, self._read = job.source, info, 0
+        self._outages = 0
         self.failure = self.outage = None
         self.endless = self.remote = False
         self._place, self._handover, self._device, self._tell = job.stream, job.handover, device, tell
@@ -119,15 +120,15 @@ class ImportedReader(Reader):
         """
         if self._over:
             return None
-        handed = self._handover.take()
-        self.counts.errors = self._handover.errors
-        look = None if handed is None or handed.last else self._look_of(handed.look)
+        handed, look = self._handover.take(), self._look
+        if handed is not None and (look is None or look.number != handed.look):
+            look = None if handed.last else self._look_of(handed.look)
         if handed is None or look is None:
             self._over = True
             self._end()
             return None
-        self.counts.read += 1
-        surface = self._surfaces[handed.slot]
+        self._read += 1
+        surface: Surface = self._surfaces[handed.slot]
         lease = _Lease(surface, self._handover, look.block, handed.slot)
         if surface.look is not look:
             surface.take_on(
@@ -135,6 +136,10 @@ class ImportedReader(Reader):
                 sample_aspect=look.sample_aspect, source_size=look.source_size,
             )  # fmt: skip
         return surface.template.at(handed.pts, handed.arrival_s, lease)
+
+    @property
+    def counts(self) -> ReaderCounts:
+        return ReaderCounts(self._read, errors=self._handover.errors + self._outages)
 
     @property
     def lag_s(self) -> float:
@@ -178,9 +183,7 @@ class ImportedReader(Reader):
         self._handover.wake()
 
     def _look_of(self, number: int) -> Look | None:
-        """The look that pictures come with from now on; None when it was never told."""
-        if self._look is not None and self._look.number == number:
-            return self._look
+        """The look that pictures come with from now on, another one; None when it was never told."""
         with self._told:
             self._told.wait_for(lambda: number in self._looks or self._lost is not None or self._closed)
             look = self._looks.pop(number, None)
@@ -199,8 +202,7 @@ class ImportedReader(Reader):
             self._told.wait_for(lambda: self._ended is not None or self._lost is not None)
             ended, lost = self._ended, self._lost
         if ended is None:
-            self.failure = StageError("decode", str(lost), stream=self.source.id)
-            self.counts.errors += 1
+            self.failure, self._outages = StageError("decode", str(lost), stream=self.source.id), 1
             logger.warning("stream ended early: %s", self.failure)
         elif ended.bug is not None:
             raise RuntimeError(f"the process that decodes {self.source.id}: {ended.bug}")

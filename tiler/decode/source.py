@@ -93,7 +93,7 @@ class SourceReader(Reader):
             InputError: a file cannot be opened.
         """
         self.source = source
-        self.counts = ReaderCounts()
+        self._counts = ReaderCounts()
         self.failure: StageError | None = None
         self.outage: str | None = None
         self.info: StreamInfo | None = None
@@ -128,6 +128,10 @@ class SourceReader(Reader):
         """The newest frame that was not taken yet, None if there is none. Never waits."""
         with self._changed:
             return self._take()
+
+    @property
+    def counts(self) -> ReaderCounts:
+        return self._counts
 
     @property
     def lag_s(self) -> float:
@@ -191,7 +195,7 @@ class SourceReader(Reader):
         except StageError as error:
             if not self._stop.is_set():
                 self.failure = error
-                self.counts.errors += 1
+                self._counts.errors += 1
                 logger.warning("stream ended early: %s", error)
         except BaseException as error:
             if not self._late:  # raised again where the frames are taken
@@ -265,7 +269,7 @@ class SourceReader(Reader):
                     first_s = now_s if first_s is None else first_s
                     if self.outage is not None:
                         self.outage = None
-                        self.counts.reconnects += self.counts.read > 1  # not when it first came up late
+                        self._counts.reconnects += self._counts.read > 1  # not when it first came up late
                     if now_s - first_s >= _STEADY_S:
                         wait_s = self.source.reconnect_s
                         if lost:
@@ -283,7 +287,7 @@ class SourceReader(Reader):
                 self._decoder.close()
             if self._stop.is_set():
                 return
-            self.counts.errors += self.outage is None
+            self._counts.errors += self.outage is None
             self.outage = why
             if not lost:
                 lost = True
@@ -303,20 +307,20 @@ class SourceReader(Reader):
             frame = decoder.read()
             found = getattr(decoder, "errors", 0)
             if found > damaged:
-                if self.counts.errors == 0:
+                if self._counts.errors == 0:
                     logger.warning("stream %s: damaged data, decoding goes on", self.source.id)
-                self.counts.errors += found - damaged
+                self._counts.errors += found - damaged
                 damaged = found
             if frame is None:
                 return
-            self.counts.read += 1
+            self._counts.read += 1
             yield frame
 
     def _put(self, frame: Frame) -> bool:
         """Hand a frame over; False when nobody will take it."""
         with self._changed:
             if self._live:
-                self.counts.dropped += len(self._frames)
+                self._counts.dropped += len(self._frames)
                 self._frames.clear()
             elif len(self._frames) >= QUEUE_DEPTH:
                 self._changed.wait_for(lambda: len(self._frames) <= _REFILL_AT or self._stop.is_set())

@@ -16,7 +16,7 @@ from tiler.kernels.preprocess_cuda import ENTRY, Preprocess, ratio_of
 from tiler.memory import TENSORS
 from tiler.observe.copies import Copies
 from tiler.preprocess.letterbox import Letterbox, axis_tables, coefficients, letterbox, places
-from tiler.types import Batch, Frame, UInt8
+from tiler.types import Batch, Frame
 
 RING = TENSORS
 """Tensors in the ring: the call of `prepare` that comes this many later reuses a batch's."""
@@ -26,11 +26,11 @@ _Axes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 
 class _Known(NamedTuple):
-    """What was worked out for a picture: its place in the tensor, its size, and the bytes of its ENTRY."""
+    """What was worked out for a picture: its place in the tensor, the same object for the same place and size of
+    picture, and its ENTRY."""
 
     box: Letterbox
-    size: tuple[int, int]
-    entry: UInt8
+    entry: bytes
 
 
 class CudaPreprocessor(Closing):
@@ -68,7 +68,7 @@ class CudaPreprocessor(Closing):
             self._pinned = [cupy.cuda.alloc_pinned_memory(size) for _ in range(RING)]
             self._used = [cupy.cuda.Event(block=True, disable_timing=True) for _ in range(RING)]
             self._tables = cupy.zeros(1, cupy.int32)
-        self._host = [np.frombuffer(memory, np.uint8, size).reshape(max_batch, -1) for memory in self._pinned]
+        self._host = [np.frombuffer(memory, np.uint8, size).data for memory in self._pinned]
         self._known = PerPicture(self._work_out)
         self._axes: dict[tuple[tuple[int, int], tuple[int, int]], _Axes] = {}
         self._packed: list[np.ndarray] = [np.zeros(1, np.int32)]
@@ -76,7 +76,8 @@ class CudaPreprocessor(Closing):
         self._launches: dict[int, Preprocess] = {}  # by turn; of the tables that there are
         with self._device:
             self._launch_of(0)  # compiles the kernel, which the first batch is not to wait for
-        self._placed: tuple[list[Letterbox], list[tuple[int, int]]] = [], []
+        self._boxes: dict[tuple[Letterbox, tuple[int, int]], Letterbox] = {}
+        self._placed: list[int] = []
         self._places = places([], [])
 
     def prepare(self, frames: Sequence[Frame]) -> Batch:
@@ -91,18 +92,16 @@ class CudaPreprocessor(Closing):
         self._device.use()
         with self._stream:
             enqueue_cuda.finish(self._used[turn])  # the last launch from this pinned memory is long over
-            host = self._host[turn]
             known = [self._known(frame) for frame in frames]
-            for entry, of in zip(host, known, strict=False):
-                entry[:] = of.entry
-            enqueue_cuda.wait(self._stream, (frame.ready for frame in frames))
+            enqueue_cuda.wait(self._stream, frames)
             size = len(frames) * ENTRY.itemsize
-            enqueue_cuda.copy(self._entries[turn].data.ptr, host.ctypes.data, size, self._stream)
+            self._host[turn][:size] = b"".join([of.entry for of in known])
+            enqueue_cuda.copy(self._entries[turn].data.ptr, self._pinned[turn].ptr, size, self._stream)
             self._copies.add("pictures' places", "up", size)
             self._launch(turn, len(frames))
             enqueue_cuda.record(self._used[turn], self._stream)
-        self._place(frames, [of.box for of in known], [of.size for of in known])
-        return Batch(self._ring[turn][: len(frames)], *self._places, tuple(frame.stream for frame in frames))
+        self._place(frames, [of.box for of in known])
+        return Batch(self._ring[turn][: len(frames)], *self._places, tuple([frame.stream for frame in frames]))
 
     @property
     def tensors(self) -> Sequence[Any]:
@@ -126,16 +125,17 @@ class CudaPreprocessor(Closing):
             )
         return launch
 
-    def _place(self, frames: Sequence[Frame], boxes: list[Letterbox], sizes: list[tuple[int, int]]) -> None:
+    def _place(self, frames: Sequence[Frame], boxes: list[Letterbox]) -> None:
         """`letterbox` and `sizes` of the batch: the same arrays as long as pictures lie as those of the last batch."""
-        if (boxes, sizes) != self._placed:
-            self._placed, self._places = (boxes, sizes), places(frames, boxes)
+        placed = [*map(id, boxes)]
+        if placed != self._placed:
+            self._placed, self._places = placed, places(frames, boxes)
 
     def _work_out(self, frame: Frame) -> _Known:
         entry = np.zeros(1, ENTRY)
         box = letterbox(frame.picture_size, frame.picture_aspect, self._size, self._spec.align)
         self._pack(entry[0], frame, box)
-        return _Known(box, frame.picture_size, entry.view(np.uint8))
+        return _Known(self._boxes.setdefault((box, frame.picture_size), box), entry.tobytes())
 
     def _pack(self, entry: Any, frame: Frame, box: Letterbox) -> None:
         turned = frame.rotation in (90, 270)

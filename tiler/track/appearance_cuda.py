@@ -54,7 +54,7 @@ class CudaEmbedder(Embedder):
         self._host_places[:count] = places
         size = count * CROP_BYTES
         self._host[count * _PLACE_BYTES : size].view(np.float32).reshape(-1, 4)[...] = boxes
-        enqueue_cuda.wait(self._stream, (frame.ready for frame, _ in crops))
+        enqueue_cuda.wait(self._stream, (frame for frame, _ in crops))
         if count:
             with self._stream:
                 enqueue_cuda.copy(self._crops.data.ptr, self._host.ctypes.data, size, self._stream)

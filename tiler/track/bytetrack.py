@@ -50,7 +50,7 @@ import numpy as np
 
 from tiler.config.models import TrackerConfig
 from tiler.crowd import NOTHING, DetectionBatch, Seen, TrackBatch
-from tiler.kernels.track_cpu import CLOCK_COLUMNS, COUNT, NEVER, PTS, STATE_COLUMNS, TRACK_COLUMNS, update
+from tiler.kernels.track_cpu import CLOCK_COLUMNS, NEVER, PTS, STATE_COLUMNS, TRACK_COLUMNS, update
 from tiler.track.base import Tracker, grown
 from tiler.types import CLOCK_HZ, Detections, Tracks
 
@@ -81,6 +81,7 @@ class ByteTracker(Tracker):
         self._tracks = np.empty((streams, 0, TRACK_COLUMNS), np.int64)
         self._clocks = np.zeros((streams, CLOCK_COLUMNS), np.int64)
         self._clocks[:, PTS] = NEVER
+        self._most = 0   # tracks that a stream ever had
         self.update(None, 0)  # the first picture must not wait for a compiler
         self.begin(0)
 
@@ -100,8 +101,8 @@ class ByteTracker(Tracker):
         number = {stream: k for k, stream in enumerate(seen.streams)}
         places, times = np.array(streams, np.int64), np.array(pts, np.int64)
         numbers = np.array([number.get(stream, -1) for stream in streams], np.int64)
-        self._make_room(int(self._clocks[:, COUNT].max()) + len(seen.detections.score))
-        ends, most, track_id, xyxy, score, class_id = update(
+        self._make_room(self._most + len(seen.detections.score))
+        tracked, *columns = update(
             places,
             times,
             numbers,
@@ -113,8 +114,8 @@ class ByteTracker(Tracker):
             self._lost_ticks,
             self._confirm,
         )
-        slot = np.full(len(track_id), -1, np.int32)
-        return TrackBatch(places, times, ends, most, track_id, xyxy, score, class_id, slot)
+        self._most = max(self._most, tracked)
+        return TrackBatch(places, times, *columns)
 
     def update(self, detections: Detections | None, pts: int) -> Tracks:
         """The tracks of the first stream, which has another picture."""

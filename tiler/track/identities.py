@@ -21,7 +21,7 @@ import numpy as np
 
 from tiler.crowd import Int64, TrackBatch
 from tiler.kernels.identities_cpu import identify
-from tiler.kernels.people_cpu import COUNTS, NEW, NEW_COLUMNS, PEOPLE, PERSON_COLUMNS
+from tiler.kernels.people_cpu import COUNTS, NEW, NEW_COLUMNS, PERSON_COLUMNS
 from tiler.track.base import grown
 from tiler.track.meetings import Meetings, Scene
 from tiler.types import APPEARANCE, CLOCK_HZ, Bool, Float32
@@ -45,6 +45,7 @@ class Identities:
         self._galleries = np.zeros((streams, 2, 0, APPEARANCE))
         self._new, self._new_means = np.zeros((streams, 0, NEW_COLUMNS), np.int64), np.zeros((streams, 0, APPEARANCE))
         self.counts = np.zeros((streams, COUNTS), np.int64)
+        self._most = 0, 0   # people and newcomers that a stream ever had
 
     def begin(self, stream: int) -> None:
         """Another source's tracks come from now on: nobody is known."""
@@ -68,16 +69,18 @@ class Identities:
             known: (n,) bool, which tracks were looked at.
             vectors: (as many, APPEARANCE) float32, what they look like.
         """
-        people, new = (int(self.counts[:, column].max()) + tracks.most for column in (PEOPLE, NEW))
+        people, new = (most + tracks.most for most in self._most)
         if people > self._people.shape[1]:
             self._people = grown(self._people, 2 * people)
             self._galleries = np.stack([grown(self._galleries[:, k], 2 * people) for k in range(2)], axis=1)
         if new > self._new.shape[1]:
             self._new, self._new_means = grown(self._new, 2 * new), grown(self._new_means, 2 * new)
         meetings.reserve(tracks.most * (people + 1))
-        columns = identify(
+        most_people, most_new, most_said, *columns = identify(
             tracks.streams, tracks.pts, tracks.ends, *tracks[4:], known, vectors, scene.phase, scene.deep,
             meetings.members, meetings.rows, meetings.counts, meetings.said, meetings.says,
             self._people, self._galleries, self._new, self._new_means, self.counts, self._memory,
         )  # fmt: skip
+        self._most = max(self._most[0], most_people), max(self._most[1], most_new)
+        meetings.most_said = max(meetings.most_said, most_said)
         return TrackBatch(*tracks[:4], *columns)

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from tiler.crowd import Int64, TrackBatch
 from tiler.kernels import meetings_cpu
-from tiler.kernels.meetings_cpu import COUNTS, MEETING_COLUMNS, MEMBER_COLUMNS, MEMBERS, SAID, SAID_COLUMNS, meet
+from tiler.kernels.meetings_cpu import COUNTS, MEETING_COLUMNS, MEMBER_COLUMNS, SAID_COLUMNS, meet
 from tiler.track.base import grown
 from tiler.types import CLOCK_HZ, Bool
 
@@ -74,6 +74,7 @@ class Meetings:
         members: (streams, capacity, MEMBER_COLUMNS) int64: who is in one, or was until it was settled.
         rows: (streams, capacity, MEETING_COLUMNS) int64.
         said, says: what crops have said of who is who in those that are deep.
+        most_said: how much was ever said in one stream; who says more sets it.
     """
 
     def __init__(self, streams: int = 1) -> None:
@@ -86,6 +87,7 @@ class Meetings:
         self._places = np.zeros((streams, 0, 4), np.float32)
         self.rows = np.zeros((streams, 0, MEETING_COLUMNS), np.int64)
         self.said, self.says = np.zeros((streams, 0, SAID_COLUMNS), np.int64), np.zeros((streams, 0))
+        self._most = self.most_said = 0
 
     def begin(self, stream: int) -> None:
         """Another source's tracks come from now on."""
@@ -94,17 +96,19 @@ class Meetings:
 
     def update(self, tracks: TrackBatch) -> Scene:
         """Take the tracks of the next pictures; pts of a stream never decrease."""
-        room = int(self.counts[:, MEMBERS].max()) + tracks.most
+        room = self._most + tracks.most
         if room > self.members.shape[1]:
             self.members, self._places = grown(self.members, 2 * room), grown(self._places, 2 * room)
             self.rows = grown(self.rows, 2 * room)
-        return Scene(*meet(
+        members, said, *scene = meet(
             tracks.streams, tracks.pts, tracks.ends, tracks.track_id, tracks.xyxy, tracks.class_id,
             self.members, self._places, self.rows, self.counts, self.said, self.says, _LIMITS,
-        ))  # fmt: skip
+        )  # fmt: skip
+        self._most, self.most_said = max(self._most, members), max(self.most_said, said)
+        return Scene(*scene)
 
     def reserve(self, more: int) -> None:
         """Room for so much more that is said."""
-        room = int(self.counts[:, SAID].max()) + more
+        room = self.most_said + more
         if room > self.says.shape[1]:
             self.said, self.says = grown(self.said, 2 * room), grown(self.says, 2 * room)

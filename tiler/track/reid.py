@@ -27,7 +27,6 @@ from tiler.kernels.meetings_cpu import (
     PICTURES,
     TAKEN,
     TRACKS,
-    TRACKS_LOOKED,
     WITH_CROPS,
     choose,
 )
@@ -123,6 +122,7 @@ class ReId:
         self._identities = Identities(max(config.memory_s, config.lost_s, GHOST_S), streams)
         self._looked = np.zeros((streams, 0, LOOKED_COLUMNS), np.int64)
         self._duty = np.zeros((streams, DUTY_COLUMNS), np.int64)
+        self._most = 0   # tracks of a stream that were ever known to have been looked at
         nobody = TrackBatch.empty()
         self.recognise(nobody, self.look((), nobody, ()))  # the first picture must not wait for a compiler
 
@@ -157,16 +157,17 @@ class ReId:
             What waits for their looks. To be called once, before the next are submitted.
         """
         scene = self._meetings.update(tracks)
-        room = int(self._duty[:, TRACKS_LOOKED].max()) + tracks.most
+        room = self._most + tracks.most
         if room > self._looked.shape[1]:
             self._looked = grown(self._looked, 2 * room)
         asked = [list(own) for own in wanted] or [[]] * len(frames)
         widths = [float(frame.picture_size[0]) if ran else 0.0 for frame, ran in zip(frames, detected, strict=True)]
-        counts, known, boxes = choose(
+        most, counts, known, boxes = choose(
             tracks.streams, tracks.pts, tracks.ends, tracks.track_id, tracks.xyxy, np.array(widths), *scene,
             *self._identities.new, np.array([track for own in asked for track in own], np.int64),
             np.array(list(accumulate(map(len, asked))), np.int64), self._looked, self._duty, _RULES,
         )  # fmt: skip
+        self._most = max(self._most, most)
         vectors: Vectors | None = None
         if len(boxes):
             each = zip(frames, counts.tolist(), accumulate(counts.tolist()), strict=True)

@@ -31,7 +31,7 @@ class Trails:
         """
         self._ticks = float(seconds * CLOCK_HZ)
         self._spacing = self._ticks / (POINTS - 2)
-        self._counts = np.zeros(streams, np.int64)
+        self._counts, self._most = np.zeros(streams, np.int64), 0
         self._ids = np.zeros((streams, 0), np.int64)
         self._points = np.zeros((streams, 0, 3 * POINTS))
 
@@ -45,13 +45,14 @@ class Trails:
         Returns:
             The same, and the points of each picture's trails that are no older than `seconds`; ids ascend.
         """
-        room = int(self._counts.max()) + tracks.most
+        room = self._most + tracks.most
         if room > self._ids.shape[1]:
             self._ids, self._points = grown(self._ids, 2 * room), grown(self._points, 2 * room)
-        ends, rows = _kernels().add_points(
+        most, ends, rows = _kernels().add_points(
             tracks.streams, tracks.pts, tracks.ends, tracks.track_id, tracks.xyxy,
             self._ids, self._points, self._counts, self._ticks, self._spacing,
         )  # fmt: skip
+        self._most = max(self._most, most)
         return Crowd(tracks, rows, ends)
 
 
