@@ -29,7 +29,7 @@ class FakeReader(SourceReader):
 
     def __init__(self, stamps: list[int], *, endless: bool = False, remote: bool = False) -> None:
         self.queue = [tiny(pts) for pts in stamps]
-        self.counts = ReaderCounts()
+        self._counts = ReaderCounts()
         self.failure: StageError | None = None
         self.info = None
         self.endless = endless
