@@ -174,7 +174,7 @@ def test_a_tile_that_loses_its_picture_equals_that_of_the_cpu() -> None:
     with CpuCompositor(config, 2, ("person",)) as cpu, CudaCompositor(config, 0, Copies(), ("person",)) as gpu:
         for tick, state in enumerate((State.LIVE, State.NO_SIGNAL, State.LIVE)):
             host = cpu.compose(tick, [one._replace(state=state) for one in shown])
-            device = gpu.compose(tick, [replace(one, state=state) for one in twins])
+            device = gpu.compose(tick, [one._replace(state=state) for one in twins])
             device.ready.synchronize()
             expect_equal(list(host.planes), [plane.get() for plane in device.planes])
 
