@@ -50,7 +50,7 @@ class Embed:
                 float32 x0, y0, x1, y1 in samples of luma, of a positive area.
             tables: of `packed_tables`.
             matrix: (FEATURES + 1, VECTOR) float32.
-            vectors: (n, VECTOR) float32, unit rows, is written. All on the device.
+            vectors: (n, VECTOR) float32, unit rows, is written. All on the device, or mapped.
         """
         self._address = crops.data.ptr
         arguments = (crops, crops, tables, matrix, vectors)

@@ -57,7 +57,7 @@ class Plan:
         self._ends = np.zeros(4 * down * across, np.int32)
         self._pairs = np.zeros((2, _FIRST_PAIRS), np.int32)
         self._heads = np.zeros((down * across, 2), np.uint32)
-        self._lists: Int32 = np.zeros(_FIRST_PAIRS, np.int32)
+        self._lists: Int32 = np.zeros(_FIRST_PAIRS + 8 * down * across, np.int32)
         self._placed: bytes | None = None
         self.blocks: UInt32 = np.zeros(down * across, np.uint32)
         self.lead = self.drawn = 0
@@ -75,17 +75,12 @@ class Plan:
         if placed != self._placed:
             _find_owners(tiles, self._owner, self._places)
             self._placed = placed
-        given = table, tiles, rows, self._size, self._owner, self._counts
-        pairs = _touch(*given, self._pairs)
+        given = table, tiles, rows, self._size, self._owner, self._counts, self._heat, self._places, self._ends
+        pairs, self.lead, self.drawn, length = _plan(*given, self._pairs, self.blocks, self._heads, self._lists)
         if pairs > self._pairs.shape[1]:
             self._pairs = np.zeros((2, 2 * pairs), np.int32)
-            _touch(*given, self._pairs)
-        if len(self._lists) < pairs + 8 * len(self._heads):
             self._lists = np.zeros(2 * pairs + 8 * len(self._heads), np.int32)
-        self.lead, self.drawn, length = _arrange(
-            self._counts, self._heat, self._places, self._pairs, pairs, self._ends, self.blocks, self._heads,
-            self._lists,
-        )  # fmt: skip
+            _, self.lead, self.drawn, length = _plan(*given, self._pairs, self.blocks, self._heads, self._lists)
         self.heads, self.lists = self._heads[: self.drawn], self._lists[:length]
 
 
@@ -111,6 +106,16 @@ def _rectangle(bins):  # type: ignore[no-untyped-def]
     """The first and the last bin of a rectangle as it travels, across and down."""
     first, last = bins & 0xFFFFFFFF, bins >> 32 & 0xFFFFFFFF
     return first & 0x7FFF, first >> 16, last & 0x7FFF, last >> 16 & 0x7FFF
+
+
+@njit(cache=True)
+def _plan(table, tiles, rows, size, owner, counts, heat, places, ends, pairs, blocks, heads, lists):  # type: ignore[no-untyped-def]
+    """How many pairs there are, and what `_arrange` makes of them unless they are more than there is room for."""
+    n = _touch(table, tiles, rows, size, owner, counts, pairs)
+    if n > pairs.shape[1]:
+        return n, 0, 0, 0
+    lead, drawn, length = _arrange(counts, heat, places, pairs, n, ends, blocks, heads, lists)
+    return n, lead, drawn, length
 
 
 @njit(cache=True)

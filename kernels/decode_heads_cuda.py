@@ -48,7 +48,8 @@ class Detect:
             iou_limit, limit: as for `nms`; limit at most 1000: shared memory holds no more everywhere.
             candidates: (>= N * CAPACITY * CANDIDATE_BYTES,) uint8, scratch.
             counts: (>= N,) int32, zero; it is zero again afterwards.
-            found: (>= N, limit) x FOUND and totals (>= N, 2) int32: boxes kept and candidates; are written.
+            found: (>= N, limit) x FOUND and totals (>= N, 2) int32: boxes kept and candidates; are written. They may be
+                mapped.
         """
         _, first, second = heads.shape
         anchors, classes = (first, second - 5) if kind == "yolox" else (second, first - 4)

@@ -170,7 +170,7 @@ class Run:
         first = self._workers[0]  # which asks for them
         config, live = self._config, self._config.live
         last = config.ticks
-        tick = CLOCK_HZ / config.mosaic.fps
+        ticks, pictures = (CLOCK_HZ / config.mosaic.fps).as_integer_ratio()   # of the clock for so many of the mosaic
         for feed in self._stages.feeds:
             feed.reader.start()
         start_s = time.monotonic()
@@ -188,7 +188,7 @@ class Run:
                     self._observer.dropped_ticks += 1
                     index += 1
                     continue
-            pts = round(index * tick)
+            pts = (2 * index * ticks + pictures) // (2 * pictures)   # the nearest
             began_s = time.monotonic()
             wanted = self.control.wanted
             streams = self.lineup.at(wanted)

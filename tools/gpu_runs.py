@@ -143,7 +143,7 @@ class NoEncoder:
     name, sessions = "off", 1
 
     def encode(self, mosaic: Mosaic) -> list[Packet]:
-        mosaic.ready.synchronize()
+        enqueue_cuda.finish(mosaic.ready)
         return [Packet(b"", mosaic.tick, mosaic.tick, True)]
 
     def flush(self) -> list[Packet]:

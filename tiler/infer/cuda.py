@@ -1,4 +1,4 @@
-"""Inference on CUDA: network, heads and suppression on one stream; only boxes come down."""
+"""Inference on CUDA: network, heads and suppression on one stream; only boxes come down, written by the last."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from tiler.infer.heads import wanted_classes
 from tiler.kernels import enqueue_cuda
 from tiler.kernels.decode_heads_cpu import gather
 from tiler.kernels.decode_heads_cuda import CANDIDATE_BYTES, CAPACITY, FOUND, PLACE, Detect
+from tiler.kernels.mapped_cuda import Mapped
 from tiler.memory import TENSORS
 from tiler.observe.copies import Copies
 from tiler.types import Batch, Detections
@@ -32,13 +33,11 @@ _log = logging.getLogger(__name__)
 class _Turn:
     """Where the answer to one batch arrives on the host, and its places depart from."""
 
-    def __init__(self, boxes_at: int, result_bytes: int, limit: int, max_batch: int) -> None:
-        size = result_bytes + max_batch * PLACE.itemsize
-        self._pinned = cupy.cuda.alloc_pinned_memory(size)
-        host = np.frombuffer(self._pinned, np.uint8, size)
-        self.result, self.places = host[:result_bytes], host[result_bytes:].view(PLACE)
-        self.totals = self.result[:boxes_at].view(np.int32).reshape(max_batch, 2)
-        self.boxes = self.result[boxes_at:].view(np.float32).reshape(max_batch, limit, FOUND.itemsize // 4)
+    def __init__(self, limit: int, max_batch: int) -> None:
+        size = max_batch * PLACE.itemsize
+        self.places = np.frombuffer(cupy.cuda.alloc_pinned_memory(size), PLACE, max_batch)
+        self.totals = Mapped((max_batch, 2), np.int32)
+        self.found = Mapped((max_batch, limit, FOUND.itemsize // 4), np.float32)
         self.done = cupy.cuda.Event(block=True, disable_timing=True)  # the host sleeps meanwhile
 
 
@@ -75,21 +74,20 @@ class CudaDetector(Closing):
         self._model, self._network, self._copies = model, network, copies
         self._limit = config.max_detections
         self._device, self._stream = cupy.cuda.Device(device), stream
-        # Totals, then boxes: one copy brings both down.
-        self._boxes_at = max_batch * 8
-        self._result_bytes = self._boxes_at + max_batch * self._limit * FOUND.itemsize
         with self._device, stream:
             self._head = cupy.empty((max_batch, *network.output_shape), network.output_dtype)
             self._keep = cupy.asarray(wanted_classes(model, config).astype(np.uint8))
             self._candidates = cupy.empty(max_batch * CAPACITY * CANDIDATE_BYTES, cupy.uint8)
             self._counts = cupy.zeros(max_batch, cupy.int32)
             self._places = cupy.empty(max_batch * PLACE.itemsize, cupy.uint8)
-            self._result = cupy.empty(self._result_bytes, cupy.uint8)
-            self._ring = [_Turn(self._boxes_at, self._result_bytes, self._limit, max_batch) for _ in range(TENSORS)]
-            self._detect = Detect(
-                self._head, model.head, self.input_size[0], min_score, self._keep, self._places, config.nms_iou,
-                self._limit, self._candidates, self._counts, self._result[self._boxes_at :], self._result,
-            )  # fmt: skip
+            self._ring = [_Turn(self._limit, max_batch) for _ in range(TENSORS)]
+            self._detect = [
+                Detect(
+                    self._head, model.head, self.input_size[0], min_score, self._keep, self._places, config.nms_iou,
+                    self._limit, self._candidates, self._counts, turn.found, turn.totals,
+                )
+                for turn in self._ring
+            ]  # fmt: skip
         self._placed: Batch | None = None
         self._turn = 0
         self._warned = self._closed = False
@@ -106,8 +104,7 @@ class CudaDetector(Closing):
             head = self._head[:count]
             self._network.run(batch.tensor, head, self._stream)
             self._upload_places(batch, turn)
-            self._detect(count)
-            self._copy(turn.result.ctypes.data, self._result.data.ptr, self._result_bytes, "down", "detections")
+            self._detect[self._turn](count)
             enqueue_cuda.record(turn.done, self._stream)
 
         def answer() -> DetectionBatch:
@@ -143,18 +140,17 @@ class CudaDetector(Closing):
             return
         places = turn.places[: len(batch)]
         places["letterbox"], places["size"] = batch.letterbox, batch.sizes
-        self._copy(self._places.data.ptr, places.ctypes.data, places.nbytes, "up", "pictures' places")
-
-    def _copy(self, to: int, of: int, size: int, direction: Any, name: str) -> None:
-        enqueue_cuda.copy(to, of, size, self._stream)
-        self._copies.add(name, direction, size)
+        enqueue_cuda.copy(self._places.data.ptr, places.ctypes.data, places.nbytes, self._stream)
+        self._copies.add("pictures' places", "up", places.nbytes)
 
     def _read(self, turn: _Turn, count: int) -> DetectionBatch:
-        most, *columns = gather(turn.totals, turn.boxes, turn.boxes.view(np.int32), count)
+        boxes = turn.found.host
+        most, ends, xyxy, score, class_id = gather(turn.totals.host, boxes, boxes.view(np.int32), count)
+        self._copies.add("detections", "down", 8 * count + len(score) * FOUND.itemsize)
         if most > CAPACITY and not self._warned:
             self._warned = True
             _log.warning(
                 "%s: more than %d candidate boxes in one picture; some were left out. Raise tracker.low_score",
                 self._model.name, CAPACITY,
             )  # fmt: skip
-        return DetectionBatch(*columns)
+        return DetectionBatch(ends, xyxy, score, class_id)

@@ -1,9 +1,8 @@
-"""Appearance on CUDA: the crops of all streams in one launch, and one small copy down."""
+"""Appearance on CUDA: the crops of all streams in one launch, which reads where they are and writes to the host."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import cupy
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from tiler.kernels import enqueue_cuda
 from tiler.kernels.appearance import PLACE_COLUMNS, VECTOR
 from tiler.kernels.appearance_cuda import CROP_BYTES, Embed, packed_tables
+from tiler.kernels.mapped_cuda import Mapped
 from tiler.kernels.plane_cuda import PerPicture, address
 from tiler.observe.copies import Copies
 from tiler.track.appearance import lay_out, load_matrix, place
@@ -45,30 +45,27 @@ class CudaEmbedder(Embedder):
         copies.add("appearance model", "up", self._tables.nbytes + self._matrix.nbytes)
 
     def submit(self, crops: Sequence[tuple[Frame, Float32]]) -> Vectors:
-        """See `Embedder.submit`; a copy down is waited for when the vectors are asked for."""
+        """See `Embedder.submit`; the launch is waited for when the vectors are asked for."""
         self._device.use()
         places, boxes = lay_out(crops, self._place_of)
         count = len(boxes)
         if count > self._room:
             self._reserve(2 * count)
-        self._host_places[:count] = places
+        self._places[:count] = places
         size = count * CROP_BYTES
-        self._host[count * _PLACE_BYTES : size].view(np.float32).reshape(-1, 4)[...] = boxes
+        self._crops.host[count * _PLACE_BYTES : size].view(np.float32).reshape(-1, 4)[...] = boxes
         enqueue_cuda.wait(self._stream, (frame for frame, _ in crops))
         if count:
             with self._stream:
-                enqueue_cuda.copy(self._crops.data.ptr, self._host.ctypes.data, size, self._stream)
-                self._copies.add("crops' places", "up", size)
                 self._embed(count)
-                size = count * VECTOR * 4
-                enqueue_cuda.copy(self._host_vectors.ctypes.data, self._vectors.data.ptr, size, self._stream)
-                self._copies.add("appearance", "down", size)
+                self._copies.add("crops' places", "up", size)
+                self._copies.add("appearance", "down", count * VECTOR * 4)
         enqueue_cuda.record(self._arrived, self._stream)
 
         def vectors() -> Float32:
             self._device.use()
             enqueue_cuda.finish(self._arrived)
-            found: Float32 = self._host_vectors[:count].copy()
+            found: Float32 = self._vectors.host[:count].copy()
             return found
 
         return vectors
@@ -80,19 +77,11 @@ class CudaEmbedder(Embedder):
     def _reserve(self, room: int) -> None:
         """Room for this many crops; nothing is on its way."""
         self._room = room
-        self._crops = cupy.empty(room * CROP_BYTES, np.uint8)
-        self._vectors = cupy.empty((room, VECTOR), np.float32)
-        self._host = _pinned((room * CROP_BYTES,), np.uint8)
-        self._host_places = self._host[: room * _PLACE_BYTES].view(np.int64).reshape(room, PLACE_COLUMNS)
-        self._host_vectors = _pinned((room, VECTOR), np.float32)
+        self._crops, self._vectors = Mapped((room * CROP_BYTES,), np.uint8), Mapped((room, VECTOR), np.float32)
+        self._places = self._crops.host[: room * _PLACE_BYTES].view(np.int64).reshape(room, PLACE_COLUMNS)
         self._embed = Embed(self._crops, self._tables, self._matrix, self._vectors)
 
     def close(self) -> None:
         """Wait for the last launch; may be called twice."""
         self._device.use()
         self._stream.synchronize()
-
-
-def _pinned(shape: tuple[int, ...], dtype: Any) -> Any:
-    size = int(np.prod(shape))
-    return np.frombuffer(cupy.cuda.alloc_pinned_memory(size * np.dtype(dtype).itemsize), dtype, size).reshape(shape)

@@ -11,7 +11,7 @@ and then of everybody else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tiler.config.models import TrackerConfig
-from tiler.crowd import TrackBatch
+from tiler.crowd import Int64, TrackBatch
 from tiler.kernels.looks_cpu import spread
 from tiler.kernels.meetings_cpu import (
     DUTY_COLUMNS,
@@ -143,7 +143,7 @@ class ReId:
         frames: Sequence[Frame],
         tracks: TrackBatch,
         detected: Sequence[bool],
-        wanted: Sequence[Iterable[int]] = (),
+        wanted: Sequence[Collection[int]] = (),
     ) -> Looking:
         """Begin to look at the tracks of the next pictures of some streams: one batch for all.
 
@@ -160,12 +160,10 @@ class ReId:
         room = self._most + tracks.most
         if room > self._looked.shape[1]:
             self._looked = grown(self._looked, 2 * room)
-        asked = [list(own) for own in wanted] or [[]] * len(frames)
         widths = [float(frame.picture_size[0]) if ran else 0.0 for frame, ran in zip(frames, detected, strict=True)]
         most, counts, known, boxes = choose(
             tracks.streams, tracks.pts, tracks.ends, tracks.track_id, tracks.xyxy, np.array(widths), *scene,
-            *self._identities.new, np.array([track for own in asked for track in own], np.int64),
-            np.array(list(accumulate(map(len, asked))), np.int64), self._looked, self._duty, _RULES,
+            *self._identities.new, *_laid_out(wanted, len(frames)), self._looked, self._duty, _RULES,
         )  # fmt: skip
         self._most = max(self._most, most)
         vectors: Vectors | None = None
@@ -179,7 +177,7 @@ class ReId:
         frames: Sequence[Frame],
         tracks: TrackBatch,
         detected: Sequence[bool],
-        wanted: Sequence[Iterable[int]] = (),
+        wanted: Sequence[Collection[int]] = (),
     ) -> Looks:
         """What is known of the looks of these tracks: `submit` and what it gives."""
         return self.submit(frames, tracks, detected, wanted)()
@@ -191,6 +189,15 @@ class ReId:
     def close(self) -> None:
         """Free what is on the device; may be called twice."""
         self._embedder.close()
+
+
+def _laid_out(wanted: Sequence[Collection[int]], pictures: int) -> tuple[Int64, Int64]:
+    """Who is wanted, one picture after the other, and where those of each end."""
+    if not any(wanted):
+        return np.zeros(0, np.int64), np.zeros(pictures, np.int64)
+    each = [list(own) for own in wanted]
+    ends = np.cumsum([len(own) for own in each], dtype=np.int64)
+    return np.array([track for own in each for track in own], np.int64), ends
 
 
 _NOBODY: Float32 = np.empty((0, APPEARANCE), np.float32)
