@@ -243,7 +243,8 @@ class Run:
         tick.tracks = tracker.update_all(places, [frame.pts for frame in frames], tick.seen)
         if reid is not None:
             wanted = [stream.slots.wanted if stream.slots is not None else () for stream, _, _ in tick.new]
-            tick.looks = reid.submit(frames, tick.tracks, [place in tick.seen.streams for place in places], wanted)
+            looked_at = set(tick.seen.streams)
+            tick.looks = reid.submit(frames, tick.tracks, [place in looked_at for place in places], wanted)
 
     def _begin(self, stream: Stream) -> None:
         """Nothing is known of it yet, whatever was in its place before."""

@@ -221,9 +221,10 @@ class OverlayBuilder:
         rows: Rows,
     ) -> Int64:
         """`draw_tiles` where people may be, with a crowd that all of them are of."""
-        lasting, parts = self._last(canvases), np.empty((len(canvases), PART_COLUMNS), np.int64)
+        lasting, parts = self._lasting_of(canvases), np.empty((len(canvases), PART_COLUMNS), np.int64)
         _, pts, ends, _, *columns = crowd.tracks
-        most = 1 + len(numbers) - len(set(numbers))   # tiles that show one picture
+        shown = [number for number in numbers if number >= 0]
+        most = 1 + len(shown) - len(set(shown))   # tiles that show one picture
         people, points = most * len(columns[0]), most * len(crowd.history)
         rows.make_room(most_rows(people, points, lasting.longest) + len(furniture.rows))
         rows.count = draw_tiles(
@@ -232,7 +233,7 @@ class OverlayBuilder:
         )  # fmt: skip
         return parts
 
-    def _last(self, canvases: Sequence[Canvas]) -> _Lasting:
+    def _lasting_of(self, canvases: Sequence[Canvas]) -> _Lasting:
         """What lasts as long as these do."""
         if not _same(canvases, self._lasting.canvases):
             letters = [self._letters_of(canvas) for canvas in canvases]
