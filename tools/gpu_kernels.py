@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +89,7 @@ def compose_case(streams: int, boxes: int) -> tuple[str, Launches, int]:
         for _ in range(streams):
             tracks, history = _people(rng, boxes)
             shown.append(TileInput(random_picture(rng, (1920, 1080)), People.of(tracks, history), State.LIVE, 30.0))
-        twins = [replace(one, frame=to_device(one.frame)) for one in shown if one.frame is not None]
+        twins = [one._replace(frame=to_device(one.frame)) for one in shown if one.frame is not None]
         mosaic = compositor.compose(tick, twins)
         mosaic.ready.synchronize()
         if tick == 0:
