@@ -16,9 +16,14 @@ from tiler.types import Float32, Frame
 T = TypeVar("T", bound=np.generic)
 
 
-def grown(rows: npt.NDArray[T], room: int) -> npt.NDArray[T]:
-    """What is kept of each stream, (streams, rows, ...), with rows of zeros behind: so many in all."""
-    return np.pad(rows, ((0, 0), (0, room - rows.shape[1]), *((0, 0),) * (rows.ndim - 2)))
+def grown(rows: npt.NDArray[T], room: int, axis: int = 1) -> npt.NDArray[T]:
+    """What is kept of each stream, (streams, rows, ...), with rows of zeros behind: so many in all.
+
+    Memory that no stream comes to use is not touched: all have room for as many as the one that has most.
+    """
+    more = np.zeros((*rows.shape[:axis], room, *rows.shape[axis + 1 :]), rows.dtype)
+    more[(*(slice(None),) * axis, slice(rows.shape[axis]))] = rows
+    return more
 
 
 class Tracker(Protocol):

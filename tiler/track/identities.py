@@ -72,7 +72,7 @@ class Identities:
         people, new = (most + tracks.most for most in self._most)
         if people > self._people.shape[1]:
             self._people = grown(self._people, 2 * people)
-            self._galleries = np.stack([grown(self._galleries[:, k], 2 * people) for k in range(2)], axis=1)
+            self._galleries = grown(self._galleries, 2 * people, axis=2)
         if new > self._new.shape[1]:
             self._new, self._new_means = grown(self._new, 2 * new), grown(self._new_means, 2 * new)
         meetings.reserve(tracks.most * (people + 1))
