@@ -18,13 +18,11 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from tiler.config.models import DetectorConfig, Source
-from tiler.crowd import DetectionBatch
 from tiler.decode.cpu import PyavDecoder
 from tiler.engines.registry import COCO_NAMES, InputSpec, ModelSpec, load_model
 from tiler.errors import InputError, StageError
 from tiler.infer.cpu import OrtDetector
 from tiler.infer.heads import HeadDecoder
-from tiler.kernels.decode_heads_cpu import gather
 from tiler.kernels.nms_cpu import nms
 from tiler.preprocess.cpu import CpuPreprocessor, letterbox
 from tiler.types import Batch, Detections
@@ -399,24 +397,3 @@ def test_people_are_found_where_they_are() -> None:
     assert (np.diff(found.score) <= 0).all()
     overlaps = [max(iou(box, person) for box in found.xyxy) for person in truth]
     assert min(overlaps) > 0.6, overlaps
-
-
-@given(st.lists(st.integers(0, 5), max_size=6), st.integers(0, 3))
-def test_what_a_device_found_is_gathered_one_picture_after_the_other(kept: list[int], more: int) -> None:
-    rng, limit = np.random.default_rng(len(kept)), 5
-    box = np.dtype([("xyxy", np.float32, 4), ("score", np.float32), ("class_id", np.int32)])
-    found = np.zeros((len(kept) + more, limit), box)   # a batch may be larger than its pictures
-    found["xyxy"], found["score"] = rng.uniform(0, 999, (*found.shape, 4)), rng.random(found.shape)
-    found["class_id"] = rng.integers(0, 80, found.shape)
-    totals = rng.integers(0, 4096, (len(found), 2)).astype(np.int32)
-    totals[: len(kept), 0] = kept
-    words = found.view(np.float32).reshape(len(found), limit, 6)
-    most, *columns = gather(totals, words, words.view(np.int32), len(kept))
-    assert most == totals[: len(kept), 1].max(initial=0)
-    batch = DetectionBatch(*columns)
-    for picture, boxes, count in zip(batch.pictures(), found, kept, strict=False):
-        for name in ("xyxy", "score", "class_id"):
-            np.testing.assert_array_equal(getattr(picture, name), boxes[name][:count])
-    for first in range(len(kept) + 1):
-        part = batch.part(first, len(kept) - first)
-        assert [len(picture) for picture in part.pictures()] == kept[first:]

@@ -7,8 +7,9 @@ import numpy.typing as npt
 
 from tiler.config.models import TrackerConfig
 from tiler.crowd import People, TrackBatch
-from tiler.kernels import assign_cpu, track_cpu
-from tiler.kernels.track_cpu import STATE_COLUMNS, Float64, V
+from tiler.kernels import assign_cpu, kalman_cpu
+from tiler.kernels.assign_cpu import Float64
+from tiler.kernels.kalman_cpu import FILTER_COLUMNS, V
 from tiler.track.bytetrack import ByteTracker
 from tiler.track.trails import Trails
 from tiler.types import CLOCK_HZ, Detections, Float32, Tracks
@@ -49,22 +50,22 @@ class BoxFilter:
     """The state of n boxes; rows are kept in the order in which they were added."""
 
     def __init__(self) -> None:
-        self._states = np.empty((0, STATE_COLUMNS))
+        self._states = np.empty((0, FILTER_COLUMNS))
 
     def __len__(self) -> int:
         return len(self._states)
 
     def corners(self) -> Float64:
         """The boxes now: (n, 4) x0, y0, x1, y1, at least one pixel wide and high."""
-        boxes: Float64 = track_cpu.corners(self._states, len(self))
+        boxes: Float64 = kalman_cpu.corners(self._states, len(self))
         return boxes
 
     def add(self, boxes: Float64) -> None:
         """Append boxes (n, 4) cx, cy, w, h, at rest as far as anyone knows."""
         first = len(self)
-        self._states = np.concatenate((self._states, np.zeros((len(boxes), STATE_COLUMNS))))
+        self._states = np.concatenate((self._states, np.zeros((len(boxes), FILTER_COLUMNS))))
         for n in range(len(boxes)):
-            track_cpu.begin(self._states, first + n, boxes, n)
+            kalman_cpu.begin(self._states, first + n, boxes, n)
 
     def keep(self, rows: Mask) -> None:
         """Forget the boxes that are False in `rows` (n,)."""
@@ -72,7 +73,7 @@ class BoxFilter:
 
     def predict(self, seconds: float) -> None:
         """Move every box on by `seconds` (0 or more)."""
-        track_cpu.predict(self._states, len(self), seconds)
+        kalman_cpu.predict(self._states, len(self), seconds)
 
     def hold_size(self, rows: Mask) -> None:
         """Stop the boxes that are True in `rows` (n,) from growing or shrinking."""
@@ -81,7 +82,7 @@ class BoxFilter:
     def correct(self, rows: npt.NDArray[np.intp], boxes: Float64) -> None:
         """Take in the measured boxes (m, 4) cx, cy, w, h of the m different `rows`."""
         for n, row in enumerate(rows.tolist()):
-            track_cpu.correct(self._states, row, boxes, n)
+            kalman_cpu.correct(self._states, row, boxes, n)
 
 
 Indices = npt.NDArray[np.intp]

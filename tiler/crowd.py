@@ -17,6 +17,12 @@ from tiler.types import Detections, Float32, Int32, Tracks
 Int64 = npt.NDArray[np.int64]
 
 
+def slices(ends: Int64) -> list[slice]:
+    """The rows of each picture, which begin where those of the one before end."""
+    each = ends.tolist()
+    return [slice(a, b) for a, b in zip([0, *each], each, strict=False)]
+
+
 class DetectionBatch(NamedTuple):
     """What was seen in some pictures: what `Detections` holds, one picture after the other.
 
@@ -32,9 +38,7 @@ class DetectionBatch(NamedTuple):
 
     def pictures(self) -> list[Detections]:
         """The detections of each picture, in the same memory."""
-        ends = self.ends.tolist()
-        each = [slice(a, b) for a, b in zip([0, *ends], ends, strict=False)]
-        return [Detections(self.xyxy[own], self.score[own], self.class_id[own]) for own in each]
+        return [Detections(self.xyxy[own], self.score[own], self.class_id[own]) for own in slices(self.ends)]
 
     def part(self, first: int, count: int) -> DetectionBatch:
         """Those of some pictures that follow one another, in the same memory."""
@@ -61,6 +65,9 @@ class Seen(NamedTuple):
     detections: DetectionBatch
 
 
+NOTHING = Seen((), DetectionBatch.of(()))
+
+
 class TrackBatch(NamedTuple):
     """Who is where in some pictures, each of another stream: what `Tracks` holds, one picture after the other.
 
@@ -84,8 +91,7 @@ class TrackBatch(NamedTuple):
 
     def counts(self) -> list[int]:
         """Rows of each picture."""
-        ends = self.ends.tolist()
-        return [b - a for a, b in zip([0, *ends], ends, strict=False)]
+        return [own.stop - own.start for own in slices(self.ends)]
 
     def pictures(self) -> list[Tracks]:
         """The tracks of each picture, in the same memory."""
@@ -171,6 +177,3 @@ def together(everyone: Sequence[People]) -> tuple[Crowd, list[int]]:
     ends = np.cumsum([len(rows) for rows in history], dtype=np.int64)
     tracks = TrackBatch.of([0] * len(everyone), [people.tracks for people in everyone])
     return Crowd(tracks, np.concatenate(history), ends), list(range(len(everyone)))
-
-
-NOTHING = Seen((), DetectionBatch.of(()))

@@ -1,6 +1,6 @@
 """The whole run, top to bottom: decode -> preprocess -> infer -> track -> compose -> encode -> output.
 
-A `Tick` is the travelling record of one picture of the mosaic. Each stage fills in its fields, so
+A `Tick` travels through it, the record of one picture of the mosaic. Each stage fills in its fields, so
 that while tick k is encoded, k+1 is composed and k+2 decoded: on the CPU on a thread of its own, on
 a device by what the stages enqueue there. Rings of buffers behind the fields are sized for that.
 """
@@ -11,27 +11,26 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tiler.batches import Batches, Found
+from tiler.batches import Batches
 from tiler.config.loader import LoadedConfig
 from tiler.config.models import Config, DetectorConfig
-from tiler.control import Control, Wanted
-from tiler.crowd import NOTHING, People, Seen, TrackBatch
-from tiler.decode.feed import Shown
+from tiler.control import Control
+from tiler.crowd import People, TrackBatch
 from tiler.errors import RunError, StageError
 from tiler.lineup import Lineup, Stream
 from tiler.memory import TENSORS, WAITING
 from tiler.observe.run import RunObserver
 from tiler.output.outputs import Outputs
 from tiler.stages import STAGES, Stages
-from tiler.track.reid import Looking, Looks
+from tiler.tick import New, Tick
+from tiler.track.reid import Looks
 from tiler.track.trails import Trails
-from tiler.types import CLOCK_HZ, Frame, Mosaic, Packet, TileInput
+from tiler.types import CLOCK_HZ, Packet
 from tiler.worker import Channel, Step, Worker
 
 if TYPE_CHECKING:
@@ -39,38 +38,7 @@ if TYPE_CHECKING:
 
 _JOIN_S = 5.0
 
-__all__ = ["STAGES", "Run", "Tick"]
-
-
-class New(NamedTuple):
-    """A stream that shows a new picture at a tick: which, and its number."""
-
-    stream: Stream
-    frame: Frame
-    number: int
-
-
-@dataclass(slots=True)
-class Tick:
-    """One tick on its way: filled in stage by stage. `streams`, `shown`, `numbers` and `tiles` go together, one entry
-    for each source that was in the run when it began; `new` and `tracks`, one for each of those with a new picture."""
-
-    index: int
-    pts: int
-    began_s: float
-    clock: str
-    wanted: Wanted
-    streams: Sequence[Stream]
-    shown: Sequence[Shown]
-    numbers: Sequence[int]
-    found: Found | None = None
-    seen: Seen = NOTHING
-    new: list[New] = field(default_factory=list)
-    tracks: TrackBatch | None = None
-    looks: Looking | None = None
-    track_s: float = 0.0
-    tiles: list[TileInput] = field(default_factory=list)
-    mosaic: Mosaic | None = None
+__all__ = ["STAGES", "Run"]
 
 
 class Run:

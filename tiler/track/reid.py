@@ -19,9 +19,8 @@ from typing import NamedTuple
 import numpy as np
 
 from tiler.config.models import TrackerConfig
-from tiler.crowd import Int64, TrackBatch
-from tiler.kernels.looks_cpu import spread
-from tiler.kernels.meetings_cpu import (
+from tiler.crowd import Int64, TrackBatch, slices
+from tiler.kernels.choose_cpu import (
     DUTY_COLUMNS,
     LOOKED_COLUMNS,
     PICTURES,
@@ -30,6 +29,7 @@ from tiler.kernels.meetings_cpu import (
     WITH_CROPS,
     choose,
 )
+from tiler.kernels.looks_cpu import spread
 from tiler.kernels.people_cpu import EXCHANGED, RETURNED
 from tiler.track.base import Embedder, Vectors, grown
 from tiler.track.identities import Identities
@@ -99,8 +99,7 @@ class Looks(NamedTuple):
         """The looks of the tracks of each picture."""
         vectors = np.zeros((len(self.known), APPEARANCE), np.float32)
         spread(self.vectors, self.known, vectors)
-        ends = tracks.ends.tolist()
-        return [Appearance(vectors[a:b], self.known[a:b]) for a, b in zip([0, *ends], ends, strict=False)]
+        return [Appearance(vectors[own], self.known[own]) for own in slices(tracks.ends)]
 
 
 Looking = Callable[[], Looks]
